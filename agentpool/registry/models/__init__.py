@@ -1,0 +1,38 @@
+"""All tables of agentpool, one file a noun."""
+
+from agentpool.registry.models.agent import AGENT_ID, Agent
+from agentpool.registry.models.credential import Credential, IdempotencyKey
+from agentpool.registry.models.event import Event, RelayState
+from agentpool.registry.models.launch import SCALING_ACTIONS, Launch, ScalingEvent
+from agentpool.registry.models.lease import Lease, LeaseOutcome, LockKey
+from agentpool.registry.models.liveness import Liveness, Tick
+from agentpool.registry.models.log import LogChunk, LogTotal
+from agentpool.registry.models.pool import TYPE_NAME, Pool
+from agentpool.registry.models.profile import SecurityProfile
+from agentpool.registry.models.request import AFFINITIES, Request
+from agentpool.registry.models.sample import PoolSample
+
+__all__ = [
+    "AFFINITIES",
+    "AGENT_ID",
+    "SCALING_ACTIONS",
+    "TYPE_NAME",
+    "Agent",
+    "Credential",
+    "Event",
+    "IdempotencyKey",
+    "Launch",
+    "Lease",
+    "LeaseOutcome",
+    "Liveness",
+    "LockKey",
+    "LogChunk",
+    "LogTotal",
+    "Pool",
+    "PoolSample",
+    "RelayState",
+    "Request",
+    "ScalingEvent",
+    "SecurityProfile",
+    "Tick",
+]

@@ -1,0 +1,150 @@
+"""Agents: registered workers, what they can, and what of them is taken."""
+
+import uuid
+from typing import Any
+
+from django.contrib.postgres.fields import ArrayField
+from django.core.validators import RegexValidator
+from django.db import models
+from django.db.models import F, Q
+from django.db.models.functions import Now
+
+from agentpool.registry.models._columns import (
+    choices,
+    cores,
+    never_negative,
+    one_of,
+    values,
+    words,
+)
+from agentpool.registry.models.pool import Pool, _process_only
+from agentpool.registry.states import (
+    PLACEABLE_HEALTH,
+    PLACEABLE_STATUS,
+    AgentHealth,
+    AgentStatus,
+    SecurityLevel,
+)
+
+AGENT_ID = RegexValidator(
+    r"^[A-Za-z0-9._:-]{1,128}\Z", "1 to 128 of letters, digits, '.', '_', ':' and '-'."
+)
+
+
+class Agent(models.Model):
+    """
+    A registered worker with slots.
+
+    `load` and the `used_*` columns are what its holding leases (offered, active) reserve; they
+    change in the same SQL function as the lease rows, and `queries.broken_invariants` compares.
+    Heartbeats are kept in `Liveness`: updating this row for each would make a claim that skips
+    locked rows believe that the pool is empty.
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    agent_id = models.TextField(unique=True, validators=[AGENT_ID])
+    pool = models.ForeignKey(
+        Pool, on_delete=models.PROTECT, to_field="agent_type", db_column="agent_type"
+    )
+    name = models.TextField(blank=True, default="")
+    status = models.TextField(
+        default=AgentStatus.IDLE.value, choices=choices(AgentStatus)
+    )
+    status_reason = models.TextField(blank=True, default="")
+    retire_when_drained = models.BooleanField(default=False)
+    health = models.TextField(
+        default=AgentHealth.UNKNOWN.value, choices=choices(AgentHealth)
+    )
+    health_note = models.TextField(blank=True, default="")
+    health_by = models.TextField(blank=True, default="")
+    health_until = models.DateTimeField(null=True, blank=True)
+
+    capabilities = words()
+    tools = words()
+    labels = models.JSONField(default=dict, blank=True)
+    max_concurrent = models.PositiveSmallIntegerField(default=1)
+    memory_mb = models.PositiveIntegerField(default=1024)
+    cpu_cores = cores(default=1)
+    token_budget = models.PositiveBigIntegerField(default=50_000)
+    disk_space_mb = models.PositiveIntegerField(default=500)
+    security_level = models.PositiveSmallIntegerField(
+        choices=choices(SecurityLevel), default=SecurityLevel.STANDARD.value
+    )
+    isolation_levels = ArrayField(
+        models.PositiveSmallIntegerField(), default=_process_only
+    )
+    provider = models.TextField(blank=True, default="")
+    endpoint = models.TextField(blank=True, default="")
+    version = models.TextField(blank=True, default="")
+    host = models.TextField(blank=True, default="")
+
+    load = models.PositiveSmallIntegerField(default=0, editable=False)
+    used_memory_mb = models.PositiveIntegerField(default=0, editable=False)
+    used_cpu_cores = cores(default=0, editable=False)
+    used_token_budget = models.PositiveBigIntegerField(default=0, editable=False)
+    used_disk_space_mb = models.PositiveIntegerField(default=0, editable=False)
+
+    incarnation = models.PositiveIntegerField(default=1, editable=False)
+    generation = models.PositiveIntegerField(default=1, editable=False)
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+    updated_at = models.DateTimeField(db_default=Now(), editable=False)
+
+    class Meta:
+        db_table = "agent"
+        ordering = ["-created_at", "id"]
+        indexes = [
+            # balancing/sql: the claim's walk from the least loaded agent upwards.
+            models.Index(
+                fields=["pool", "load"],
+                name="agent_placeable",
+                condition=Q(
+                    status__in=values(PLACEABLE_STATUS),
+                    health__in=values(PLACEABLE_HEALTH),
+                    load__lt=F("max_concurrent"),
+                ),
+            ),
+            # The list page and its cursor.
+            models.Index(fields=["-created_at", "id"], name="agent_newest"),
+            models.Index(fields=["pool", "status"], name="agent_by_status"),
+        ]
+        constraints: list[Any] = [
+            one_of("agent", "status", AgentStatus),
+            one_of("agent", "health", AgentHealth),
+            one_of("agent", "security_level", SecurityLevel),
+            never_negative(
+                "agent", "used_memory_mb", "used_cpu_cores", "used_token_budget", "load"
+            ),
+            models.CheckConstraint(
+                condition=Q(max_concurrent__gte=1, load__lte=F("max_concurrent")),
+                name="agent_load_within_slots",
+            ),
+            models.CheckConstraint(
+                condition=Q(
+                    used_memory_mb__lte=F("memory_mb"),
+                    used_cpu_cores__lte=F("cpu_cores"),
+                    used_token_budget__lte=F("token_budget"),
+                    used_disk_space_mb__lte=F("disk_space_mb"),
+                ),
+                name="agent_use_within_capacity",
+            ),
+            models.CheckConstraint(
+                condition=~Q(status=AgentStatus.IDLE.value, load__gt=0)
+                & ~Q(status=AgentStatus.BUSY.value, load=0),
+                name="agent_busy_means_load",
+            ),
+            models.CheckConstraint(
+                condition=~Q(
+                    status__in=[AgentStatus.LOST.value, AgentStatus.RETIRED.value],
+                    load__gt=0,
+                ),
+                name="agent_gone_holds_nothing",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.agent_id
+
+    @property
+    def agent_type(self) -> str:
+        """The pool's name, without a query."""
+        return self.pool_id

@@ -1,0 +1,65 @@
+"""Events: the outbox that every state change writes, and the relay's place in it."""
+
+from typing import Any
+
+from django.db import models
+from django.db.models import Q
+from django.db.models.functions import Now
+
+
+class Event(models.Model):
+    """
+    One thing that happened, written in the transaction that made it happen.
+
+    Readers follow `seq`, never `id`: the relay numbers rows once they are visible, so a reader who
+    has seen n has missed nothing below n. The column `xid` (the writing transaction) is the
+    relay's alone and stands in the migration only.
+    """
+
+    seq = models.BigIntegerField(null=True, unique=True)
+    at = models.DateTimeField(db_default=Now())
+    kind = models.TextField()
+    agent_type = models.TextField(blank=True, default="", db_default="")
+    agent_id = models.TextField(blank=True, default="", db_default="")
+    project = models.TextField(blank=True, default="", db_default="")
+    request_id = models.UUIDField(null=True)
+    lease_id = models.UUIDField(null=True)
+    actor = models.TextField(blank=True, default="", db_default="")
+    detail = models.JSONField(default=dict)
+
+    class Meta:
+        db_table = "event"
+        ordering = ["-id"]
+        indexes = [
+            models.Index(fields=["at"], name="event_age"),
+            models.Index(fields=["agent_id", "-id"], name="event_of_agent"),
+            models.Index(
+                fields=["lease_id"],
+                name="event_of_lease",
+                condition=Q(lease_id__isnull=False),
+            ),
+            models.Index(
+                fields=["request_id"],
+                name="event_of_request",
+                condition=Q(request_id__isnull=False),
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.kind
+
+
+class RelayState(models.Model):
+    """The last number given to an event; its lock makes one relay at a time number them."""
+
+    id = models.PositiveSmallIntegerField(primary_key=True, default=1)
+    last_seq = models.BigIntegerField(default=0)
+
+    class Meta:
+        db_table = "relay_state"
+        constraints: list[Any] = [
+            models.CheckConstraint(condition=Q(id=1), name="relay_state_one_row")
+        ]
+
+    def __str__(self) -> str:
+        return str(self.last_seq)

@@ -1,0 +1,78 @@
+"""Pools: the agents of one type, and what a new agent of it would be."""
+
+import uuid
+from typing import Any
+
+from django.contrib.postgres.fields import ArrayField
+from django.core.validators import RegexValidator
+from django.db import models
+from django.db.models import F, Q
+from django.db.models.functions import Now
+
+from agentpool.registry.models._columns import (
+    choices,
+    cores,
+    never_negative,
+    one_of,
+    words,
+)
+from agentpool.registry.states import IsolationLevel, SecurityLevel
+
+TYPE_NAME = RegexValidator(
+    r"^[a-z][a-z0-9_-]{0,62}\Z", "lower-case letters, digits, '-' and '_', at most 63."
+)
+
+
+def _process_only() -> list[int]:
+    return [int(IsolationLevel.PROCESS)]
+
+
+class Pool(models.Model):
+    """The agents of one type with their policy and launch template."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    agent_type = models.TextField(unique=True, validators=[TYPE_NAME])
+    description = models.TextField(blank=True, default="")
+    min_size = models.PositiveIntegerField(default=0)
+    max_size = models.PositiveIntegerField(default=20)
+
+    # The launch template: what a new agent of this pool would be (the seed's _create_agent).
+    memory_mb = models.PositiveIntegerField(default=1024)
+    cpu_cores = cores(default=1)
+    token_budget = models.PositiveBigIntegerField(default=50_000)
+    disk_space_mb = models.PositiveIntegerField(default=500)
+    tools = words()
+    capabilities = words()
+    security_level = models.PositiveSmallIntegerField(
+        choices=choices(SecurityLevel), default=SecurityLevel.STANDARD.value
+    )
+    isolation_levels = ArrayField(
+        models.PositiveSmallIntegerField(), default=_process_only
+    )
+    max_concurrent = models.PositiveSmallIntegerField(default=1)
+    driver = models.TextField(default="local")
+    exec = models.TextField(blank=True, default="")
+    secrets = words()
+
+    generation = models.PositiveIntegerField(default=1)
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+    updated_at = models.DateTimeField(db_default=Now(), editable=False)
+
+    class Meta:
+        db_table = "pool"
+        ordering = ["agent_type"]
+        constraints: list[Any] = [
+            one_of("pool", "security_level", SecurityLevel),
+            never_negative(
+                "pool", "memory_mb", "cpu_cores", "token_budget", "disk_space_mb"
+            ),
+            models.CheckConstraint(
+                condition=Q(min_size__lte=F("max_size")), name="pool_sizes_in_order"
+            ),
+            models.CheckConstraint(
+                condition=Q(max_concurrent__gte=1), name="pool_max_concurrent_positive"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.agent_type

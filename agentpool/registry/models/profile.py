@@ -1,0 +1,44 @@
+"""Security profiles: what the agents of one type may use, reach and write."""
+
+from typing import Any
+
+from django.db import models
+from django.db.models.functions import Now
+
+from agentpool.registry.models._columns import choices, cores, one_of, words
+from agentpool.registry.models.pool import Pool
+from agentpool.registry.states import FileAccess, NetworkAccess
+
+
+class SecurityProfile(models.Model):
+    """The ceiling of every grant to agents of one type; versioned."""
+
+    pool = models.OneToOneField(
+        Pool,
+        on_delete=models.CASCADE,
+        primary_key=True,
+        to_field="agent_type",
+        db_column="agent_type",
+        related_name="profile",
+    )
+    allowed_tools = words()
+    network_access = models.PositiveSmallIntegerField(
+        choices=choices(NetworkAccess), default=NetworkAccess.NONE.value
+    )
+    file_access = models.PositiveSmallIntegerField(
+        choices=choices(FileAccess), default=FileAccess.READ_ONLY.value
+    )
+    memory_mb = models.PositiveIntegerField(default=1024)
+    cpu_cores = cores(default=1)
+    version = models.PositiveIntegerField(default=1)
+    updated_at = models.DateTimeField(db_default=Now(), editable=False)
+
+    class Meta:
+        db_table = "security_profile"
+        constraints: list[Any] = [
+            one_of("profile", "network_access", NetworkAccess),
+            one_of("profile", "file_access", FileAccess),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.pk} v{self.version}"

@@ -1,0 +1,167 @@
+"""Requests: somebody's wish for an agent, waiting or answered."""
+
+import uuid
+from typing import Any
+
+from django.db import models
+from django.db.models import F, Q
+from django.db.models.functions import Now
+
+from agentpool.registry.models._columns import (
+    choices,
+    cores,
+    never_negative,
+    NextVal,
+    one_of,
+    words,
+)
+from agentpool.registry.models.pool import Pool
+from agentpool.registry.states import (
+    IsolationLevel,
+    Outcome,
+    RequestStatus,
+    SecurityLevel,
+)
+
+AFFINITIES = ("none", "soft", "hard")
+
+
+class Request(models.Model):
+    """
+    A wish for one agent: what it must be, for whom, how long it may wait, what it shall run.
+
+    `number` is the order of arrival; `shape` a hash of all that decides whether an agent fits,
+    so that thousands of equal waiting requests are judged once.
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    number = models.BigIntegerField(
+        db_default=NextVal("request_number_seq"), editable=False
+    )
+    pool = models.ForeignKey(
+        Pool, on_delete=models.PROTECT, to_field="agent_type", db_column="agent_type"
+    )
+    project = models.TextField()
+    cycle_id = models.TextField(blank=True, default="")
+    phase = models.TextField(blank=True, default="")
+    story_type = models.TextField(blank=True, default="")
+    tags = words()
+    paths = words()
+    priority = models.PositiveSmallIntegerField(default=50)
+
+    memory_mb = models.PositiveIntegerField(default=1024)
+    min_memory_mb = models.PositiveIntegerField(default=1024)
+    cpu_cores = cores(default=1)
+    token_budget = models.PositiveBigIntegerField(default=50_000)
+    disk_space_mb = models.PositiveIntegerField(default=500)
+    network_access = models.BooleanField(default=True)
+    special_tools = words()
+    capabilities = words()
+    labels = models.JSONField(default=dict, blank=True)
+    security_level = models.PositiveSmallIntegerField(
+        default=SecurityLevel.STANDARD.value
+    )
+    isolation_level = models.PositiveSmallIntegerField(
+        default=IsolationLevel.PROCESS.value
+    )
+    shape = models.BigIntegerField(default=0, editable=False)
+
+    strategy = models.TextField(blank=True, default="")
+    preferred_agent = models.TextField(blank=True, default="")
+    affinity = models.TextField(default="soft")
+    avoid_agents = words()
+    lock_keys = words()
+    expected_duration_s = models.FloatField(null=True, blank=True)
+    duration_limit_s = models.FloatField(default=14_400)
+    allow_future = models.BooleanField(default=False)
+    payload = models.JSONField(null=True, blank=True)
+
+    status = models.TextField(
+        default=RequestStatus.WAITING.value, choices=choices(RequestStatus)
+    )
+    reason = models.TextField(blank=True, default="")
+    attempts = models.PositiveSmallIntegerField(default=0)
+    not_before = models.DateTimeField(null=True, blank=True)
+    outcome = models.TextField(blank=True, default="")
+    error = models.TextField(blank=True, default="")
+    result = models.JSONField(null=True, blank=True)
+    ttl_s = models.FloatField(default=300)
+    requested_by = models.TextField(blank=True, default="")
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+    # When it last began to wait: its arrival, or the moment its last lease was lost.
+    queued_at = models.DateTimeField(db_default=Now(), editable=False)
+    expires_at = models.DateTimeField()
+    granted_at = models.DateTimeField(null=True, blank=True)
+    finished_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        db_table = "request"
+        ordering = ["-number"]
+        indexes = [
+            # The queue in the order it is served, and the walk over the shapes that wait.
+            models.Index(
+                fields=["pool", "-priority", "number"],
+                name="request_queue",
+                condition=Q(status=RequestStatus.WAITING.value),
+            ),
+            models.Index(
+                fields=["pool", "shape"],
+                name="request_waiting_shapes",
+                condition=Q(status=RequestStatus.WAITING.value),
+            ),
+            models.Index(fields=["-number"], name="request_newest"),
+            models.Index(fields=["project", "cycle_id"], name="request_by_cycle"),
+            # Arrivals per pool and time: demand, counted at arrival, the refused ones too.
+            models.Index(fields=["pool", "created_at"], name="request_arrivals"),
+        ]
+        constraints: list[Any] = [
+            one_of("request", "status", RequestStatus),
+            one_of("request", "security_level", SecurityLevel),
+            one_of("request", "isolation_level", IsolationLevel),
+            never_negative(
+                "request", "memory_mb", "cpu_cores", "token_budget", "disk_space_mb"
+            ),
+            models.CheckConstraint(
+                condition=Q(affinity__in=AFFINITIES), name="request_affinity_legal"
+            ),
+            models.CheckConstraint(
+                condition=Q(priority__lte=100), name="request_priority_0_to_100"
+            ),
+            models.CheckConstraint(
+                condition=Q(min_memory_mb__lte=F("memory_mb")),
+                name="request_memory_in_order",
+            ),
+            models.CheckConstraint(
+                condition=Q(outcome__in=["", *[v.value for v in Outcome]]),
+                name="request_outcome_legal",
+            ),
+            models.CheckConstraint(
+                condition=Q(
+                    status__in=[
+                        RequestStatus.WAITING.value,
+                        RequestStatus.GRANTED.value,
+                    ],
+                    finished_at__isnull=True,
+                )
+                | Q(
+                    ~Q(
+                        status__in=[
+                            RequestStatus.WAITING.value,
+                            RequestStatus.GRANTED.value,
+                        ]
+                    ),
+                    finished_at__isnull=False,
+                ),
+                name="request_ended_has_time",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return (
+            f"{self.pool_id} for {self.project} {self.cycle_id} {self.phase}".rstrip()
+        )
+
+    @property
+    def agent_type(self) -> str:
+        """The pool's name, without a query."""
+        return self.pool_id

@@ -1,0 +1,237 @@
+"""
+Django's settings of one agentpool installation; everything adjustable comes from the environment.
+
+Names that begin with AGENTPOOL_ are the product's own; docs/settings.md lists each with its unit.
+"""
+
+import os
+import secrets
+import sys
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from agentpool import __version__
+from agentpool.host import installation
+
+PACKAGE_DIR = Path(__file__).resolve().parent
+BASE_DIR = PACKAGE_DIR.parent
+
+
+def _beside(name: str) -> Path:
+    """Return a top-level folder of the checkout, or the copy of it that the wheel carries."""
+    in_checkout = BASE_DIR / name
+    return in_checkout if in_checkout.is_dir() else PACKAGE_DIR / name
+
+
+def _number(name: str, default: float) -> float:
+    return float(os.environ.get(name, default))
+
+
+def _secret_key(home: Path) -> str:
+    """Return the installation's signing key; made at first use, readable by its owner only."""
+    file = home / "secret_key"
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return file.read_text()
+    with os.fdopen(descriptor, "w") as out:
+        key = secrets.token_urlsafe(50)
+        out.write(key)
+    return key
+
+
+def _database(url: str | None) -> dict[str, Any]:
+    """Return Django's settings for a postgresql:// URL; without one, any use of it will fail."""
+    parts = urlsplit(url or "postgresql://no-database-yet.invalid/agentpool")
+    return {
+        "ENGINE": "django.db.backends.postgresql",
+        "HOST": parts.hostname or "",
+        "PORT": parts.port or "",
+        "NAME": unquote(parts.path.lstrip("/")),
+        "USER": unquote(parts.username or ""),
+        "PASSWORD": unquote(parts.password or ""),
+        "OPTIONS": dict(parse_qsl(parts.query)),
+    }
+
+
+INSTALLATION = installation.current()
+DEBUG = os.environ.get("AGENTPOOL_DEBUG") == "1"
+SECRET_KEY = os.environ.get("AGENTPOOL_SECRET_KEY") or _secret_key(INSTALLATION.home)
+ALLOWED_HOSTS = os.environ.get("AGENTPOOL_ALLOWED_HOSTS", "*").split(",")
+CSRF_TRUSTED_ORIGINS = [o for o in os.environ.get("AGENTPOOL_ORIGINS", "").split(",") if o]
+
+INSTALLED_APPS = [
+    "daphne",
+    "unfold",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "django.contrib.humanize",
+    "rest_framework",
+    "django_filters",
+    "drf_spectacular",
+    "django_htmx",
+    "channels",
+    "django_q",
+    "agentpool.registry",
+    "balancing",
+    "scaling",
+    "agentpool.apps.AgentpoolConfig",
+]
+
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "django_htmx.middleware.HtmxMiddleware",
+]
+
+ROOT_URLCONF = "agentpool.urls"
+ASGI_APPLICATION = "agentpool.asgi.application"
+APPEND_SLASH = False
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [_beside("templates")],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    }
+]
+
+# The web process sets AGENTPOOL_DB_POOL: there threads come and go, so connections are pooled.
+# The job cluster forks its workers and must never share a pool's sockets with them.
+DB_POOL_SIZE = int(os.environ.get("AGENTPOOL_DB_POOL", "0"))
+DATABASES = {"default": _database(installation.database_url())}
+if DB_POOL_SIZE:
+    DATABASES["default"]["OPTIONS"]["pool"] = {
+        "min_size": 1,
+        "max_size": DB_POOL_SIZE,
+        "timeout": 10,
+        "check": "psycopg_pool.ConnectionPool.check_connection",
+    }
+else:
+    DATABASES["default"]["CONN_MAX_AGE"] = 600
+    DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
+
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator"},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+]
+LOGIN_URL = "login"
+LOGIN_REDIRECT_URL = "/"
+LOGOUT_REDIRECT_URL = "login"
+SESSION_COOKIE_NAME = "agentpool_session"
+SESSION_COOKIE_SAMESITE = "Lax"
+
+LANGUAGE_CODE = "en"
+USE_I18N = False
+USE_TZ = True
+TIME_ZONE = "UTC"
+
+STATIC_URL = "/static/"
+STATICFILES_DIRS = [_beside("static")]
+STATIC_ROOT = INSTALLATION.home / "static"
+WHITENOISE_USE_FINDERS = True
+WHITENOISE_MAX_AGE = 3600
+
+DATA_UPLOAD_MAX_MEMORY_SIZE = 512 * 1024
+
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        "agentpool.registry.rest.BearerAuthentication",
+        "agentpool.registry.rest.SessionAuthentication",
+    ],
+    "DEFAULT_PERMISSION_CLASSES": ["agentpool.registry.rest.Scoped"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["agentpool.registry.rest.BoundedJSONParser"],
+    "DEFAULT_SCHEMA_CLASS": "agentpool.registry.schema.ProblemSchema",
+    "EXCEPTION_HANDLER": "agentpool.registry.rest.problem",
+    "UNAUTHENTICATED_USER": None,
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "agentpool",
+    "DESCRIPTION": "The control plane for fleets of AI coding agents.",
+    "VERSION": __version__,
+    "OAS_VERSION": "3.1.0",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SERVE_PERMISSIONS": ["rest_framework.permissions.AllowAny"],
+    "SERVE_AUTHENTICATION": [],
+    "COMPONENT_SPLIT_REQUEST": True,
+    "ENUM_NAME_OVERRIDES": {
+        "AgentStatusEnum": "agentpool.registry.states.AgentStatus",
+    },
+}
+
+# `retry` must exceed `timeout`, or a slow task is started a second time while the first runs.
+Q_CLUSTER = {
+    "name": "agentpool",
+    "orm": "default",
+    "workers": int(os.environ.get("AGENTPOOL_JOB_WORKERS", "2")),
+    "timeout": 25,
+    "retry": 30,
+    "max_attempts": 2,
+    "poll": _number("AGENTPOOL_JOB_POLL_S", 0.2),
+    "bulk": 10,
+    "queue_limit": 20,
+    "save_limit": 200,
+    "recycle": 2000,
+    "catch_up": False,
+    "ack_failures": True,
+    "label": "Jobs",
+}
+
+# How long things may take, seconds. docs/settings.md explains each; tests use short ones.
+HEARTBEAT_S = _number("AGENTPOOL_HEARTBEAT_S", 10)
+SUSPECT_S = _number("AGENTPOOL_SUSPECT_S", 30)
+LOST_S = _number("AGENTPOOL_LOST_S", 90)
+OFFER_S = _number("AGENTPOOL_OFFER_S", 15)
+RUN_LEASE_S = _number("AGENTPOOL_RUN_LEASE_S", 120)
+HARD_END_S = _number("AGENTPOOL_HARD_END_S", 14_400)
+HEALTH_EVERY_S = _number("AGENTPOOL_HEALTH_EVERY_S", 30)
+SAMPLE_EVERY_S = _number("AGENTPOOL_SAMPLE_EVERY_S", 30)
+BACKOFF_S = _number("AGENTPOOL_BACKOFF_S", 5)
+MAX_ATTEMPTS = int(_number("AGENTPOOL_MAX_ATTEMPTS", 3))
+LOG_CAP_BYTES = int(_number("AGENTPOOL_LOG_CAP_BYTES", 1_000_000))
+CANARY_EVERY_S = _number("AGENTPOOL_CANARY_EVERY_S", 5)
+STALE_S = _number("AGENTPOOL_STALE_S", 15)
+
+# How long rows are kept, days; the daily job prunes.
+KEEP_EVENTS_DAYS = _number("AGENTPOOL_KEEP_EVENTS_DAYS", 7)
+KEEP_FINISHED_DAYS = _number("AGENTPOOL_KEEP_FINISHED_DAYS", 90)
+KEEP_LOGS_DAYS = _number("AGENTPOOL_KEEP_LOGS_DAYS", 14)
+KEEP_SAMPLES_DAYS = _number("AGENTPOOL_KEEP_SAMPLES_DAYS", 2)
+
+UNFOLD = {"SITE_TITLE": "agentpool", "SITE_HEADER": "agentpool", "SITE_SYMBOL": "hub"}
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
+    "handlers": {
+        "stderr": {"class": "logging.StreamHandler", "formatter": "line", "stream": sys.stderr}
+    },
+    "root": {"handlers": ["stderr"], "level": os.environ.get("AGENTPOOL_LOG_LEVEL", "INFO")},
+    "loggers": {
+        "daphne.http_protocol": {"level": "WARNING"},
+        "django.request": {"level": "ERROR"},
+        "django.channels.server": {"level": "WARNING"},
+        "django-q": {"level": "WARNING"},
+    },
+}

@@ -1,0 +1,14 @@
+-- fits_1: can this agent serve this request with what it has free now? Status, health and slots
+-- are asked in each query itself, so that the planner sees the partial index agent_placeable.
+CREATE FUNCTION fits_1(a agent, r request) RETURNS boolean LANGUAGE sql STABLE AS $$
+  SELECT a.memory_mb - a.used_memory_mb >= r.memory_mb
+     AND a.cpu_cores - a.used_cpu_cores >= r.cpu_cores
+     AND a.token_budget - a.used_token_budget >= r.token_budget
+     AND a.disk_space_mb - a.used_disk_space_mb >= r.disk_space_mb
+     AND a.security_level >= r.security_level
+     AND r.isolation_level <= ANY (a.isolation_levels)
+     AND a.tools @> r.special_tools
+     AND a.capabilities @> r.capabilities
+     AND a.labels @> r.labels
+     AND a.agent_id <> ALL (r.avoid_agents)
+$$
