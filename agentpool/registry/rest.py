@@ -1,0 +1,332 @@
+"""
+The frame of every REST door: who calls, what they may, how errors, pages, versions and repeats look.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any, ClassVar
+
+from django.core.exceptions import PermissionDenied
+from django.db import InterfaceError, OperationalError, transaction
+from django.db.models import QuerySet
+from django.http import Http404, HttpRequest, JsonResponse
+from rest_framework import authentication, exceptions, pagination, parsers, permissions
+from rest_framework.request import Request as ApiRequest
+from rest_framework.response import Response
+from rest_framework.utils.encoders import JSONEncoder
+from rest_framework.views import APIView
+
+from agentpool.registry import credentials
+from agentpool.registry.errors import (
+    Forbidden,
+    Invalid,
+    InvalidReuse,
+    NotFound,
+    Refusal,
+    Unauthenticated,
+    Unavailable,
+)
+from agentpool.registry.models import Agent, Credential, IdempotencyKey
+from agentpool.registry.states import Scope
+
+PROBLEM_TYPE = "application/problem+json"
+MAX_BODY_BYTES = 512 * 1024
+MAX_KEY_LENGTH = 200
+
+READERS = frozenset({Scope.VIEWER, Scope.ORCHESTRATOR, Scope.OPERATOR})
+OPERATORS = frozenset({Scope.OPERATOR})
+ORCHESTRATORS = frozenset({Scope.ORCHESTRATOR, Scope.OPERATOR})
+AGENTS = frozenset({Scope.AGENT, Scope.OPERATOR})
+HOLDERS = frozenset({Scope.AGENT, Scope.ORCHESTRATOR, Scope.OPERATOR})
+
+
+@dataclass(frozen=True)
+class Principal:
+    """Who calls: a scope, a name for the record, and the agent whose credential it is."""
+
+    scope: Scope
+    name: str
+    agent: Agent | None = None
+    credential: Credential | None = None
+    is_authenticated: ClassVar[bool] = True
+
+    @property
+    def is_operator(self) -> bool:
+        """Whether everything is allowed."""
+        return self.scope is Scope.OPERATOR
+
+    def may_act_as(self, agent: Agent) -> bool:
+        """Whether the caller is that agent, or an operator."""
+        return self.is_operator or (
+            self.agent is not None and self.agent.id == agent.id
+        )
+
+
+def principal_of(secret: str) -> Principal:
+    """
+    Return who a bearer secret stands for.
+
+    Raises: Unauthenticated.
+    """
+    credential = credentials.find(secret)
+    scope = Scope(credential.scope)
+    name = credential.agent.agent_id if credential.agent else f"token:{credential.hint}"
+    return Principal(
+        scope=scope, name=name, agent=credential.agent, credential=credential
+    )
+
+
+class BearerAuthentication(authentication.BaseAuthentication):
+    """`Authorization: Bearer <token>`."""
+
+    def authenticate(self, request: ApiRequest) -> tuple[Principal, None] | None:
+        """Return the token's principal, None without the header; raises Unauthenticated."""
+        scheme, _, secret = request.headers.get("Authorization", "").partition(" ")
+        if not scheme:
+            return None
+        if scheme.lower() != "bearer" or not secret.strip():
+            raise Unauthenticated("The Authorization header must be: Bearer <token>.")
+        return principal_of(secret.strip()), None
+
+    def authenticate_header(self, request: ApiRequest) -> str:
+        """Return what a 401 asks for."""
+        return "Bearer"
+
+
+class SessionAuthentication(authentication.SessionAuthentication):
+    """A browser's login: staff are operators, others may look."""
+
+    def authenticate(self, request: ApiRequest) -> tuple[Principal, None] | None:
+        """Return the user's principal, None without a session; POSTs need the CSRF token."""
+        found = super().authenticate(request)
+        return (principal_of_user(found[0]), None) if found else None
+
+
+def principal_of_user(user: Any) -> Principal:
+    """Return what a logged-in person may do."""
+    scope = Scope.OPERATOR if user.is_staff else Scope.VIEWER
+    return Principal(scope=scope, name=f"user:{user.get_username()}")
+
+
+class Scoped(permissions.BasePermission):
+    """Holds a view's table `scopes` (method > scopes) against the caller; readers by default."""
+
+    def has_permission(self, request: ApiRequest, view: APIView) -> bool:
+        """Return True; raises Unauthenticated or Forbidden."""
+        principal = request.user
+        if principal is None:
+            raise Unauthenticated("This needs a token: Authorization: Bearer <token>.")
+        table: Mapping[str, frozenset[Scope]] = getattr(view, "scopes", {})
+        method = "GET" if request.method in ("HEAD", "OPTIONS") else request.method
+        allowed = table.get(method, READERS if method == "GET" else OPERATORS)
+        if principal.scope not in allowed:
+            names = ", ".join(sorted(allowed))
+            raise Forbidden(
+                f"The scope {principal.scope} may not do this; it takes: {names}."
+            )
+        return True
+
+
+class BoundedJSONParser(parsers.JSONParser):
+    """JSON of at most 512 kB, an object or a list."""
+
+    def parse(
+        self, stream: Any, media_type: Any = None, parser_context: Any = None
+    ) -> Any:
+        """Return the parsed body; raises Invalid."""
+        request = (parser_context or {}).get("request")
+        length = int(request.META.get("CONTENT_LENGTH") or 0) if request else 0
+        if length > MAX_BODY_BYTES:
+            raise Invalid(
+                f"The body has {length:,} bytes; at most {MAX_BODY_BYTES:,} are taken."
+            )
+        try:
+            parsed = super().parse(stream, media_type, parser_context)
+        except (exceptions.ParseError, RecursionError, UnicodeError) as error:
+            raise Invalid(f"The body is not JSON: {error}") from error
+        if not isinstance(parsed, dict | list):
+            raise Invalid("The body must be a JSON object.")
+        return parsed
+
+
+# -- errors ------------------------------------------------------------------------------------
+
+
+def problem(error: Exception, context: Mapping[str, Any]) -> Response | None:
+    """Return the RFC 9457 answer of an error, None: not foreseen (it becomes a 500)."""
+    refusal = _as_refusal(error)
+    if refusal is None:
+        return None
+    status = refusal.status
+    if isinstance(error, exceptions.APIException) and status == Invalid.status:
+        status = error.status_code
+    if isinstance(error, exceptions.ValidationError):
+        status = 422
+    headers = {}
+    if refusal.retry_after_s is not None:
+        headers["Retry-After"] = str(max(1, round(refusal.retry_after_s)))
+    if isinstance(refusal, Unauthenticated):
+        headers["WWW-Authenticate"] = "Bearer"
+    body = {**refusal.problem(), "status": status}
+    return Response(body, status=status, headers=headers, content_type=PROBLEM_TYPE)
+
+
+def _as_refusal(error: Exception) -> Refusal | None:
+    match error:
+        case Refusal():
+            return error
+        case exceptions.ValidationError():
+            fields = list(_flatten(error.detail))
+            what = "; ".join(f"{f}: {m}" if f else m for f, m in fields)
+            return Invalid(what or "The input is not valid.", errors=fields)
+        case exceptions.NotAuthenticated() | exceptions.AuthenticationFailed():
+            return Unauthenticated(str(error.detail))
+        case exceptions.PermissionDenied() | PermissionDenied():
+            return Forbidden(str(error) or "Not allowed.")
+        case exceptions.NotFound() | Http404():
+            return NotFound(str(error) or "There is nothing here.")
+        case exceptions.APIException():
+            return Invalid(str(error.detail))
+        case OperationalError() | InterfaceError():
+            return Unavailable(
+                "The database is away for the moment; try again.", retry_after_s=2
+            )
+    return None
+
+
+def _flatten(detail: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    if isinstance(detail, Mapping):
+        for name, inner in detail.items():
+            own = "" if name == "non_field_errors" else str(name)
+            yield from _flatten(inner, ".".join(p for p in (path, own) if p))
+    elif isinstance(detail, list | tuple):
+        for index, inner in enumerate(detail):
+            nested = isinstance(inner, Mapping)
+            if not nested or inner:
+                yield from _flatten(inner, f"{path}[{index}]" if nested else path)
+    else:
+        yield path, str(detail)
+
+
+def plain_problem(refusal: Refusal, status: int | None = None) -> JsonResponse:
+    """Return the same answer outside of REST framework's views."""
+    body = dict(refusal.problem())
+    body["status"] = status or refusal.status
+    return JsonResponse(body, status=body["status"], content_type=PROBLEM_TYPE)
+
+
+# -- pages, versions, repeats --------------------------------------------------------------------
+
+
+class Pages(pagination.CursorPagination):
+    """Cursor pages: `results` and `next`, the address of the following page or null."""
+
+    page_size = 100
+    max_page_size = 500
+    page_size_query_param = "limit"
+
+    def __init__(self, ordering: str | tuple[str, ...]) -> None:
+        self.ordering = ordering
+
+    def get_paginated_response(self, data: Any) -> Response:
+        """Return one page."""
+        return Response({"results": data, "next": self.get_next_link()})
+
+
+def page(
+    view: APIView,
+    rows: QuerySet[Any],
+    *,
+    ordering: tuple[str, ...],
+    show: Callable[[list[Any]], Any],
+) -> Response:
+    """
+    Return the page of rows that the request's `cursor` and `limit` name.
+
+    ordering: must end in a unique column. Raises: Invalid, the cursor is not one of ours.
+    """
+    pages = Pages(ordering)
+    try:
+        found = pages.paginate_queryset(rows, view.request, view=view)
+    except exceptions.NotFound as error:
+        raise Invalid("The cursor is not one that this list gave out.") from error
+    return pages.get_paginated_response(show(list(found or [])))
+
+
+def etag(generation: int) -> str:
+    """Return the ETag of a row's version."""
+    return f'"g{generation}"'
+
+
+def if_match(request: ApiRequest) -> int | None:
+    """
+    Return the version that If-Match asks for, None: any.
+
+    Raises: Invalid.
+    """
+    header = request.headers.get("If-Match")
+    if header is None or header.strip() == "*":
+        return None
+    found = re.fullmatch(r'(?:W/)?"g(\d{1,9})"', header.strip())
+    if found is None:
+        raise Invalid('If-Match must be an ETag that agentpool gave, like "g17".')
+    return int(found.group(1))
+
+
+def idempotent(handler: Callable[..., Response]) -> Callable[..., Response]:
+    """
+    Give a creating POST with an Idempotency-Key its first answer again.
+
+    Key, change and answer are one transaction; a second caller with the key waits for the first.
+    Raises: InvalidReuse, the key came before with another body.
+    """
+
+    @wraps(handler)
+    def answer(
+        view: APIView, request: ApiRequest, *args: Any, **kwargs: Any
+    ) -> Response:
+        key = request.headers.get("Idempotency-Key")
+        if key is None:
+            return handler(view, request, *args, **kwargs)
+        if not key.isprintable() or not 1 <= len(key) <= MAX_KEY_LENGTH:
+            raise Invalid(
+                f"Idempotency-Key must be 1 to {MAX_KEY_LENGTH} printable characters."
+            )
+        digest = _digest(request)
+        with transaction.atomic():
+            row, created = IdempotencyKey.objects.get_or_create(
+                principal=request.user.name, key=key, defaults={"digest": digest}
+            )
+            if not created and bytes(row.digest) != digest:
+                raise InvalidReuse(
+                    "This Idempotency-Key came before with another body."
+                )
+            if not created:
+                return Response(row.body, status=row.status, headers=row.headers)
+            response = handler(view, request, *args, **kwargs)
+            row.status, row.body = response.status_code, _as_json(response.data)
+            row.headers = {
+                k: v for k, v in response.headers.items() if k in ("Location", "ETag")
+            }
+            row.save(update_fields=["status", "body", "headers"])
+        return response
+
+    return answer
+
+
+def _as_json(data: Any) -> Any:
+    return json.loads(json.dumps(data, cls=JSONEncoder))
+
+
+def _digest(request: ApiRequest) -> bytes:
+    body = json.dumps(request.data, sort_keys=True, default=str)
+    return hashlib.sha256(f"{request.method} {request.path} {body}".encode()).digest()
+
+
+def not_found(request: HttpRequest, exception: Exception) -> JsonResponse:
+    """Return the answer for a path that leads nowhere."""
+    return plain_problem(NotFound(f"There is nothing at {request.path}."))

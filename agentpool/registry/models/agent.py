@@ -51,6 +51,8 @@ class Agent(models.Model):
         default=AgentStatus.IDLE.value, choices=choices(AgentStatus)
     )
     status_reason = models.TextField(blank=True, default="")
+    # Somebody asked it to take no new work; survives a time of being unreachable.
+    drain_requested = models.BooleanField(default=False)
     retire_when_drained = models.BooleanField(default=False)
     health = models.TextField(
         default=AgentHealth.UNKNOWN.value, choices=choices(AgentHealth)

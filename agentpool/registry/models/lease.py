@@ -8,11 +8,11 @@ from django.db.models import Q
 from django.db.models.functions import Now
 
 from agentpool.registry.models._columns import (
+    NextVal,
     choices,
     cores,
     money,
     never_negative,
-    NextVal,
     one_of,
     values,
     words,
@@ -67,7 +67,6 @@ class Lease(models.Model):
     waited_s = models.FloatField(default=0)
     outcome = models.TextField(blank=True, default="")
     error = models.TextField(blank=True, default="")
-    cancel_requested_at = models.DateTimeField(null=True, blank=True)
 
     # What the agent reports: the newest values; peak of memory.
     progress_counter = models.BigIntegerField(default=0)

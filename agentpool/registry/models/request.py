@@ -8,10 +8,10 @@ from django.db.models import F, Q
 from django.db.models.functions import Now
 
 from agentpool.registry.models._columns import (
+    NextVal,
     choices,
     cores,
     never_negative,
-    NextVal,
     one_of,
     words,
 )

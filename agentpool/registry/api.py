@@ -1,0 +1,410 @@
+"""REST doors to facts: agents as they are, pools, tokens, profiles, events, metrics."""
+
+from datetime import timedelta
+from typing import Any, ClassVar
+from uuid import UUID
+
+from django.db.models import Q, QuerySet
+from drf_spectacular.utils import extend_schema
+from rest_framework import serializers as drf
+from rest_framework.request import Request as ApiRequest
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from agentpool.registry import credentials, queries, serializers, services
+from agentpool.registry.errors import Forbidden
+from agentpool.registry.models import (
+    Agent,
+    Credential,
+    Pool,
+    PoolSample,
+    SecurityProfile,
+)
+from agentpool.registry.rest import (
+    OPERATORS,
+    READERS,
+    etag,
+    idempotent,
+    if_match,
+    page,
+)
+from agentpool.registry.states import LIVE, Scope
+
+ANY_JSON = {200: drf.JSONField()}
+
+
+def checked(form: drf.Serializer[Any]) -> Any:
+    """Return a form's values; raises ValidationError naming each faulty field."""
+    form.is_valid(raise_exception=True)
+    return form.validated_data
+
+
+class AgentList(APIView):
+    """All agents, filtered."""
+
+    scopes: ClassVar = {"GET": READERS}
+
+    @extend_schema(parameters=[serializers.AgentQuery], responses=ANY_JSON)
+    def get(self, request: ApiRequest) -> Response:
+        """List agents: cursor pages, newest first unless `ordering` says otherwise."""
+        query = checked(serializers.AgentQuery(data=request.query_params.dict()))
+        ordering = (query.get("ordering") or "-created_at").replace(
+            "agent_type", "pool"
+        )
+        return page(
+            self,
+            _filtered(queries.agents(), query),
+            ordering=(ordering, "id"),
+            show=serializers.agents_json,
+        )
+
+
+def _filtered(rows: QuerySet[Agent], query: dict[str, Any]) -> QuerySet[Agent]:
+    plain = {"agent_type": "pool", "status": "status", "health": "health"}
+    for name, column in plain.items():
+        if name in query:
+            rows = rows.filter(**{column: query[name]})
+    if "project" in query:
+        rows = rows.filter(
+            leases__project=query["project"], leases__status__in=LIVE
+        ).distinct()
+    if "capability" in query:
+        rows = rows.filter(capabilities__contains=[query["capability"]])
+    if "label" in query:
+        name, equals, value = query["label"].partition("=")
+        rows = rows.filter(
+            **({f"labels__{name}": value} if equals else {"labels__has_key": name})
+        )
+    if "search" in query:
+        text = query["search"]
+        rows = rows.filter(
+            Q(agent_id__icontains=text)
+            | Q(name__icontains=text)
+            | Q(host__icontains=text)
+        )
+    return rows
+
+
+class AgentDetail(APIView):
+    """One agent by its row id."""
+
+    scopes: ClassVar = {"GET": READERS | {Scope.AGENT}}
+
+    @extend_schema(responses=ANY_JSON)
+    def get(self, request: ApiRequest, pool_id: UUID) -> Response:
+        """Show one agent."""
+        return shown(request, queries.agent_by(id=pool_id))
+
+
+class AgentByExternalId(APIView):
+    """One agent by the id that its owner gave it."""
+
+    scopes: ClassVar = {"GET": READERS | {Scope.AGENT}}
+
+    @extend_schema(responses=ANY_JSON)
+    def get(self, request: ApiRequest, agent_id: str) -> Response:
+        """Show one agent."""
+        return shown(request, queries.agent_by(agent_id=agent_id))
+
+
+def shown(
+    request: ApiRequest, agent: Agent, *, status: int = 200, **more: Any
+) -> Response:
+    """
+    Return the answer that shows an agent, with its version.
+
+    Raises: Forbidden, an agent asks for another one.
+    """
+    if request.user.scope is Scope.AGENT and not request.user.may_act_as(agent):
+        raise Forbidden("An agent's credential is good for itself only.")
+    body = {**serializers.agent_json(agent), **more}
+    return Response(body, status=status, headers={"ETag": etag(agent.generation)})
+
+
+# -- pools, profiles, tokens ---------------------------------------------------------------------
+
+
+class Pools(APIView):
+    """The pools with their launch templates."""
+
+    @extend_schema(responses=ANY_JSON)
+    def get(self, request: ApiRequest) -> Response:
+        """List pools."""
+        rows = Pool.objects.order_by("agent_type")
+        return Response(
+            {"results": [serializers.pool_json(p) for p in rows], "next": None}
+        )
+
+    @extend_schema(request=serializers.NewPool, responses={201: drf.JSONField()})
+    @idempotent
+    def post(self, request: ApiRequest) -> Response:
+        """Make a pool for a new type of agents."""
+        fields = checked(serializers.NewPool(data=request.data))
+        pool = services.create_pool(
+            fields.pop("agent_type"), fields=fields, actor=request.user.name
+        )
+        return Response(
+            serializers.pool_json(pool),
+            status=201,
+            headers={"ETag": etag(pool.generation)},
+        )
+
+
+class PoolDetail(APIView):
+    """One pool."""
+
+    @extend_schema(responses=ANY_JSON)
+    def get(self, request: ApiRequest, agent_type: str) -> Response:
+        """Show one pool."""
+        pool = queries.pool(agent_type)
+        return Response(
+            serializers.pool_json(pool), headers={"ETag": etag(pool.generation)}
+        )
+
+    @extend_schema(request=serializers.PoolFields, responses=ANY_JSON)
+    def patch(self, request: ApiRequest, agent_type: str) -> Response:
+        """Change a pool's policy or launch template."""
+        pool = queries.pool(agent_type)
+        fields = checked(serializers.PoolFields(pool, data=request.data))
+        pool = services.update_pool(
+            agent_type,
+            fields=fields,
+            if_generation=if_match(request),
+            actor=request.user.name,
+        )
+        return Response(
+            serializers.pool_json(pool), headers={"ETag": etag(pool.generation)}
+        )
+
+
+class EnrolmentTokens(APIView):
+    """Tokens with which agents enrol in a pool."""
+
+    @extend_schema(
+        request=serializers.NewEnrolmentToken, responses={201: drf.JSONField()}
+    )
+    @idempotent
+    def post(self, request: ApiRequest, agent_type: str) -> Response:
+        """Make an enrolment token; it is shown this once."""
+        fields = checked(serializers.NewEnrolmentToken(data=request.data))
+        issued = services.enrolment_token(
+            queries.pool(agent_type), actor=request.user.name, **fields
+        )
+        body = serializers.credential_json(issued.credential, secret=issued.secret)
+        return Response(body, status=201)
+
+
+class Tokens(APIView):
+    """Tokens of people and orchestrators."""
+
+    scopes: ClassVar = {"GET": OPERATORS, "POST": OPERATORS}
+
+    @extend_schema(responses=ANY_JSON)
+    def get(self, request: ApiRequest) -> Response:
+        """List tokens that are not revoked, without their secrets."""
+        rows = Credential.objects.exclude(scope=Scope.AGENT).filter(revoked_at=None)
+        return page(
+            self,
+            rows,
+            ordering=("-created_at", "id"),
+            show=lambda found: [serializers.credential_json(c) for c in found],
+        )
+
+    @extend_schema(request=serializers.NewToken, responses={201: drf.JSONField()})
+    @idempotent
+    def post(self, request: ApiRequest) -> Response:
+        """Make a token; it is shown this once."""
+        fields = checked(serializers.NewToken(data=request.data))
+        scope = Scope(fields.pop("scope"))
+        issued = services.token(scope=scope, actor=request.user.name, **fields)
+        body = serializers.credential_json(issued.credential, secret=issued.secret)
+        return Response(body, status=201)
+
+
+class TokenDetail(APIView):
+    """One token."""
+
+    scopes: ClassVar = {"DELETE": OPERATORS}
+
+    @extend_schema(responses={204: None})
+    def delete(self, request: ApiRequest, token_id: UUID) -> Response:
+        """Revoke a token at once."""
+        credentials.revoke(token_id)
+        return Response(status=204)
+
+
+class Whoami(APIView):
+    """Who the caller is: what `agentpool login` asks to check a token."""
+
+    scopes: ClassVar = {"GET": READERS | {Scope.AGENT}}
+
+    @extend_schema(responses=ANY_JSON)
+    def get(self, request: ApiRequest) -> Response:
+        """Show the caller's name and scope."""
+        return Response({"name": request.user.name, "scope": request.user.scope})
+
+
+class Profiles(APIView):
+    """Security profiles of all types."""
+
+    @extend_schema(responses=ANY_JSON)
+    def get(self, request: ApiRequest) -> Response:
+        """List security profiles."""
+        rows = SecurityProfile.objects.order_by("pool")
+        return Response(
+            {"results": [serializers.profile_json(p) for p in rows], "next": None}
+        )
+
+
+class ProfileDetail(APIView):
+    """The security profile of one type."""
+
+    @extend_schema(responses=ANY_JSON)
+    def get(self, request: ApiRequest, agent_type: str) -> Response:
+        """Show one profile."""
+        queries.pool(agent_type)
+        profile = SecurityProfile.objects.get(pool=agent_type)
+        return Response(serializers.profile_json(profile))
+
+    @extend_schema(request=serializers.ProfileFields, responses=ANY_JSON)
+    def patch(self, request: ApiRequest, agent_type: str) -> Response:
+        """Change a profile; its version rises."""
+        fields = checked(serializers.ProfileFields(data=request.data))
+        profile = services.update_profile(
+            agent_type, fields=fields, actor=request.user.name
+        )
+        return Response(serializers.profile_json(profile))
+
+
+# -- events and metrics --------------------------------------------------------------------------
+
+
+class EventQuery(serializers.Query):
+    """Where in the stream to begin, and how long to wait for more."""
+
+    after = drf.IntegerField(
+        min_value=0, max_value=serializers.MAX_BIGINT, required=False
+    )
+    wait = serializers.Seconds(min_value=0, max_value=60, required=False)
+
+
+class Events(APIView):
+    """The event stream, in order, resumable."""
+
+    scopes: ClassVar = {"GET": READERS}
+
+    @extend_schema(parameters=[EventQuery], responses=ANY_JSON)
+    def get(self, request: ApiRequest) -> Response:
+        """Return the events after a number; without `after`, only where the stream stands."""
+        query = checked(EventQuery(data=request.query_params.dict()))
+        if "after" not in query:
+            return Response({"events": [], "next": queries.last_seq()})
+        found = queries.events_after(query["after"], limit=query.get("limit", 500))
+        body = [serializers.event_json(event) for event in found]
+        return Response(
+            {"events": body, "next": found[-1].seq if found else query["after"]}
+        )
+
+
+class MetricsQuery(drf.Serializer[Any]):
+    """A range of time and a step."""
+
+    agent_type = drf.CharField(max_length=63, required=False)
+    since = drf.DateTimeField(required=False)
+    until = drf.DateTimeField(required=False)
+    step_s = serializers.Seconds(min_value=30, max_value=31 * 86_400, required=False)
+
+
+class MetricsSummary(APIView):
+    """What the pools look like now, or looked like over a range of time."""
+
+    @extend_schema(parameters=[MetricsQuery], responses=ANY_JSON)
+    def get(self, request: ApiRequest) -> Response:
+        """Return each pool's metrics and the total; with `since`, the series."""
+        query = checked(MetricsQuery(data=request.query_params.dict()))
+        types = list(Pool.objects.values_list("agent_type", flat=True))
+        if "agent_type" in query:
+            types = [queries.pool(query["agent_type"]).agent_type]
+        if "since" in query:
+            return Response({"series": _series(types, query)})
+        at = queries.now()
+        samples = [queries.measure(agent_type, at=at) for agent_type in types]
+        return Response(
+            {
+                "timestamp": at,
+                "pools": [serializers.sample_json(sample) for sample in samples],
+                "total": _total(samples),
+            }
+        )
+
+
+def _series(types: list[str], query: dict[str, Any]) -> list[dict[str, Any]]:
+    rows = PoolSample.objects.filter(pool__in=types, at__gte=query["since"]).order_by(
+        "at"
+    )
+    if "until" in query:
+        rows = rows.filter(at__lte=query["until"])
+    step = timedelta(seconds=query.get("step_s", 30))
+    shown: list[dict[str, Any]] = []
+    last: dict[str, Any] = {}
+    for sample in rows.iterator():
+        # Half a step of tolerance: samples are taken each 30 s, give or take the job's start.
+        if sample.pool_id in last and sample.at - last[sample.pool_id] < step * 0.75:
+            continue
+        last[sample.pool_id] = sample.at
+        shown.append(serializers.sample_json(sample))
+    return shown
+
+
+_SUMMED = (
+    "total_agents available_agents busy_agents standby_agents slots slots_used queue_depth"
+    " request_rate_per_minute completion_rate_per_minute total_memory_allocated_mb"
+    " total_cpu_allocated total_tokens_allocated"
+).split()
+
+
+def _total(samples: list[PoolSample]) -> dict[str, Any]:
+    total: dict[str, Any] = {
+        name: sum(float(getattr(sample, name)) for sample in samples)
+        for name in _SUMMED
+    }
+    total["utilization"] = (
+        total["slots_used"] / total["slots"] if total["slots"] else 0.0
+    )
+    done = total["completion_rate_per_minute"]
+    for name in ("success_rate", "error_rate", "timeout_rate"):
+        known = [s for s in samples if getattr(s, name) is not None]
+        weighted = sum(getattr(s, name) * s.completion_rate_per_minute for s in known)
+        total[name] = weighted / done if done else None
+    return total
+
+
+class MetricsHealth(APIView):
+    """How each agent is: its last sign of life, status, health, and why it gets no work."""
+
+    @extend_schema(parameters=[serializers.AgentQuery], responses=ANY_JSON)
+    def get(self, request: ApiRequest) -> Response:
+        """List agents with age of heartbeat, status, health and reasons."""
+        query = checked(serializers.AgentQuery(data=request.query_params.dict()))
+        return page(
+            self,
+            _filtered(queries.agents(), query),
+            ordering=("-created_at", "id"),
+            show=lambda agents: [_health(a) for a in serializers.agents_json(agents)],
+        )
+
+
+def _health(agent: dict[str, Any]) -> dict[str, Any]:
+    reasons = []
+    if agent["status"] not in ("idle", "busy"):
+        reasons.append(
+            f"status {agent['status']}: {agent['status_reason'] or 'no reason given'}"
+        )
+    if agent["health"] in ("quarantined", "maintenance"):
+        reasons.append(
+            f"health {agent['health']}: {agent['health_note'] or 'no note given'}"
+        )
+    if agent["load"] >= agent["max_concurrent"]:
+        reasons.append(f"all {agent['max_concurrent']} slots are in use")
+    names = "agent_id agent_type status health heartbeat_age_s last_heartbeat_at schedulable"
+    return {name: agent[name] for name in names.split()} | {"reasons": reasons}

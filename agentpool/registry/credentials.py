@@ -1,0 +1,105 @@
+"""Issues, spends and revokes bearer secrets; only their SHA-256 is ever stored."""
+
+import hashlib
+import secrets
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from django.db.models import F, Q
+from django.db.models.functions import Now
+
+from agentpool.registry.errors import Forbidden, NotFound, Unauthenticated
+from agentpool.registry.models import Agent, Credential, Pool
+from agentpool.registry.states import Scope
+
+_PREFIX = "ap_"
+_HINT_LENGTH = 9
+
+
+@dataclass(frozen=True)
+class Issued:
+    """A stored credential with its secret, which is shown this once."""
+
+    credential: Credential
+    secret: str
+
+
+def issue(
+    *,
+    scope: Scope,
+    name: str = "",
+    agent: Agent | None = None,
+    incarnation: int | None = None,
+    pool: Pool | None = None,
+    uses: int | None = None,
+    expires_at: datetime | None = None,
+    created_by: str = "",
+) -> Issued:
+    """
+    Make a credential of 256 random bits.
+
+    uses: how many agents may enrol with it, None: no bound.
+    """
+    secret = _PREFIX + secrets.token_urlsafe(32)
+    credential = Credential.objects.create(
+        scope=scope,
+        name=name,
+        digest=_digest(secret),
+        hint=secret[:_HINT_LENGTH],
+        agent=agent,
+        incarnation=incarnation,
+        pool=pool,
+        uses_left=uses,
+        expires_at=expires_at,
+        created_by=created_by,
+    )
+    return Issued(credential=credential, secret=secret)
+
+
+def find(secret: str) -> Credential:
+    """
+    Return the credential of a secret, with its agent.
+
+    Raises: Unauthenticated, it is unknown, revoked, expired, or of an older incarnation.
+    """
+    credential = (
+        Credential.objects.select_related("agent", "agent__liveness")
+        .filter(Q(expires_at=None) | Q(expires_at__gt=Now()), digest=_digest(secret))
+        .first()
+    )
+    if credential is None:
+        raise Unauthenticated("The token is unknown or has expired.")
+    if credential.revoked_at is not None:
+        raise Unauthenticated("The token has been revoked.")
+    return credential
+
+
+def spend(credential: Credential) -> None:
+    """
+    Use an enrolment token once, in the caller's transaction.
+
+    Raises: Forbidden, it has been used up.
+    """
+    rows = Credential.objects.filter(
+        Q(uses_left=None) | Q(uses_left__gt=0), id=credential.id, revoked_at=None
+    )
+    if not rows.update(uses_left=F("uses_left") - 1):
+        raise Forbidden("The enrolment token has been used up; ask for a new one.")
+
+
+def revoke(credential_id: UUID) -> None:
+    """
+    Make a credential worthless at once.
+
+    Raises: NotFound.
+    """
+    if not Credential.objects.filter(id=credential_id, revoked_at=None).update(
+        revoked_at=Now()
+    ):
+        raise NotFound("There is no such token, or it is revoked already.")
+
+
+def _digest(secret: str) -> bytes:
+    # A plain hash is enough for 256 random bits; a slow one is for passwords people choose.
+    return hashlib.sha256(secret.encode()).digest()

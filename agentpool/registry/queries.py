@@ -1,0 +1,350 @@
+"""Reads facts about agents, pools and the control plane itself; writes nothing."""
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from django.conf import settings
+from django.db import connection
+from django.db.models import (
+    Avg,
+    Count,
+    F,
+    OuterRef,
+    Prefetch,
+    Q,
+    QuerySet,
+    Subquery,
+    Sum,
+)
+from django.db.models.functions import Now
+
+from agentpool.registry import health
+from agentpool.registry.errors import Gone, NotFound
+from agentpool.registry.health import Absence, Windows
+from agentpool.registry.models import (
+    Agent,
+    Event,
+    Lease,
+    LeaseOutcome,
+    LogChunk,
+    LogTotal,
+    Pool,
+    PoolSample,
+    RelayState,
+    Request,
+    Tick,
+)
+from agentpool.registry.states import (
+    LIVE,
+    PLACEABLE_STATUS,
+    AgentStatus,
+    Outcome,
+    RequestStatus,
+)
+
+# Performance shown beside an agent looks back this far.
+PERFORMANCE_WINDOW = timedelta(days=7)
+_COUNT_CACHE_S = 5.0
+_live_agents: tuple[float, int] = (-_COUNT_CACHE_S, 0)
+
+
+def now() -> datetime:
+    """Return the database's clock, the only one."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT clock_timestamp()")
+        at: datetime = cursor.fetchone()[0]
+        return at
+
+
+def windows() -> Windows:
+    """Return the lengths of silence that the settings allow."""
+    return Windows(
+        heartbeat_s=settings.HEARTBEAT_S,
+        suspect_s=settings.SUSPECT_S,
+        lost_s=settings.LOST_S,
+    )
+
+
+def heartbeat_interval_s() -> float:
+    """Return how often agents shall speak now; the fleet's size is counted every few seconds."""
+    global _live_agents
+    at, count = _live_agents
+    if time.monotonic() - at > _COUNT_CACHE_S:
+        count = Agent.objects.exclude(
+            status__in=[AgentStatus.LOST, AgentStatus.RETIRED]
+        ).count()
+        _live_agents = (time.monotonic(), count)
+    return health.heartbeat_interval_s(base_s=settings.HEARTBEAT_S, agents=count)
+
+
+# -- agents ----------------------------------------------------------------------------------
+
+
+def agents() -> QuerySet[Agent]:
+    """Return agents with what their JSON needs, in three queries for any number of them."""
+    live = Lease.objects.filter(status__in=LIVE).order_by("-fencing_token")
+    return Agent.objects.select_related("liveness").prefetch_related(
+        Prefetch("leases", queryset=live, to_attr="live_leases")
+    )
+
+
+def agent_by(*, id: UUID | None = None, agent_id: str | None = None) -> Agent:
+    """
+    Return one agent by row id or by external id.
+
+    Raises: NotFound.
+    """
+    found = agents().filter(id=id) if id else agents().filter(agent_id=agent_id)
+    agent = found.first()
+    if agent is None:
+        raise NotFound(f"There is no agent {id or agent_id}.")
+    return agent
+
+
+def performance(agent_ids: Iterable[UUID]) -> Mapping[UUID, Mapping[str, Any]]:
+    """
+    Return leases, success_rate (0-1), mean_s, p95_s and tokens per agent over the last 7 days.
+
+    An agent without outcomes is not in the mapping.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT agent_id, count(*), avg((outcome = 'success')::int), avg(duration_s),"
+            " percentile_cont(0.95) WITHIN GROUP (ORDER BY duration_s), sum(tokens_in + tokens_out)"
+            " FROM outcome WHERE agent_id = ANY(%s) AND ended_at > now() - %s GROUP BY agent_id",
+            [list(agent_ids), PERFORMANCE_WINDOW],
+        )
+        return {
+            row[0]: {
+                "leases": row[1],
+                "success_rate": round(float(row[2]), 4),
+                "mean_s": round(row[3], 3),
+                "p95_s": round(row[4], 3),
+                "tokens": int(row[5]),
+            }
+            for row in cursor.fetchall()
+        }
+
+
+def pool(agent_type: str) -> Pool:
+    """
+    Return one pool.
+
+    Raises: NotFound.
+    """
+    found = Pool.objects.filter(agent_type=agent_type).first()
+    if found is None:
+        names = (
+            ", ".join(Pool.objects.values_list("agent_type", flat=True)) or "none yet"
+        )
+        raise NotFound(f"There is no pool {agent_type}; the pools are: {names}.")
+    return found
+
+
+# -- the control plane itself ------------------------------------------------------------------
+
+
+def grace_until() -> datetime | None:
+    """
+    Return until when no agent may be judged, None: judge.
+
+    The control plane was away when its web process, which hears the agents, was.
+    """
+    tick = Tick.objects.filter(name="web").annotate(read_at=Now()).first()
+    at = tick.read_at if tick else now()
+    absence = Absence(
+        last_seen_at=tick.at if tick else None, until=tick.grace_until if tick else None
+    )
+    return health.grace_until(absence=absence, now=at, windows=windows())
+
+
+def tick_age_s(name: str) -> float | None:
+    """Return how long ago a part of the control plane was seen working, None: never."""
+    tick = Tick.objects.filter(name=name).annotate(age=Now() - F("at")).first()
+    return tick.age.total_seconds() if tick else None
+
+
+# -- events and logs ---------------------------------------------------------------------------
+
+
+def events_after(seq: int, *, limit: int) -> list[Event]:
+    """
+    Return the events that follow a number, in order, gapless.
+
+    Raises: Gone, the next one is no longer kept.
+    """
+    found = list(Event.objects.filter(seq__gt=seq).order_by("seq")[:limit])
+    if found and found[0].seq != seq + 1 and seq >= 0 and not _is_first(found[0], seq):
+        raise Gone(f"Events up to {found[0].seq - 1} are no longer kept; begin there.")
+    return found
+
+
+def _is_first(event: Event, seq: int) -> bool:
+    # A reader who asks from the beginning takes whatever is kept.
+    return seq == 0 and event.seq is not None
+
+
+def last_seq() -> int:
+    """Return the number of the newest event that has one."""
+    return RelayState.objects.values_list("last_seq", flat=True).first() or 0
+
+
+def log_after(lease: Lease, *, after: int, limit: int = 500) -> list[LogChunk]:
+    """Return the chunks of a lease's log that follow one, in order."""
+    return list(
+        LogChunk.objects.filter(lease=lease, id__gt=after).order_by("id")[:limit]
+    )
+
+
+def dropped_bytes(lease: Lease) -> int:
+    """Return how much of a lease's log was dropped to stay under the cap, bytes."""
+    total = LogTotal.objects.filter(lease=lease).first()
+    return total.dropped_bytes if total else 0
+
+
+# -- metrics -----------------------------------------------------------------------------------
+
+
+def pool_states() -> Sequence[Mapping[str, Any]]:
+    """Return each pool with its agents counted by status, its slots, and its queue, right now."""
+    statuses = {
+        str(status): Count("agent", filter=Q(agent__status=status))
+        for status in AgentStatus
+    }
+    placeable = Q(agent__status__in=PLACEABLE_STATUS)
+    queue = Request.objects.filter(
+        status=RequestStatus.WAITING, pool=OuterRef("agent_type")
+    )
+    depth = queue.order_by().values("pool").annotate(n=Count("id")).values("n")
+    oldest = queue.order_by("queued_at").values("queued_at")[:1]
+    return [
+        {**row, "oldest_wait_s": _age_s(row["oldest"], row["read_at"])}
+        for row in Pool.objects.values("agent_type", "min_size", "max_size")
+        .annotate(
+            **{f"n_{name}": count for name, count in statuses.items()},
+            slots=Sum("agent__max_concurrent", filter=placeable, default=0),
+            slots_used=Sum("agent__load", filter=placeable, default=0),
+            queue_depth=Subquery(depth),
+            oldest=Subquery(oldest),
+            read_at=Now(),
+        )
+        .order_by("agent_type")
+    ]
+
+
+def _age_s(since: datetime | None, at: datetime) -> float:
+    return (at - since).total_seconds() if since else 0.0
+
+
+def measure(agent_type: str, *, at: datetime) -> PoolSample:
+    """
+    Return (unsaved) what one pool looks like at a moment; rates and means over the minute before.
+
+    Source of the fields: seed 2, PoolMetrics. utilization counts slots of agents that are idle or
+    busy; resource_efficiency = .4 memory + .4 CPU + .2 tokens used of granted, over 60 minutes.
+    """
+    state = next(s for s in pool_states() if s["agent_type"] == agent_type)
+    minute = at - timedelta(minutes=1)
+    ended = LeaseOutcome.objects.filter(
+        pool=agent_type, ended_at__gt=minute, ended_at__lte=at
+    )
+    done = ended.aggregate(
+        n=Count("pk"),
+        service=Avg("duration_s"),
+        ok=Count("pk", filter=Q(outcome=Outcome.SUCCESS)),
+        late=Count("pk", filter=Q(outcome=Outcome.TIMEOUT)),
+    )
+    granted = Lease.objects.filter(
+        pool=agent_type, acquired_at__gt=minute, acquired_at__lte=at
+    )
+    held = Lease.objects.filter(pool=agent_type, status__in=LIVE).aggregate(
+        memory=Sum("memory_mb", default=0),
+        cpu=Sum("cpu_cores", default=0),
+        tokens=Sum("token_budget", default=0),
+    )
+    working = state["n_idle"] + state["n_busy"]
+    return PoolSample(
+        pool_id=agent_type,
+        at=at,
+        total_agents=working
+        + state["n_draining"]
+        + state["n_unreachable"]
+        + state["n_standby"],
+        available_agents=state["n_idle"],
+        busy_agents=state["n_busy"],
+        standby_agents=state["n_standby"],
+        slots=state["slots"],
+        slots_used=state["slots_used"],
+        utilization=state["slots_used"] / state["slots"] if state["slots"] else 0.0,
+        queue_depth=state["queue_depth"] or 0,
+        average_wait_time_s=granted.aggregate(v=Avg("waited_s"))["v"] or 0.0,
+        request_rate_per_minute=Request.objects.filter(
+            pool=agent_type, created_at__gt=minute, created_at__lte=at
+        ).count(),
+        completion_rate_per_minute=done["n"],
+        average_service_time_s=done["service"] or 0.0,
+        success_rate=done["ok"] / done["n"] if done["n"] else None,
+        error_rate=(done["n"] - done["ok"] - done["late"]) / done["n"]
+        if done["n"]
+        else None,
+        timeout_rate=done["late"] / done["n"] if done["n"] else None,
+        total_memory_allocated_mb=held["memory"],
+        total_cpu_allocated=held["cpu"],
+        total_tokens_allocated=held["tokens"],
+        resource_efficiency=_efficiency(agent_type, at),
+        throughput_per_agent=done["n"] / working if working else 0.0,
+    )
+
+
+def _efficiency(agent_type: str, at: datetime) -> float | None:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT avg(0.4 * least(1, peak_memory_mb / nullif(memory_mb, 0))"
+            " + 0.4 * least(1, cpu_seconds / nullif(duration_s * cpu_cores::float8, 0))"
+            " + 0.2 * least(1, (tokens_in + tokens_out)::float8 / nullif(token_budget, 0)))"
+            " FROM outcome WHERE agent_type = %s AND ended_at BETWEEN %s AND %s",
+            [agent_type, at - timedelta(minutes=60), at],
+        )
+        value: float | None = cursor.fetchone()[0]
+        return value
+
+
+# -- invariants --------------------------------------------------------------------------------
+
+INVARIANTS = {
+    "what an agent has given out is what its holding leases reserve": """
+        SELECT a.agent_id FROM agent a LEFT JOIN lease l
+          ON l.agent_id = a.id AND l.status IN ('active', 'offered')
+        GROUP BY a.id
+        HAVING a.load <> count(l.id) OR a.used_memory_mb <> coalesce(sum(l.memory_mb), 0)
+          OR a.used_cpu_cores <> coalesce(sum(l.cpu_cores), 0)
+          OR a.used_token_budget <> coalesce(sum(l.token_budget), 0)
+          OR a.used_disk_space_mb <> coalesce(sum(l.disk_space_mb), 0)""",
+    "a granted request has exactly one live lease": """
+        SELECT r.id::text FROM request r LEFT JOIN lease l
+          ON l.request_id = r.id AND l.status IN ('active', 'offered', 'parked')
+        GROUP BY r.id HAVING (r.status = 'granted') <> (count(l.id) = 1)""",
+    "a lock key is held by a live lease": """
+        SELECT k.key FROM lock_key k JOIN lease l ON l.id = k.lease_id
+        WHERE l.status NOT IN ('active', 'offered', 'parked')""",
+    "every ended lease has left an outcome": """
+        SELECT l.id::text FROM lease l LEFT JOIN outcome o ON o.lease_id = l.id
+        WHERE (o.lease_id IS NULL) <> (l.status IN ('active', 'offered', 'parked'))""",
+    "an agent that is lost or retired holds nothing": """
+        SELECT a.agent_id FROM agent a JOIN lease l ON l.agent_id = a.id
+        WHERE a.status IN ('lost', 'retired') AND l.status IN ('active', 'offered', 'parked')""",
+}
+
+
+def broken_invariants() -> Mapping[str, Sequence[str]]:
+    """Return each broken promise with the rows that break it; empty when all hold."""
+    broken = {}
+    with connection.cursor() as cursor:
+        for promise, sql in INVARIANTS.items():
+            cursor.execute(sql)
+            if rows := [row[0] for row in cursor.fetchall()]:
+                broken[promise] = rows
+    return broken

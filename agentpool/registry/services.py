@@ -1,0 +1,255 @@
+"""Changes pools, profiles and tokens, writes logs and samples, and keeps the control plane's ticks."""
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+
+from django.conf import settings
+from django.contrib.auth import get_user_model
+from django.db import IntegrityError, connection, transaction
+from django.db.models import F
+from django.db.models.functions import Now
+from django.utils.crypto import get_random_string
+
+from agentpool.registry import credentials, events, queries
+from agentpool.registry.credentials import Issued
+from agentpool.registry.errors import Duplicate, StaleVersion
+from agentpool.registry.models import (
+    Event,
+    IdempotencyKey,
+    Lease,
+    LogChunk,
+    LogTotal,
+    Pool,
+    PoolSample,
+    Request,
+    SecurityProfile,
+    Tick,
+)
+from agentpool.registry.profiles import DEFAULT_PROFILES, SAFE_PROFILE, Profile
+from agentpool.registry.states import LIVE, RequestStatus, Scope
+
+_IDEMPOTENCY_KEPT = timedelta(hours=24)
+
+
+# -- pools, profiles, tokens ---------------------------------------------------------------------
+
+
+@transaction.atomic
+def create_pool(agent_type: str, *, fields: Mapping[str, Any], actor: str) -> Pool:
+    """
+    Make a pool with a security profile: the known one of its type, else one that trusts little.
+
+    Raises: Duplicate.
+    """
+    try:
+        with transaction.atomic():
+            pool = Pool.objects.create(agent_type=agent_type, **fields)
+    except IntegrityError as error:
+        raise Duplicate(f"There is a pool {agent_type} already.") from error
+    profile = DEFAULT_PROFILES.get(agent_type, SAFE_PROFILE)
+    SecurityProfile.objects.create(pool=pool, **_profile_columns(profile))
+    events.append("pool.created", agent_type=agent_type, actor=actor)
+    return queries.pool(agent_type)
+
+
+@transaction.atomic
+def update_pool(
+    agent_type: str, *, fields: Mapping[str, Any], if_generation: int | None, actor: str
+) -> Pool:
+    """
+    Change a pool's policy or launch template; agents that run already keep what they are.
+
+    Raises: NotFound, StaleVersion.
+    """
+    pool = queries.pool(agent_type)
+    rows = Pool.objects.filter(agent_type=agent_type)
+    if if_generation is not None:
+        rows = rows.filter(generation=if_generation)
+    if not rows.update(**fields, generation=F("generation") + 1, updated_at=Now()):
+        raise StaleVersion(
+            f"The pool is at version {pool.generation}, not {if_generation}."
+        )
+    events.append(
+        "pool.updated", agent_type=agent_type, actor=actor, fields=sorted(fields)
+    )
+    return queries.pool(agent_type)
+
+
+@transaction.atomic
+def update_profile(
+    agent_type: str, *, fields: Mapping[str, Any], actor: str
+) -> SecurityProfile:
+    """
+    Change a security profile; its version rises.
+
+    Raises: NotFound.
+    """
+    queries.pool(agent_type)
+    SecurityProfile.objects.filter(pool=agent_type).update(
+        **fields, version=F("version") + 1, updated_at=Now()
+    )
+    events.append(
+        "profile.updated", agent_type=agent_type, actor=actor, fields=sorted(fields)
+    )
+    return SecurityProfile.objects.get(pool=agent_type)
+
+
+def enrolment_token(
+    pool: Pool, *, uses: int | None, expires_in_s: float | None, name: str, actor: str
+) -> Issued:
+    """Make a token that lets `uses` agents (None: any number) enrol in a pool."""
+    return credentials.issue(
+        scope=Scope.ENROLMENT,
+        name=name,
+        pool=pool,
+        uses=uses,
+        expires_at=_in(expires_in_s),
+        created_by=actor,
+    )
+
+
+def token(*, scope: Scope, name: str, expires_in_s: float | None, actor: str) -> Issued:
+    """Make a token for a person or an orchestrator."""
+    return credentials.issue(
+        scope=scope, name=name, expires_at=_in(expires_in_s), created_by=actor
+    )
+
+
+def _in(seconds: float | None) -> Any:
+    return queries.now() + timedelta(seconds=seconds) if seconds else None
+
+
+def _profile_columns(profile: Profile) -> dict[str, Any]:
+    return {
+        "allowed_tools": list(profile.allowed_tools),
+        "network_access": profile.network_access.value,
+        "file_access": profile.file_access.value,
+        "memory_mb": profile.memory_mb,
+        "cpu_cores": profile.cpu_cores,
+    }
+
+
+# -- the first start -----------------------------------------------------------------------------
+
+
+@transaction.atomic
+def furnish() -> dict[str, Any] | None:
+    """
+    Make what a new installation needs: the four pools, an admin user, an operator token.
+
+    Returns their secrets, which are shown this once; None: it was furnished before.
+    Locks: one advisory lock, so that two first starts furnish once.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended('furnish', 0))")
+    users = get_user_model().objects
+    if Tick.objects.filter(name="furnished").exists():
+        return None
+    for agent_type, profile in DEFAULT_PROFILES.items():
+        create_pool(
+            agent_type, fields={"description": profile.description}, actor="first start"
+        )
+    password = get_random_string(16)
+    if not users.filter(is_superuser=True).exists():
+        users.create_superuser("admin", password=password)
+    issued = token(
+        scope=Scope.OPERATOR, name="first start", expires_in_s=None, actor="first start"
+    )
+    Tick.objects.create(name="furnished")
+    return {"username": "admin", "password": password, "operator_token": issued.secret}
+
+
+# -- logs ----------------------------------------------------------------------------------------
+
+
+@transaction.atomic
+def append_log(lease: Lease, *, chunks: Sequence[tuple[str, str]]) -> int:
+    """
+    Append (stream, text) chunks to a lease's log and drop the oldest over the cap.
+
+    Returns the bytes written. The tail is kept: what went wrong stands at the end.
+    Locks the lease's log total, so that two writers count right.
+    """
+    LogTotal.objects.get_or_create(lease=lease)
+    total = LogTotal.objects.select_for_update().get(lease=lease)
+    rows = [
+        LogChunk(lease=lease, stream=stream, text=text, size=len(text.encode()))
+        for stream, text in chunks
+    ]
+    LogChunk.objects.bulk_create(rows)
+    written = sum(row.size for row in rows)
+    dropped = _drop_oldest(lease, total.kept_bytes + written - settings.LOG_CAP_BYTES)
+    LogTotal.objects.filter(lease=lease).update(
+        kept_bytes=F("kept_bytes") + written - dropped,
+        dropped_bytes=F("dropped_bytes") + dropped,
+    )
+    events.append("lease.log", lease=lease, bytes=written)
+    return written
+
+
+def _drop_oldest(lease: Lease, excess: int) -> int:
+    dropped = 0
+    for chunk in LogChunk.objects.filter(lease=lease).order_by("id").iterator(100):
+        if dropped >= excess:
+            break
+        dropped += chunk.size
+        chunk.delete()
+    return dropped
+
+
+# -- samples, ticks, pruning -----------------------------------------------------------------------
+
+
+def sample_pools() -> int:
+    """Store one reading of each pool, all at the same moment; return how many."""
+    at = queries.now()
+    types = list(Pool.objects.values_list("agent_type", flat=True))
+    rows = [queries.measure(agent_type, at=at) for agent_type in types]
+    return len(PoolSample.objects.bulk_create(rows, ignore_conflicts=True))
+
+
+def tick(name: str) -> None:
+    """This will note that a part of the control plane works, by the database's clock."""
+    Tick.objects.update_or_create(name=name, defaults={"at": Now()})
+
+
+@transaction.atomic
+def tick_web() -> None:
+    """
+    Note that agents can be heard; after an absence, give them a full lost window to speak.
+
+    Locks the row, so that several web processes decide one after the other.
+    """
+    Tick.objects.select_for_update().filter(name="web").first()
+    until = queries.grace_until()
+    Tick.objects.update_or_create(
+        name="web", defaults={"at": Now(), "grace_until": until}
+    )
+
+
+def prune() -> dict[str, int]:
+    """Delete rows older than their kept time; return how many of each."""
+    kept = {
+        "events": (Event.objects.all(), "at", settings.KEEP_EVENTS_DAYS),
+        "logs": (LogChunk.objects.all(), "at", settings.KEEP_LOGS_DAYS),
+        "samples": (PoolSample.objects.all(), "at", settings.KEEP_SAMPLES_DAYS),
+        "leases": (
+            Lease.objects.exclude(status__in=LIVE),
+            "released_at",
+            settings.KEEP_FINISHED_DAYS,
+        ),
+        "requests": (
+            Request.objects.exclude(
+                status__in=[RequestStatus.WAITING, RequestStatus.GRANTED]
+            ),
+            "finished_at",
+            settings.KEEP_FINISHED_DAYS,
+        ),
+    }
+    counts = {
+        name: rows.filter(**{f"{column}__lt": Now() - timedelta(days=days)}).delete()[0]
+        for name, (rows, column, days) in kept.items()
+    }
+    old_keys = IdempotencyKey.objects.filter(created_at__lt=Now() - _IDEMPOTENCY_KEPT)
+    return {**counts, "idempotency_keys": old_keys.delete()[0]}

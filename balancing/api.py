@@ -1,0 +1,588 @@
+"""REST doors to whatever moves work: registration, heartbeats, requests, leases."""
+
+from typing import Any, ClassVar
+from uuid import UUID
+
+from drf_spectacular.utils import extend_schema
+from rest_framework import serializers as drf
+from rest_framework.request import Request as ApiRequest
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from agentpool.registry import api as registry_api
+from agentpool.registry import queries as registry_queries
+from agentpool.registry import serializers as registry_serializers
+from agentpool.registry import services as registry_services
+from agentpool.registry.api import ANY_JSON, checked, shown
+from agentpool.registry.errors import Forbidden, NotFound
+from agentpool.registry.models import Agent, Lease, Pool, Request
+from agentpool.registry.rest import (
+    AGENTS,
+    HOLDERS,
+    OPERATORS,
+    ORCHESTRATORS,
+    READERS,
+    Principal,
+    etag,
+    idempotent,
+    if_match,
+    page,
+)
+from agentpool.registry.states import (
+    AgentHealth,
+    AgentStatus,
+    Outcome,
+    RequestStatus,
+    Scope,
+)
+from balancing import queries, serializers
+from balancing.services import agents, heartbeats, leases, requests
+from balancing.services.heartbeats import Heartbeat
+
+CREATED = {201: drf.JSONField()}
+
+
+# -- agents --------------------------------------------------------------------------------------
+
+
+class Agents(registry_api.AgentList):
+    """All agents; the door at which they register."""
+
+    scopes: ClassVar = {
+        "GET": READERS,
+        "POST": frozenset({Scope.ENROLMENT, Scope.AGENT, Scope.OPERATOR}),
+    }
+
+    @extend_schema(request=registry_serializers.NewAgent, responses=CREATED)
+    @idempotent
+    def post(self, request: ApiRequest) -> Response:
+        """Register an agent, or take it on again: its old incarnation is cut off."""
+        fields = checked(registry_serializers.NewAgent(data=request.data))
+        pool = registry_queries.pool(fields.pop("agent_type"))
+        agent_id = fields.pop("agent_id")
+        _may_register(request.user, pool, agent_id)
+        enrolling = request.user.scope is Scope.ENROLMENT
+        done = agents.register(
+            agent_id=agent_id,
+            pool=pool,
+            fields=registry_serializers.template_of(pool) | fields,
+            by=request.user.credential if enrolling else None,
+            actor=agent_id if enrolling else request.user.name,
+        )
+        body = {
+            **registry_serializers.agent_json(done.agent),
+            "credential": done.credential,
+            "heartbeat_interval_s": done.heartbeat_interval_s,
+        }
+        return Response(body, status=201, headers={"ETag": etag(done.agent.generation)})
+
+
+def _may_register(principal: Principal, pool: Pool, agent_id: str) -> None:
+    if principal.scope is Scope.ENROLMENT:
+        token = principal.credential
+        if token is None or token.pool_id != pool.agent_type:
+            raise Forbidden(
+                f"This enrolment token is not for the pool {pool.agent_type}."
+            )
+    if (
+        principal.scope is Scope.AGENT
+        and principal.agent
+        and principal.agent.agent_id != agent_id
+    ):
+        raise Forbidden("An agent's credential is good for itself only.")
+
+
+class AgentDetail(registry_api.AgentDetail):
+    """One agent by its row id."""
+
+    scopes: ClassVar = {
+        "GET": READERS | {Scope.AGENT},
+        "PATCH": AGENTS,
+        "DELETE": AGENTS,
+    }
+
+    @extend_schema(request=registry_serializers.AgentFields, responses=ANY_JSON)
+    def patch(self, request: ApiRequest, pool_id: UUID) -> Response:
+        """Change what an agent is or can."""
+        _own(request, registry_queries.agent_by(id=pool_id))
+        fields = checked(registry_serializers.AgentFields(data=request.data))
+        agent = agents.update_agent(
+            pool_id,
+            fields=fields,
+            if_generation=if_match(request),
+            actor=request.user.name,
+        )
+        return shown(request, agent)
+
+    @extend_schema(responses={202: drf.JSONField(), 204: None})
+    def delete(self, request: ApiRequest, pool_id: UUID) -> Response:
+        """Retire an agent: at once when it holds nothing, else after its leases."""
+        agent = _own(request, registry_queries.agent_by(id=pool_id))
+        after = agents.unregister(
+            agent,
+            force=request.query_params.get("force") == "true",
+            if_generation=if_match(request),
+            actor=request.user.name,
+        )
+        if after.status == AgentStatus.RETIRED:
+            return Response(status=204)
+        return shown(request, after, status=202)
+
+
+class AgentStatusDoor(APIView):
+    """The moves a caller may ask of an agent."""
+
+    scopes: ClassVar = {"POST": AGENTS}
+
+    @extend_schema(request=registry_serializers.StatusChange, responses=ANY_JSON)
+    def post(self, request: ApiRequest, agent_id: str) -> Response:
+        """Drain, resume, put on standby, or retire an agent."""
+        agent = _named(request, agent_id)
+        wish = checked(registry_serializers.StatusChange(data=request.data))
+        agent = agents.set_status(
+            agent,
+            to=AgentStatus(wish["status"]),
+            reason=wish["reason"],
+            actor=request.user.name,
+        )
+        return shown(request, agent)
+
+
+class AgentHealthDoor(APIView):
+    """The operator's column."""
+
+    scopes: ClassVar = {"POST": OPERATORS}
+
+    @extend_schema(request=registry_serializers.HealthChange, responses=ANY_JSON)
+    def post(self, request: ApiRequest, agent_id: str) -> Response:
+        """Judge an agent: good, maintenance (paused), quarantined."""
+        agent = _named(request, agent_id)
+        wish = checked(registry_serializers.HealthChange(data=request.data))
+        agent = agents.set_health(
+            agent,
+            health=AgentHealth(wish["health"]),
+            note=wish["note"],
+            until=wish["until"],
+            actor=request.user.name,
+        )
+        return shown(request, agent)
+
+
+class HeartbeatDoor(APIView):
+    """An agent's sign of life."""
+
+    scopes: ClassVar = {"POST": AGENTS}
+
+    @extend_schema(request=serializers.HeartbeatBody, responses=ANY_JSON)
+    def post(self, request: ApiRequest, agent_id: str) -> Response:
+        """Note that an agent lives and renew its leases; tell it what to do."""
+        agent = _named(request, agent_id)
+        body = checked(serializers.HeartbeatBody(data=request.data))
+        return Response(heartbeat_answer(agent, body))
+
+
+def heartbeat_answer(agent: Agent, body: dict[str, Any]) -> dict[str, Any]:
+    """Return what a heartbeat is answered, through any door."""
+    answer = heartbeats.heartbeat(
+        agent,
+        beat=Heartbeat(
+            incarnation=body.get("incarnation"),
+            leases=body["leases"],
+            draining=body["draining"],
+            age_s=body["age_s"],
+        ),
+    )
+    at = registry_queries.now()
+    return {
+        "next_heartbeat_s": answer.next_heartbeat_s,
+        "commands": answer.commands,
+        "leases": [
+            serializers.kept_lease_json(lease, at=at) for lease in answer.leases
+        ],
+    }
+
+
+class Offers(APIView):
+    """What an agent without a websocket is offered; `wait` is the gateway's to add."""
+
+    scopes: ClassVar = {"GET": AGENTS}
+
+    @extend_schema(parameters=[serializers.WaitQuery], responses=ANY_JSON)
+    def get(self, request: ApiRequest, agent_id: str) -> Response:
+        """Return offers and commands."""
+        checked(serializers.WaitQuery(data=request.query_params.dict()))
+        return Response(offers_answer(_named(request, agent_id)))
+
+
+def offers_answer(agent: Agent) -> dict[str, Any]:
+    """Return an agent's offers and commands, through any door."""
+    return {
+        "offers": [serializers.offer_json(lease) for lease in queries.offers_of(agent)],
+        "commands": heartbeats.commands_for(agent),
+    }
+
+
+class AgentRelease(APIView):
+    """The end of an agent's leases, by agent."""
+
+    scopes: ClassVar = {"POST": HOLDERS}
+
+    @extend_schema(request=serializers.ReleaseAgent, responses=ANY_JSON)
+    def post(self, request: ApiRequest, agent_id: str) -> Response:
+        """Release one lease, those of a project, or all of an agent's leases."""
+        agent = registry_queries.agent_by(agent_id=agent_id)
+        if request.user.scope is Scope.AGENT:
+            _own(request, agent)
+        body = checked(serializers.ReleaseAgent(data=request.data))
+        ended = _release_some(request, agent, body)
+        return Response(
+            {"released": [serializers.lease_json(lease) for lease in ended]}
+        )
+
+
+def _release_some(
+    request: ApiRequest, agent: Agent, body: dict[str, Any]
+) -> list[Lease]:
+    outcome = Outcome(body["outcome"])
+    actor = request.user.name
+    if "lease_id" in body:
+        lease = queries.lease(body["lease_id"])
+        if lease.agent_id != agent.id:
+            raise NotFound(f"{agent.agent_id} has no such lease.")
+        _holder(request, lease)
+        return [
+            leases.release(
+                lease.id,
+                token=body.get("fencing_token", lease.fencing_token),
+                outcome=outcome,
+                actor=actor,
+                error=body["error"],
+                retry=body["retry"],
+                usage=body.get("usage"),
+                result=body["result"],
+            )
+        ]
+    if request.user.scope is Scope.ORCHESTRATOR and "project" not in body:
+        raise Forbidden("An orchestrator names the project or the lease it releases.")
+    return leases.release_agent(
+        agent,
+        project=body.get("project"),
+        outcome=outcome,
+        actor=actor,
+        error=body["error"],
+        only_of=None if request.user.scope is not Scope.ORCHESTRATOR else actor,
+    )
+
+
+def _named(request: ApiRequest, agent_id: str) -> Agent:
+    return _own(request, registry_queries.agent_by(agent_id=agent_id))
+
+
+def _own(request: ApiRequest, agent: Agent) -> Agent:
+    if not request.user.may_act_as(agent):
+        raise Forbidden("An agent's credential is good for itself only.")
+    return agent
+
+
+# -- requests ------------------------------------------------------------------------------------
+
+
+class Assign(APIView):
+    """Grant now, or not at all."""
+
+    scopes: ClassVar = {"POST": ORCHESTRATORS}
+
+    @extend_schema(request=serializers.NewRequest, responses=CREATED)
+    @idempotent
+    def post(self, request: ApiRequest) -> Response:
+        """Assign an agent to a project at once; 409 capacity_exhausted when none is free."""
+        fields = checked(serializers.NewRequest(data=request.data))
+        row = serializers.request_row(fields, requested_by=request.user.name)
+        lease = requests.submit(row, queue=False)
+        if lease is None:
+            raise RuntimeError("submit neither granted nor refused")
+        return Response(serializers.lease_json(lease), status=201)
+
+
+class Requests(APIView):
+    """Wishes for agents."""
+
+    scopes: ClassVar = {"GET": READERS, "POST": ORCHESTRATORS}
+
+    @extend_schema(parameters=[serializers.RequestQuery], responses=ANY_JSON)
+    def get(self, request: ApiRequest) -> Response:
+        """List requests, newest first; an orchestrator sees its own."""
+        query = checked(serializers.RequestQuery(data=request.query_params.dict()))
+        rows = Request.objects.all()
+        if request.user.scope is Scope.ORCHESTRATOR:
+            rows = rows.filter(requested_by=request.user.name)
+        columns = {"agent_type": "pool"}
+        for name in ("status", "agent_type", "project", "cycle_id"):
+            if name in query:
+                rows = rows.filter(**{columns.get(name, name): query[name]})
+        return page(self, rows, ordering=("-number",), show=_requests_json)
+
+    @extend_schema(
+        request=serializers.NewRequest,
+        responses={201: drf.JSONField(), 202: drf.JSONField()},
+    )
+    @idempotent
+    def post(self, request: ApiRequest) -> Response:
+        """Ask for an agent: 201 with the lease, or 202 with the waiting request."""
+        fields = checked(serializers.NewRequest(data=request.data))
+        row = serializers.request_row(fields, requested_by=request.user.name)
+        lease = requests.submit(row)
+        return request_answer(row.id, lease)
+
+
+def request_answer(request_id: UUID, lease: Lease | None) -> Response:
+    """Return 201 with the request and its lease, or 202 with the request that waits."""
+    body = request_body(request_id, lease)
+    granted = body["status"] == RequestStatus.GRANTED
+    location = f"/api/agent-pool/requests/{request_id}"
+    return Response(
+        body, status=201 if granted else 202, headers={"Location": location}
+    )
+
+
+def request_body(request_id: UUID, lease: Lease | None = None) -> dict[str, Any]:
+    """Return a request with its newest lease, as every door shows it."""
+    row = queries.request(request_id)
+    newest = lease or queries.newest_lease_of(request_id)
+    body = serializers.request_json(row, newest, at=registry_queries.now())
+    if row.status == RequestStatus.WAITING:
+        body["position"] = queries.position_of(row)
+    return body
+
+
+def _requests_json(rows: list[Request]) -> list[dict[str, Any]]:
+    newest = queries.newest_leases_of([row.id for row in rows])
+    at = registry_queries.now()
+    return [serializers.request_json(row, newest.get(row.id), at=at) for row in rows]
+
+
+class RequestBatch(APIView):
+    """Several requests at once."""
+
+    scopes: ClassVar = {"POST": ORCHESTRATORS}
+
+    @extend_schema(request=serializers.Batch, responses=CREATED)
+    @idempotent
+    def post(self, request: ApiRequest) -> Response:
+        """Store a list of requests in one transaction; `gang`: grant all at once, or none."""
+        body = checked(serializers.Batch(data=request.data))
+        rows = [
+            serializers.request_row(fields, requested_by=request.user.name)
+            for fields in body["requests"]
+        ]
+        stored = requests.submit_all(rows, gang=body["gang"])
+        return Response({"requests": _requests_json(stored)}, status=201)
+
+
+class RequestDetail(APIView):
+    """One request; `wait` is the gateway's to add."""
+
+    scopes: ClassVar = {"GET": READERS, "DELETE": ORCHESTRATORS}
+
+    @extend_schema(parameters=[serializers.WaitQuery], responses=ANY_JSON)
+    def get(self, request: ApiRequest, request_id: UUID) -> Response:
+        """Show a request; asking for it keeps it waiting."""
+        checked(serializers.WaitQuery(data=request.query_params.dict()))
+        row = queries.request(request_id)
+        _asker(request, row)
+        requests.touch_request(row)
+        return Response(request_body(request_id))
+
+    @extend_schema(responses=ANY_JSON)
+    def delete(self, request: ApiRequest, request_id: UUID) -> Response:
+        """Cancel a request, and its lease if it has one."""
+        _asker(request, queries.request(request_id))
+        requests.cancel_request(request_id, actor=request.user.name)
+        return Response(request_body(request_id))
+
+
+def _asker(request: ApiRequest, row: Request) -> None:
+    if (
+        request.user.scope is Scope.ORCHESTRATOR
+        and row.requested_by != request.user.name
+    ):
+        raise NotFound(f"There is no request {row.id} of yours.")
+
+
+# -- leases --------------------------------------------------------------------------------------
+
+
+class Leases(APIView):
+    """The rights to agents' slots."""
+
+    scopes: ClassVar = {"GET": READERS | {Scope.AGENT}}
+
+    @extend_schema(parameters=[serializers.LeaseQuery], responses=ANY_JSON)
+    def get(self, request: ApiRequest) -> Response:
+        """List leases, newest first; orchestrators and agents see their own."""
+        query = checked(serializers.LeaseQuery(data=request.query_params.dict()))
+        rows = queries.leases()
+        if request.user.scope is Scope.ORCHESTRATOR:
+            rows = rows.filter(request__requested_by=request.user.name)
+        if request.user.scope is Scope.AGENT:
+            rows = rows.filter(agent=request.user.agent)
+        columns = {"agent_type": "pool", "agent_id": "agent__agent_id"}
+        for name in ("status", "agent_type", "project", "cycle_id", "agent_id"):
+            if name in query:
+                rows = rows.filter(**{columns.get(name, name): query[name]})
+        return page(
+            self,
+            rows,
+            ordering=("-fencing_token",),
+            show=lambda found: [serializers.lease_json(lease) for lease in found],
+        )
+
+
+class LeaseDetail(APIView):
+    """One lease."""
+
+    scopes: ClassVar = {"GET": READERS | {Scope.AGENT}}
+
+    @extend_schema(responses=ANY_JSON)
+    def get(self, request: ApiRequest, lease_id: UUID) -> Response:
+        """Show one lease."""
+        return Response(
+            serializers.lease_json(_holder(request, queries.lease(lease_id)))
+        )
+
+
+class LeaseDoor(APIView):
+    """A write by the holder of a lease; a stale fencing token changes nothing."""
+
+    scopes: ClassVar = {"POST": HOLDERS}
+    form: ClassVar[type[drf.Serializer[Any]]] = serializers.Fenced
+
+    def post(self, request: ApiRequest, lease_id: UUID) -> Response:
+        """Check who calls and what; then do the door's one call."""
+        _holder(request, queries.lease(lease_id))
+        body = checked(self.form(data=request.data))
+        token = body.pop("fencing_token")
+        return Response(self.act(request, lease_id, token, body))
+
+    def act(
+        self, request: ApiRequest, lease_id: UUID, token: int, body: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Return the answer's body."""
+        raise NotImplementedError
+
+
+@extend_schema(request=serializers.Fenced, responses=ANY_JSON)
+class LeaseAck(LeaseDoor):
+    """The agent takes the offer."""
+
+    def act(
+        self, request: ApiRequest, lease_id: UUID, token: int, body: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Turn the offer into an active lease."""
+        return serializers.lease_json(leases.acknowledge(lease_id, token=token))
+
+
+@extend_schema(request=serializers.Fenced, responses=ANY_JSON)
+class LeaseRenew(LeaseDoor):
+    """The holder still needs it."""
+
+    def act(
+        self, request: ApiRequest, lease_id: UUID, token: int, body: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Give the lease its full term again."""
+        return serializers.lease_json(leases.renew(lease_id, token=token))
+
+
+@extend_schema(request=serializers.UsageReport, responses=ANY_JSON)
+class LeaseUsage(LeaseDoor):
+    """What the work uses and how far it is."""
+
+    form = serializers.UsageReport
+
+    def act(
+        self, request: ApiRequest, lease_id: UUID, token: int, body: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Note use and progress."""
+        lease = leases.report_usage(
+            lease_id,
+            token=token,
+            usage=body.get("usage") or {},
+            progress=body.get("progress") or {},
+        )
+        return serializers.lease_json(lease)
+
+
+@extend_schema(request=serializers.ReleaseLease, responses=ANY_JSON)
+class LeaseRelease(LeaseDoor):
+    """The end of the work."""
+
+    form = serializers.ReleaseLease
+
+    def act(
+        self, request: ApiRequest, lease_id: UUID, token: int, body: dict[str, Any]
+    ) -> dict[str, Any]:
+        """End the lease."""
+        outcome = Outcome(body.pop("outcome"))
+        lease = leases.release(
+            lease_id, token=token, outcome=outcome, actor=request.user.name, **body
+        )
+        return serializers.lease_json(lease)
+
+
+class LeaseLog(LeaseDoor):
+    """What the work printed; `wait` is the gateway's to add."""
+
+    scopes: ClassVar = {"GET": READERS | {Scope.AGENT}, "POST": HOLDERS}
+    form = serializers.LogChunks
+
+    @extend_schema(parameters=[serializers.LogQuery], responses=ANY_JSON)
+    def get(self, request: ApiRequest, lease_id: UUID) -> Response:
+        """Return the chunks after one, in order."""
+        query = checked(serializers.LogQuery(data=request.query_params.dict()))
+        lease = _holder(request, queries.lease(lease_id))
+        return Response(log_answer(lease, after=query["after"]))
+
+    @extend_schema(request=serializers.LogChunks, responses=ANY_JSON)
+    def post(self, request: ApiRequest, lease_id: UUID) -> Response:
+        """Append what the work printed."""
+        return super().post(request, lease_id)
+
+    def act(
+        self, request: ApiRequest, lease_id: UUID, token: int, body: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Append chunks, for as long as the lease is the caller's."""
+        return write_log(lease_id, token, body["chunks"])
+
+
+def write_log(
+    lease_id: UUID, token: int, chunks: list[dict[str, str]]
+) -> dict[str, Any]:
+    """Append chunks to a live lease's log, through any door; raises LeaseLost."""
+    lease = leases.mine(lease_id, token)
+    written = registry_services.append_log(
+        lease, chunks=[(chunk["stream"], chunk["text"]) for chunk in chunks]
+    )
+    return {"bytes": written, "dropped_bytes": registry_queries.dropped_bytes(lease)}
+
+
+def log_answer(lease: Lease, *, after: int) -> dict[str, Any]:
+    """Return the chunks after one; complete: the lease has ended and nothing more will come."""
+    chunks = registry_queries.log_after(lease, after=after)
+    return {
+        "chunks": [registry_serializers.chunk_json(chunk) for chunk in chunks],
+        "next": chunks[-1].id if chunks else after,
+        "complete": lease.released_at is not None and not chunks,
+        "dropped_bytes": registry_queries.dropped_bytes(lease),
+    }
+
+
+def _holder(request: ApiRequest, lease: Lease) -> Lease:
+    principal = request.user
+    if principal.scope is Scope.AGENT and not principal.may_act_as(lease.agent):
+        raise Forbidden("An agent's credential is good for its own leases only.")
+    if (
+        principal.scope is Scope.ORCHESTRATOR
+        and lease.request.requested_by != principal.name
+    ):
+        raise NotFound(f"There is no lease {lease.id} of yours.")
+    return lease

@@ -1,0 +1,20 @@
+"""What Django-Q runs for balancing: health, expiry, and the look at queues that somebody missed."""
+
+from balancing import queries
+from balancing.services import heartbeats, leases, queue, requests
+
+
+def check_health() -> dict[str, int]:
+    """Judge the silence of agents, and lift judgements whose time is over."""
+    counts = heartbeats.suspect_and_lose()
+    return {**counts, "lifted": heartbeats.lift_expired_health()}
+
+
+def expire() -> dict[str, int]:
+    """End offers nobody took, leases nobody renewed, requests nobody asks for."""
+    return {"leases": leases.expire_leases(), "requests": requests.time_out_requests()}
+
+
+def serve() -> int:
+    """Grant what a process that died between its commit and its look has left waiting."""
+    return queue.serve(queries.pools_with_servable_waiters())

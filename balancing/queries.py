@@ -1,0 +1,146 @@
+"""Reads requests, leases and silences; writes nothing."""
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from uuid import UUID
+
+from django.db import connection
+from django.db.models import F, Q, QuerySet
+from django.db.models.functions import Now
+
+from agentpool.registry import health
+from agentpool.registry import queries as registry_queries
+from agentpool.registry.errors import NotFound
+from agentpool.registry.models import Agent, Lease, Request
+from agentpool.registry.states import LIVE, AgentStatus, LeaseStatus
+
+
+def agent(agent_id: UUID) -> Agent:
+    """
+    Return one agent by row id, with what its JSON needs.
+
+    Raises: NotFound.
+    """
+    return registry_queries.agent_by(id=agent_id)
+
+
+def leases() -> QuerySet[Lease]:
+    """Return leases with what their JSON needs."""
+    return Lease.objects.select_related("agent", "request")
+
+
+def lease(lease_id: UUID) -> Lease:
+    """
+    Return one lease.
+
+    Raises: NotFound.
+    """
+    found = leases().filter(id=lease_id).first()
+    if found is None:
+        raise NotFound(f"There is no lease {lease_id}.")
+    return found
+
+
+def live_lease_of(request_id: UUID) -> Lease | None:
+    """Return the live lease of a request, None: it has none."""
+    return leases().filter(request_id=request_id, status__in=LIVE).first()
+
+
+def newest_lease_of(request_id: UUID) -> Lease | None:
+    """Return the last lease that a request had, None: none yet."""
+    return leases().filter(request_id=request_id).order_by("-fencing_token").first()
+
+
+def newest_leases_of(request_ids: Sequence[UUID]) -> Mapping[UUID, Lease]:
+    """Return the last lease of each request that had one, in one query."""
+    rows = (
+        leases()
+        .filter(request_id__in=request_ids)
+        .order_by("request_id", "-fencing_token")
+        .distinct("request_id")
+    )
+    return {row.request_id: row for row in rows}
+
+
+def request(request_id: UUID) -> Request:
+    """
+    Return one request.
+
+    Raises: NotFound.
+    """
+    found = Request.objects.filter(id=request_id).first()
+    if found is None:
+        raise NotFound(f"There is no request {request_id}.")
+    return found
+
+
+def offers_of(agent_row: Agent) -> Sequence[Lease]:
+    """Return what an agent is offered and has not acknowledged, oldest first."""
+    return list(
+        leases()
+        .filter(
+            agent=agent_row,
+            status=LeaseStatus.OFFERED,
+            incarnation=agent_row.incarnation,
+        )
+        .order_by("fencing_token")
+    )
+
+
+def overdue_leases(*, slack_s: float) -> Sequence[Lease]:
+    """Return live leases whose term ended more than `slack_s` seconds ago."""
+    return list(
+        leases()
+        .filter(status__in=LIVE, expires_at__lt=Now() - timedelta(seconds=slack_s))
+        .order_by("id")[:1000]
+    )
+
+
+def silent_agents() -> Sequence[tuple[Agent, AgentStatus, Q]]:
+    """
+    Return agents that have been silent too long, what each must become, and the condition on its
+    row that still has to hold when it is moved.
+    """
+    windows = registry_queries.windows()
+    suspects = (
+        Agent.objects.filter(
+            status__in=health.WATCHED,
+            liveness__last_heartbeat_at__lt=Now()
+            - timedelta(seconds=windows.suspect_s),
+        )
+        .annotate(silence=Now() - F("liveness__last_heartbeat_at"))
+        .order_by("id")
+    )
+    found = []
+    for row in suspects:
+        to = health.verdict(
+            status=AgentStatus(row.status),
+            silent_s=row.silence.total_seconds(),
+            windows=windows,
+        )
+        if to != row.status:
+            allowed = windows.lost_s if to is AgentStatus.LOST else windows.suspect_s
+            still = Now() - timedelta(seconds=allowed)
+            found.append((row, to, Q(liveness__last_heartbeat_at__lt=still)))
+    return found
+
+
+def pools_with_servable_waiters() -> Sequence[str]:
+    """Return pools where somebody waits beside a free agent that fits: a look was missed."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT p.agent_type FROM pool p"
+            " WHERE EXISTS (SELECT FROM request q WHERE q.agent_type = p.agent_type"
+            "   AND q.status = 'waiting' AND (q.not_before IS NULL OR q.not_before <= now()))"
+            " AND serveable_shapes_1(p.agent_type) IS NOT NULL"
+        )
+        return [row[0] for row in cursor.fetchall()]
+
+
+def position_of(waiting: Request) -> int:
+    """Return a waiting request's place in its pool's queue, from 1."""
+    ahead = Request.objects.filter(pool=waiting.pool_id, status="waiting").filter(
+        Q(priority__gt=waiting.priority)
+        | Q(priority=waiting.priority, number__lt=waiting.number)
+    )
+    return ahead.count() + 1

@@ -1,0 +1,475 @@
+"""What callers may ask of the pool, and how requests, leases and offers are shown."""
+
+from datetime import datetime
+from typing import Any
+
+from django.conf import settings
+from django.core.validators import RegexValidator
+from rest_framework import serializers
+
+from agentpool.registry.models import (
+    AFFINITIES,
+    AGENT_ID,
+    TYPE_NAME,
+    Lease,
+    Pool,
+    Request,
+)
+from agentpool.registry.serializers import (
+    MAX_BIGINT,
+    Cores,
+    Flag,
+    Labels,
+    Level,
+    Number,
+    Object,
+    Query,
+    Seconds,
+    Strict,
+    Text,
+    Whole,
+    Words,
+)
+from agentpool.registry.states import (
+    IsolationLevel,
+    LeaseStatus,
+    NetworkAccess,
+    Outcome,
+    RequestStatus,
+    SecurityLevel,
+)
+
+MAX_LOG_CHUNKS = 200
+_ENV_NAME = RegexValidator(
+    r"^[A-Za-z_][A-Za-z0-9_]{0,99}\Z", "Not the name of a variable."
+)
+
+
+class Requirements(Strict):
+    """What an agent must have for a request; the seed's AgentRequirements and its defaults."""
+
+    memory_mb = Whole(min_value=1, default=1024)
+    min_memory_mb = Whole(min_value=1, required=False)
+    cpu_cores = Cores(default=1)
+    token_budget = Whole(max_value=MAX_BIGINT, default=50_000)
+    disk_space_mb = Whole(default=500)
+    network_access = Flag(default=True)
+    special_tools = Words(default=list)
+    capabilities = Words(default=list)
+    labels = Labels(default=dict)
+    security_level = Level(SecurityLevel, default="standard")
+    isolation_level = Level(IsolationLevel, default="process")
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """Let the minimum follow the wish; refuse one above it."""
+        attrs.setdefault("min_memory_mb", attrs["memory_mb"])
+        if attrs["min_memory_mb"] > attrs["memory_mb"]:
+            raise serializers.ValidationError(
+                {"min_memory_mb": [f"Exceeds memory_mb, {attrs['memory_mb']}."]}
+            )
+        for name, enum in (
+            ("security_level", SecurityLevel),
+            ("isolation_level", IsolationLevel),
+        ):
+            if isinstance(
+                attrs[name], str
+            ):  # the default, which no field has converted
+                attrs[name] = enum[attrs[name].upper()].value
+        return attrs
+
+
+class Workspace(Strict):
+    """Where the work happens: a git repository at a ref, or a folder on the agent's machine."""
+
+    git = Text(required=False, max_length=2000)
+    ref = Text(required=False, max_length=400)
+    path = Text(required=False, max_length=2000)
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """Refuse anything but exactly one of the two kinds."""
+        if ("git" in attrs) == ("path" in attrs):
+            raise serializers.ValidationError("Name either git (and ref) or path.")
+        return attrs
+
+
+class Payload(Strict):
+    """What the agent shall run."""
+
+    command = serializers.ListField(
+        child=Text(max_length=10_000, allow_blank=True, trim_whitespace=False),
+        max_length=500,
+        required=False,
+        default=list,
+    )
+    env = serializers.DictField(
+        child=Text(max_length=10_000, allow_blank=True, trim_whitespace=False),
+        required=False,
+    )
+    workspace = Workspace(required=False)
+    secrets = Words(required=False)
+    files = serializers.DictField(
+        child=Text(max_length=100_000, allow_blank=True, trim_whitespace=False),
+        required=False,
+    )
+    input = Object(required=False)
+
+    def validate_env(self, value: dict[str, str]) -> dict[str, str]:
+        """Refuse names that are no variables, and those that the runtime sets itself."""
+        for name in value:
+            _ENV_NAME(name)
+            if name.startswith("AGENTPOOL_"):
+                raise serializers.ValidationError(f"{name} is set by the runtime.")
+        return value
+
+
+class NewRequest(Strict):
+    """A wish for one agent."""
+
+    agent_type = Text(max_length=63, validators=[TYPE_NAME])
+    project = Text()
+    cycle_id = Text(required=False, allow_blank=True, default="")
+    phase = Text(required=False, allow_blank=True, default="")
+    story_type = Text(required=False, allow_blank=True, default="")
+    tags = Words(default=list)
+    paths = Words(default=list, max_length=1000)
+    priority = Whole(max_value=100, default=50)
+    requirements = Requirements(required=False)
+    strategy = serializers.ChoiceField(["least_loaded"], required=False, default="")
+    preferred_agent = Text(
+        required=False,
+        allow_blank=True,
+        default="",
+        max_length=128,
+        validators=[AGENT_ID],
+    )
+    affinity = serializers.ChoiceField(AFFINITIES, default="soft")
+    avoid_agents = Words(default=list)
+    lock_keys = Words(default=list, max_length=20)
+    expected_duration_s = Seconds(
+        min_value=0, max_value=1e7, required=False, allow_null=True
+    )
+    ttl_s = Seconds(min_value=1, max_value=30 * 86_400, default=300)
+    wait_s = Seconds(min_value=0, max_value=60, default=0)
+    allow_future = Flag(default=False)
+    duration_limit_s = Seconds(min_value=1, max_value=7 * 86_400, required=False)
+    payload = Payload(required=False, allow_null=True, default=None)
+
+    def validate_agent_type(self, value: str) -> str:
+        """Refuse a type that has no pool, naming those that exist."""
+        if not Pool.objects.filter(agent_type=value).exists():
+            names = ", ".join(Pool.objects.values_list("agent_type", flat=True))
+            raise serializers.ValidationError(
+                f"There is no pool {value}; there are: {names}."
+            )
+        return value
+
+
+class Batch(Strict):
+    """Several requests at once."""
+
+    requests = serializers.ListField(child=NewRequest(), min_length=1, max_length=500)
+    gang = Flag(default=False)
+
+
+class RequestQuery(Query):
+    """Filters of the list of requests."""
+
+    status = serializers.ChoiceField([v.value for v in RequestStatus], required=False)
+    agent_type = serializers.CharField(max_length=63, required=False)
+    project = serializers.CharField(max_length=200, required=False)
+    cycle_id = serializers.CharField(max_length=200, required=False)
+
+
+class LeaseQuery(Query):
+    """Filters of the list of leases."""
+
+    status = serializers.ChoiceField([v.value for v in LeaseStatus], required=False)
+    agent_type = serializers.CharField(max_length=63, required=False)
+    project = serializers.CharField(max_length=200, required=False)
+    cycle_id = serializers.CharField(max_length=200, required=False)
+    agent_id = serializers.CharField(max_length=128, required=False)
+
+
+class WaitQuery(serializers.Serializer[Any]):
+    """How long an answer may take, and what the caller has seen already."""
+
+    wait = Seconds(min_value=0, max_value=60, required=False)
+    seen = serializers.ChoiceField([v.value for v in RequestStatus], required=False)
+
+
+class LogQuery(WaitQuery):
+    """Where in a log to begin."""
+
+    after = serializers.IntegerField(
+        min_value=0, max_value=MAX_BIGINT, required=False, default=0
+    )
+
+
+class Usage(Strict):
+    """What the work has used so far; memory and disk in MB, money in USD."""
+
+    memory_mb = Number(min_value=0, max_value=1e9, required=False, allow_null=True)
+    cpu_cores = Number(min_value=0, max_value=1e5, required=False, allow_null=True)
+    cpu_seconds = Number(min_value=0, max_value=1e12, required=False, allow_null=True)
+    disk_space_mb = Number(min_value=0, max_value=1e9, required=False, allow_null=True)
+    tokens_in = Whole(max_value=MAX_BIGINT, required=False, allow_null=True)
+    tokens_out = Whole(max_value=MAX_BIGINT, required=False, allow_null=True)
+    cost_usd = Number(min_value=0, max_value=100_000, required=False, allow_null=True)
+
+
+class Progress(Strict):
+    """How far the work is: a counter that only means something by moving."""
+
+    counter = Whole(max_value=MAX_BIGINT, required=False)
+    phase = Text(required=False, allow_blank=True)
+    note = Text(required=False, allow_blank=True, max_length=400)
+
+
+class Fenced(Strict):
+    """A write by a lease's holder."""
+
+    fencing_token = Whole(min_value=1, max_value=MAX_BIGINT)
+
+
+class UsageReport(Fenced):
+    """Use and progress of one lease."""
+
+    usage = Usage(required=False)
+    progress = Progress(required=False)
+
+
+class Ended(Strict):
+    """How the work went."""
+
+    outcome = serializers.ChoiceField(
+        [v.value for v in Outcome if v is not Outcome.LOST],
+        default=Outcome.SUCCESS.value,
+    )
+    error = Text(required=False, allow_blank=True, default="", max_length=4000)
+    usage = Usage(required=False)
+    result = Object(required=False, allow_null=True, default=None)
+    retry = Flag(default=False)
+
+
+class ReleaseLease(Fenced, Ended):
+    """The end of one lease."""
+
+
+class ReleaseAgent(Ended):
+    """The end of one of an agent's leases, or of all of them."""
+
+    lease_id = serializers.UUIDField(required=False)
+    project = Text(required=False)
+    fencing_token = Whole(min_value=1, max_value=MAX_BIGINT, required=False)
+
+
+class LogText(Text):
+    """What a process printed: any character, NUL shown as the replacement character."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(
+            max_length=200_000, allow_blank=True, trim_whitespace=False, **options
+        )
+
+    def to_internal_value(self, data: Any) -> str:
+        """Return text that Postgres can store."""
+        if isinstance(data, str):
+            data = data.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
+        return super().to_internal_value(data)
+
+
+class Chunk(Strict):
+    """Some lines of one stream."""
+
+    stream = serializers.ChoiceField(["stdout", "stderr"])
+    text = LogText()
+
+
+class LogChunks(Fenced):
+    """What the work printed since the last time."""
+
+    chunks = serializers.ListField(child=Chunk(), max_length=MAX_LOG_CHUNKS)
+
+
+class HeartbeatLease(Strict):
+    """One lease in a heartbeat."""
+
+    lease_id = serializers.UUIDField()
+    fencing_token = Whole(min_value=1, max_value=MAX_BIGINT)
+    progress = Progress(required=False)
+    usage = Usage(required=False)
+
+
+class Throttled(Strict):
+    """A model provider that answered 429."""
+
+    provider = Text()
+    retry_after_s = Seconds(min_value=0, max_value=86_400)
+
+
+class HeartbeatBody(Strict):
+    """An agent's sign of life."""
+
+    incarnation = Whole(min_value=1, required=False)
+    leases = serializers.ListField(
+        child=HeartbeatLease(), max_length=1000, default=list
+    )
+    draining = Flag(default=False)
+    throttled = serializers.ListField(child=Throttled(), max_length=50, default=list)
+    age_s = Seconds(min_value=0, max_value=60, default=0)
+
+
+def request_row(fields: dict[str, Any], *, requested_by: str) -> Request:
+    """Return (unsaved) the request that checked fields ask for."""
+    asked = dict(fields)
+    asked.pop("wait_s")
+    needs = asked.pop("requirements", None) or _defaults()
+    limit = asked.pop("duration_limit_s", None) or settings.HARD_END_S
+    return Request(
+        pool_id=asked.pop("agent_type"),
+        requested_by=requested_by,
+        duration_limit_s=limit,
+        **needs,
+        **asked,
+    )
+
+
+def _defaults() -> dict[str, Any]:
+    form = Requirements(data={})
+    form.is_valid(raise_exception=True)
+    return dict(form.validated_data)
+
+
+# -- shown ---------------------------------------------------------------------------------------
+
+
+def request_json(
+    request: Request, lease: Lease | None, *, at: datetime
+) -> dict[str, Any]:
+    """Return a request; `lease` is its newest one, shown while it lives or as its end."""
+    waiting = request.status == RequestStatus.WAITING
+    return {
+        "id": str(request.id),
+        "agent_type": request.agent_type,
+        "project": request.project,
+        "cycle_id": request.cycle_id,
+        "phase": request.phase,
+        "story_type": request.story_type,
+        "tags": request.tags,
+        "paths": request.paths,
+        "priority": request.priority,
+        "requirements": _requirements_json(request),
+        "preferred_agent": request.preferred_agent,
+        "affinity": request.affinity,
+        "avoid_agents": request.avoid_agents,
+        "lock_keys": request.lock_keys,
+        "status": request.status,
+        "reason": request.reason,
+        "attempts": request.attempts,
+        "not_before": request.not_before,
+        "outcome": request.outcome,
+        "error": request.error,
+        "result": request.result,
+        "lease": lease_json(lease) if lease and not waiting else None,
+        "created_at": request.created_at,
+        "granted_at": request.granted_at,
+        "finished_at": request.finished_at,
+        "expires_at": request.expires_at,
+        "waited_s": round(
+            (
+                (at if waiting else _answered_at(request, at)) - request.queued_at
+            ).total_seconds(),
+            3,
+        ),
+    }
+
+
+def _answered_at(request: Request, at: datetime) -> datetime:
+    return request.granted_at or request.finished_at or at
+
+
+def _requirements_json(request: Request) -> dict[str, Any]:
+    return {
+        "memory_mb": request.memory_mb,
+        "min_memory_mb": request.min_memory_mb,
+        "cpu_cores": float(request.cpu_cores),
+        "token_budget": request.token_budget,
+        "disk_space_mb": request.disk_space_mb,
+        "network_access": request.network_access,
+        "special_tools": request.special_tools,
+        "capabilities": request.capabilities,
+        "labels": request.labels,
+        "security_level": SecurityLevel(request.security_level).name.lower(),
+        "isolation_level": IsolationLevel(request.isolation_level).name.lower(),
+    }
+
+
+def lease_json(lease: Lease) -> dict[str, Any]:
+    """Return a lease."""
+    return {
+        "id": str(lease.id),
+        "request_id": str(lease.request_id),
+        "agent": {"agent_id": lease.agent.agent_id, "endpoint": lease.agent.endpoint},
+        "agent_type": lease.agent_type,
+        "project": lease.project,
+        "cycle_id": lease.cycle_id,
+        "phase": lease.phase,
+        "attempt": lease.attempt,
+        "status": lease.status,
+        "fencing_token": lease.fencing_token,
+        "grant": {
+            "memory_mb": lease.memory_mb,
+            "cpu_cores": float(lease.cpu_cores),
+            "token_budget": lease.token_budget,
+            "disk_space_mb": lease.disk_space_mb,
+            "network_bandwidth_mbps": lease.network_bandwidth_mbps,
+            "network": NetworkAccess(lease.network).name.lower(),
+        },
+        "usage": {
+            "memory_mb": lease.measured_memory_mb,
+            "peak_memory_mb": lease.peak_memory_mb,
+            "cpu_cores": lease.measured_cpu_cores,
+            "cpu_seconds": lease.cpu_seconds,
+            "disk_space_mb": lease.measured_disk_space_mb,
+            "tokens_in": lease.tokens_in,
+            "tokens_out": lease.tokens_out,
+            "cost_usd": float(lease.cost_usd),
+        },
+        "progress": {
+            "counter": lease.progress_counter,
+            "phase": lease.progress_phase,
+            "note": lease.progress_note,
+            "at": lease.progress_at,
+        },
+        "offered_at": lease.offered_at,
+        "acked_at": lease.acked_at,
+        "acquired_at": lease.acquired_at,
+        "expires_at": lease.expires_at,
+        "hard_end_at": lease.hard_end_at,
+        "released_at": lease.released_at,
+        "waited_s": round(lease.waited_s, 3),
+        "outcome": lease.outcome or None,
+        "error": lease.error,
+        "decision": lease.decision,
+    }
+
+
+def offer_json(lease: Lease) -> dict[str, Any]:
+    """Return what an agent is asked to do: the lease, its payload, and the time to say yes."""
+    return {
+        **lease_json(lease),
+        "payload": lease.request.payload,
+        "requirements": _requirements_json(lease.request),
+        "ack_within_s": settings.OFFER_S,
+    }
+
+
+def kept_lease_json(lease: Lease, *, at: datetime) -> dict[str, Any]:
+    """Return a lease as a heartbeat's answer names it."""
+    return {
+        "lease_id": str(lease.id),
+        "fencing_token": lease.fencing_token,
+        "status": lease.status,
+        "expires_at": lease.expires_at,
+        "expires_in_s": round((lease.expires_at - at).total_seconds(), 3),
+    }

@@ -1,0 +1,1 @@
+"""What changes who works for whom; each function is one door's one call."""

@@ -1,0 +1,312 @@
+"""Registers agents, changes what they are, and lets them drain, resume and retire."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from django.db import IntegrityError, transaction
+from django.db.models import F, Q
+from django.db.models.functions import Now
+
+from agentpool.registry import credentials, events
+from agentpool.registry import queries as registry_queries
+from agentpool.registry.errors import (
+    AgentBusy,
+    Duplicate,
+    NotFound,
+    StaleVersion,
+    UnsupportedTransition,
+)
+from agentpool.registry.models import Agent, Credential, Liveness, Pool
+from agentpool.registry.states import (
+    AGENT_MOVES,
+    LIVE,
+    PLACEABLE_STATUS,
+    AgentHealth,
+    AgentStatus,
+    Scope,
+)
+from balancing import queries
+from balancing.services import leases
+from balancing.services.queue import serve_after_commit
+
+
+@dataclass(frozen=True)
+class Registration:
+    """A registered agent with its secret, which is shown this once."""
+
+    agent: Agent
+    credential: str
+    heartbeat_interval_s: float
+
+
+def register(
+    *,
+    agent_id: str,
+    pool: Pool,
+    fields: Mapping[str, Any],
+    by: Credential | None,
+    actor: str,
+) -> Registration:
+    """
+    Register an agent, or take it on again with a higher incarnation.
+
+    The old incarnation is cut off: its credential is revoked and its leases are lost.
+    by: the enrolment token used, one use of which is spent. Locks the agent.
+    Raises: Duplicate, the name belongs to an agent of another pool.
+    """
+    agent = Agent.objects.filter(agent_id=agent_id).first()
+    if agent is not None and agent.pool_id != pool.agent_type:
+        raise Duplicate(f"{agent_id} is an agent of the pool {agent.pool_id}.")
+    if agent is not None:
+        leases.lose_all(agent, why="the agent registered again", actor=actor)
+    with transaction.atomic():
+        if by is not None:
+            credentials.spend(by)
+        agent = _enrol(agent_id, pool, fields, actor)
+        secret = credentials.issue(
+            scope=Scope.AGENT,
+            agent=agent,
+            incarnation=agent.incarnation,
+            created_by=actor,
+        ).secret
+        Liveness.objects.update_or_create(
+            agent=agent,
+            defaults={"incarnation": agent.incarnation, "last_heartbeat_at": Now()},
+        )
+        serve_after_commit(pool.agent_type)
+    return Registration(
+        agent=queries.agent(agent.id),
+        credential=secret,
+        heartbeat_interval_s=registry_queries.heartbeat_interval_s(),
+    )
+
+
+def _enrol(agent_id: str, pool: Pool, fields: Mapping[str, Any], actor: str) -> Agent:
+    agent, created = Agent.objects.select_for_update(no_key=True).get_or_create(
+        agent_id=agent_id, defaults={"pool": pool, **fields}
+    )
+    if not created:
+        if agent.load:
+            # A lease was granted to the old incarnation since we closed them; the caller repeats.
+            raise AgentBusy(
+                f"{agent_id} holds {agent.load} leases of its old incarnation."
+            )
+        Credential.objects.filter(agent=agent, revoked_at=None).update(revoked_at=Now())
+        Agent.objects.filter(id=agent.id).update(
+            **fields,
+            status=AgentStatus.IDLE,
+            status_reason="",
+            drain_requested=False,
+            retire_when_drained=False,
+            incarnation=F("incarnation") + 1,
+            generation=F("generation") + 1,
+            updated_at=Now(),
+        )
+        agent.refresh_from_db()
+    kind = "agent.registered" if created else "agent.reregistered"
+    events.append(kind, agent=agent, actor=actor, incarnation=agent.incarnation)
+    return agent
+
+
+@transaction.atomic
+def update_agent(
+    agent_id: UUID, *, fields: Mapping[str, Any], if_generation: int | None, actor: str
+) -> Agent:
+    """
+    Change what an agent is or can; its lifecycle columns are not among the fields.
+
+    Raises: StaleVersion; AgentBusy, it has given out more than the new values allow.
+    """
+    agent = Agent.objects.select_for_update(no_key=True).filter(id=agent_id).first()
+    if agent is None:
+        raise NotFound("There is no such agent.")
+    if if_generation is not None and agent.generation != if_generation:
+        raise StaleVersion(
+            f"The agent is at version {agent.generation}, not {if_generation}."
+        )
+    try:
+        with transaction.atomic():
+            Agent.objects.filter(id=agent.id).update(
+                **fields, generation=F("generation") + 1, updated_at=Now()
+            )
+    except IntegrityError as error:
+        raise AgentBusy(
+            f"{agent.agent_id} has given out {agent.load} slots, {agent.used_memory_mb} MB, "
+            f"{agent.used_cpu_cores:g} cores and {agent.used_token_budget} tokens: "
+            "it cannot become smaller than that now."
+        ) from error
+    events.append("agent.updated", agent=agent, actor=actor, fields=sorted(fields))
+    serve_after_commit(agent.pool_id)
+    return queries.agent(agent.id)
+
+
+def set_health(
+    agent: Agent, *, health: AgentHealth, note: str, until: datetime | None, actor: str
+) -> Agent:
+    """Note an operator's judgement; running leases go on, new work follows the new health."""
+    with transaction.atomic():
+        Agent.objects.filter(id=agent.id).update(
+            health=health,
+            health_note=note,
+            health_by=actor,
+            health_until=until,
+            generation=F("generation") + 1,
+            updated_at=Now(),
+        )
+        events.append(
+            "agent.health", agent=agent, actor=actor, health=health, note=note
+        )
+        serve_after_commit(agent.pool_id)
+    return queries.agent(agent.id)
+
+
+def set_status(agent: Agent, *, to: AgentStatus, reason: str, actor: str) -> Agent:
+    """
+    Make one of the moves a caller may ask for: drain, resume, standby, retire.
+
+    `idle` asked of an agent with leases makes it busy: the two are one wish, to take work.
+    Raises: UnsupportedTransition; AgentBusy, standby or retirement of an agent with leases.
+    """
+    if to in (AgentStatus.IDLE, AgentStatus.BUSY):
+        return resume(agent, actor=actor, reason=reason)
+    if to is AgentStatus.DRAINING:
+        return drain(agent, retire=False, actor=actor, reason=reason)
+    if to in (AgentStatus.STANDBY, AgentStatus.RETIRED):
+        if agent.load:
+            raise AgentBusy(
+                f"{agent.agent_id} holds {agent.load} leases; drain it first."
+            )
+        return move(agent, to=to, reason=reason, actor=actor)
+    raise UnsupportedTransition(
+        f"Nobody may set an agent {to}; the health check does that."
+    )
+
+
+def drain(agent: Agent, *, retire: bool, actor: str, reason: str = "") -> Agent:
+    """
+    Let an agent finish what it has and take nothing new; `retire` it once it is empty.
+
+    Raises: UnsupportedTransition.
+    """
+    if agent.status == AgentStatus.DRAINING:
+        Agent.objects.filter(id=agent.id).update(
+            retire_when_drained=F("retire_when_drained") if not retire else True
+        )
+        return retire_if_empty(agent, actor=actor)
+    moved = move(
+        agent,
+        to=AgentStatus.DRAINING,
+        reason=reason,
+        actor=actor,
+        drain_requested=True,
+        retire_when_drained=retire,
+    )
+    return retire_if_empty(moved, actor=actor)
+
+
+def resume(agent: Agent, *, actor: str, reason: str = "") -> Agent:
+    """
+    Let an agent take work (again).
+
+    Raises: UnsupportedTransition, it is lost or retired and must register again, or unreachable.
+    """
+    if agent.status in PLACEABLE_STATUS:
+        return agent
+    if agent.status not in (AgentStatus.DRAINING, AgentStatus.STANDBY):
+        raise UnsupportedTransition(
+            f"{agent.agent_id} is {agent.status}; it must speak up itself."
+        )
+    moved = move(
+        agent,
+        to=AgentStatus.BUSY if agent.load else AgentStatus.IDLE,
+        reason=reason,
+        actor=actor,
+        drain_requested=False,
+        retire_when_drained=False,
+    )
+    serve_after_commit(agent.pool_id)
+    return moved
+
+
+def retire_if_empty(agent: Agent, *, actor: str) -> Agent:
+    """Retire a draining agent that shall go and holds nothing; return it as it then is."""
+    changed = Agent.objects.filter(
+        id=agent.id, status=AgentStatus.DRAINING, load=0, retire_when_drained=True
+    )
+    with transaction.atomic():
+        if changed.update(status=AgentStatus.RETIRED, generation=F("generation") + 1):
+            events.append("agent.retired", agent=agent, actor=actor)
+    return queries.agent(agent.id)
+
+
+def unregister(
+    agent: Agent, *, force: bool, if_generation: int | None, actor: str
+) -> Agent:
+    """
+    Retire an agent: at once when it is empty, else after its leases; force cancels them first.
+
+    Raises: StaleVersion.
+    """
+    if if_generation is not None and agent.generation != if_generation:
+        raise StaleVersion(
+            f"The agent is at version {agent.generation}, not {if_generation}."
+        )
+    if agent.status == AgentStatus.RETIRED:
+        return agent
+    if agent.status in (AgentStatus.IDLE, AgentStatus.BUSY, AgentStatus.DRAINING):
+        agent = drain(agent, retire=True, actor=actor, reason="unregistered")
+    if force or agent.status == AgentStatus.UNREACHABLE:
+        for lease in agent.leases.filter(status__in=LIVE).order_by("id"):
+            leases.cancel(lease, reason="the agent was unregistered", actor=actor)
+        agent = queries.agent(agent.id)
+    if agent.status not in (AgentStatus.DRAINING, AgentStatus.RETIRED):
+        agent = move(agent, to=AgentStatus.RETIRED, reason="unregistered", actor=actor)
+    return agent
+
+
+@transaction.atomic
+def move(
+    agent: Agent,
+    *,
+    to: AgentStatus,
+    reason: str,
+    actor: str,
+    only: Q | None = None,
+    **columns: Any,
+) -> Agent:
+    """
+    Move an agent by compare-and-set on the status the caller saw, `agent.status`.
+
+    idle and busy change into each other by the minute, so a move asked of either is tried on both.
+    only: a further condition on the row at the moment of the change.
+    Raises: UnsupportedTransition, the move is not legal or the row has changed meanwhile.
+    """
+    seen = AgentStatus(agent.status)
+    if to not in AGENT_MOVES[seen]:
+        raise UnsupportedTransition(
+            f"{agent.agent_id} is {seen}; it cannot become {to}."
+        )
+    was = PLACEABLE_STATUS if seen in PLACEABLE_STATUS else {seen}
+    rows = Agent.objects.filter(only or Q(), id=agent.id, status__in=was)
+    if to in (AgentStatus.IDLE, AgentStatus.BUSY):
+        rows = rows.filter(Q(load=0) if to is AgentStatus.IDLE else Q(load__gt=0))
+    elif to in (AgentStatus.STANDBY, AgentStatus.RETIRED, AgentStatus.LOST):
+        rows = rows.filter(load=0)
+    changed = rows.update(
+        status=to,
+        status_reason=reason,
+        generation=F("generation") + 1,
+        updated_at=Now(),
+        **columns,
+    )
+    if not changed:
+        raise UnsupportedTransition(
+            f"{agent.agent_id} changed meanwhile; read it again."
+        )
+    events.append(
+        f"agent.{to}", agent=agent, actor=actor, reason=reason, **{"from": seen.value}
+    )
+    return queries.agent(agent.id)

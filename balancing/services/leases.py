@@ -1,0 +1,287 @@
+"""Ends, renews and acknowledges leases; every write checks the fencing token."""
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from django.conf import settings
+from django.db import transaction
+from django.db.models import F
+from django.db.models.functions import Greatest, Least, Now
+
+from agentpool.registry import events
+from agentpool.registry.errors import LeaseLost
+from agentpool.registry.models import Agent, Lease
+from agentpool.registry.states import LIVE, LeaseStatus, Outcome, RequestStatus
+from balancing import claim, queries
+from balancing.claim import Ending
+from balancing.services.queue import serve, serve_after_commit
+
+
+def release(
+    lease_id: UUID,
+    *,
+    token: int | None,
+    outcome: Outcome,
+    actor: str,
+    error: str = "",
+    retry: bool = False,
+    usage: Mapping[str, Any] | None = None,
+    result: Mapping[str, Any] | None = None,
+) -> Lease:
+    """
+    End a lease as its holder (with its token) or as an operator (token None).
+
+    Raises: LeaseLost, the lease has ended or the token is stale; nothing has changed.
+    """
+    ending = Ending(
+        to=LeaseStatus.CANCELLED
+        if outcome is Outcome.CANCELLED
+        else LeaseStatus.RELEASED,
+        outcome=outcome,
+        error=error,
+        retry=retry,
+        request_to=(
+            RequestStatus.CANCELLED
+            if outcome is Outcome.CANCELLED
+            else RequestStatus.FINISHED
+        ),
+        usage=dict(usage or {}),
+        result=dict(result) if result is not None else None,
+    )
+    _close(lease_id, token=token, ending=ending, actor=actor)
+    return queries.lease(lease_id)
+
+
+def release_agent(
+    agent: Agent,
+    *,
+    project: str | None,
+    outcome: Outcome,
+    actor: str,
+    error: str = "",
+    only_of: str | None = None,
+) -> list[Lease]:
+    """
+    End all live leases of an agent; return those it ended.
+
+    project: only those of one project; only_of: only those that this principal asked for.
+    """
+    leases = agent.leases.filter(status__in=LIVE)
+    if project is not None:
+        leases = leases.filter(project=project)
+    if only_of is not None:
+        leases = leases.filter(request__requested_by=only_of)
+    ended = []
+    for lease in leases.order_by("id"):
+        try:
+            ended.append(
+                release(
+                    lease.id,
+                    token=lease.fencing_token,
+                    outcome=outcome,
+                    actor=actor,
+                    error=error,
+                )
+            )
+        except LeaseLost:
+            continue  # it ended by itself meanwhile, which is what was asked for
+    return ended
+
+
+@transaction.atomic
+def acknowledge(lease_id: UUID, *, token: int) -> Lease:
+    """
+    Turn an offer into an active lease; doing it twice is harmless.
+
+    Raises: LeaseLost, the offer was withdrawn or the token is stale.
+    """
+    changed = Lease.objects.filter(
+        id=lease_id, fencing_token=token, status=LeaseStatus.OFFERED
+    ).update(
+        status=LeaseStatus.ACTIVE,
+        acked_at=Now(),
+        expires_at=Least(
+            F("hard_end_at"), Now() + timedelta(seconds=settings.RUN_LEASE_S)
+        ),
+    )
+    lease = mine(lease_id, token)
+    if changed:
+        events.append(
+            "lease.active",
+            lease=lease,
+            agent=lease.agent,
+            phase=lease.phase,
+            cycle_id=lease.cycle_id,
+        )
+    return lease
+
+
+@transaction.atomic
+def renew(lease_id: UUID, *, token: int) -> Lease:
+    """
+    Give an active lease its full term again, never past its hard end.
+
+    Raises: LeaseLost.
+    """
+    Lease.objects.filter(
+        id=lease_id,
+        fencing_token=token,
+        status__in=[LeaseStatus.ACTIVE, LeaseStatus.PARKED],
+    ).update(
+        expires_at=Least(
+            F("hard_end_at"),
+            Greatest(F("expires_at"), Now() + timedelta(seconds=settings.RUN_LEASE_S)),
+        )
+    )
+    return mine(lease_id, token)
+
+
+@transaction.atomic
+def report_usage(
+    lease_id: UUID, *, token: int, usage: Mapping[str, Any], progress: Mapping[str, Any]
+) -> Lease:
+    """
+    Note what the work uses and how far it is.
+
+    Raises: LeaseLost.
+    """
+    note_report(lease_id, token=token, usage=usage, progress=progress)
+    return mine(lease_id, token)
+
+
+def lose_all(agent: Agent, *, why: str, actor: str) -> None:
+    """End all live leases of an agent that is gone; their requests wait again."""
+    ending = Ending(
+        to=LeaseStatus.LOST,
+        outcome=Outcome.LOST,
+        error=why,
+        retry=True,
+        request_to=RequestStatus.FAILED,
+    )
+    for lease in agent.leases.filter(status__in=LIVE).order_by("id"):
+        closed = claim.close(
+            lease.id, token=lease.fencing_token, ending=ending, actor=actor
+        )
+        serve_after_commit(*closed.pools)
+
+
+def expire_leases() -> int:
+    """
+    End the leases whose time ran out; return how many.
+
+    Time only permits it: close rechecks the expiry in the same update, so a renewal that was
+    faster wins. An offer nobody took and work of an agent that stopped renewing wait again.
+    """
+    ended = 0
+    for lease in queries.overdue_leases(slack_s=settings.REAP_SLACK_S):
+        closed = claim.close(
+            lease.id,
+            token=lease.fencing_token,
+            ending=_expiry_of(lease),
+            actor="expiry",
+        )
+        serve(closed.pools)
+        ended += closed.ok
+    if ended:
+        events.nudge_on_commit()
+    return ended
+
+
+def _expiry_of(lease: Lease) -> Ending:
+    if lease.status == LeaseStatus.OFFERED:
+        error, outcome, retry = "the offer was not acknowledged", Outcome.LOST, True
+    elif lease.hard_end_at <= lease.expires_at:
+        error, outcome, retry = "the hard end was reached", Outcome.TIMEOUT, False
+    else:
+        error, outcome = "nobody renewed the lease", Outcome.LOST
+        # Only work that agentpool itself handed out can be handed out again.
+        retry = lease.request.payload is not None
+    return Ending(
+        to=LeaseStatus.EXPIRED,
+        outcome=outcome,
+        error=error,
+        retry=retry,
+        request_to=(
+            RequestStatus.FINISHED
+            if outcome is Outcome.TIMEOUT
+            else RequestStatus.FAILED
+        ),
+        overdue_s=settings.REAP_SLACK_S,
+    )
+
+
+def cancel(lease: Lease, *, reason: str, actor: str) -> bool:
+    ending = Ending(
+        to=LeaseStatus.CANCELLED,
+        outcome=Outcome.CANCELLED,
+        error=reason,
+        request_to=RequestStatus.CANCELLED,
+    )
+    try:
+        _close(lease.id, token=lease.fencing_token, ending=ending, actor=actor)
+    except LeaseLost:
+        return False
+    return True
+
+
+def _close(lease_id: UUID, *, token: int | None, ending: Ending, actor: str) -> None:
+    closed = claim.close(lease_id, token=token, ending=ending, actor=actor)
+    if not closed.ok:
+        raise _lost(lease_id)
+    events.nudge_on_commit()
+    serve_after_commit(*closed.pools)
+
+
+def mine(lease_id: UUID, token: int) -> Lease:
+    """Return a live lease if the token is its own; raises LeaseLost."""
+    lease = queries.lease(lease_id)
+    if lease.fencing_token != token or lease.status not in LIVE:
+        raise _lost(lease_id)
+    return lease
+
+
+def _lost(lease_id: UUID) -> LeaseLost:
+    lease = Lease.objects.filter(id=lease_id).first()
+    if lease is None:
+        return LeaseLost("There is no such lease.")
+    if lease.status in LIVE:
+        return LeaseLost("The fencing token is not this lease's.")
+    return LeaseLost(f"The lease has ended: it is {lease.status}.")
+
+
+def note_report(
+    lease_id: UUID, *, token: int, usage: Mapping[str, Any], progress: Mapping[str, Any]
+) -> None:
+    changes: dict[str, Any] = {
+        column: usage[name]
+        for name, column in _USAGE_COLUMNS.items()
+        if usage.get(name) is not None
+    }
+    if usage.get("memory_mb") is not None:
+        changes["peak_memory_mb"] = Greatest(
+            F("peak_memory_mb"), float(usage["memory_mb"])
+        )
+    if progress:
+        changes.update(
+            progress_counter=progress.get("counter", 0),
+            progress_phase=progress.get("phase", "")[:200],
+            progress_note=progress.get("note", "")[:400],
+            progress_at=Now(),
+        )
+    if changes:
+        Lease.objects.filter(id=lease_id, fencing_token=token, status__in=LIVE).update(
+            **changes
+        )
+
+
+_USAGE_COLUMNS = {
+    "memory_mb": "measured_memory_mb",
+    "cpu_cores": "measured_cpu_cores",
+    "cpu_seconds": "cpu_seconds",
+    "disk_space_mb": "measured_disk_space_mb",
+    "tokens_in": "tokens_in",
+    "tokens_out": "tokens_out",
+    "cost_usd": "cost_usd",
+}

@@ -1,0 +1,23 @@
+"""Paths of balancing's doors below /api/agent-pool; those that can wait are the gateway's."""
+
+from django.urls import path
+
+from agentpool.registry import urls  # noqa: F401  (registers the path converters)
+from balancing import api
+
+urlpatterns = [
+    path("", api.Agents.as_view()),
+    path("/assign", api.Assign.as_view()),
+    path("/requests/batch", api.RequestBatch.as_view()),
+    path("/leases", api.Leases.as_view()),
+    path("/leases/<uuid:lease_id>", api.LeaseDetail.as_view()),
+    path("/leases/<uuid:lease_id>/ack", api.LeaseAck.as_view()),
+    path("/leases/<uuid:lease_id>/renew", api.LeaseRenew.as_view()),
+    path("/leases/<uuid:lease_id>/usage", api.LeaseUsage.as_view()),
+    path("/leases/<uuid:lease_id>/release", api.LeaseRelease.as_view()),
+    path("/<uuid:pool_id>", api.AgentDetail.as_view()),
+    path("/<agent_id:agent_id>/status", api.AgentStatusDoor.as_view()),
+    path("/<agent_id:agent_id>/health", api.AgentHealthDoor.as_view()),
+    path("/<agent_id:agent_id>/heartbeat", api.HeartbeatDoor.as_view()),
+    path("/<agent_id:agent_id>/release", api.AgentRelease.as_view()),
+]
