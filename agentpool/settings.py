@@ -197,6 +197,9 @@ Q_CLUSTER = {
     "label": "Jobs",
 }
 
+# Where agents on this machine reach the control plane; `up` sets it.
+PUBLIC_URL = os.environ.get("AGENTPOOL_URL", "http://127.0.0.1:8600")
+
 # How long things may take, seconds. docs/settings.md explains each; tests use short ones.
 HEARTBEAT_S = _number("AGENTPOOL_HEARTBEAT_S", 10)
 SUSPECT_S = _number("AGENTPOOL_SUSPECT_S", 30)

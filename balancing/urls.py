@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from agentpool.registry import urls  # noqa: F401  (registers the path converters)
+from agentpool.registry import converters  # noqa: F401  (importing registers them)
 from balancing import api
 
 urlpatterns = [

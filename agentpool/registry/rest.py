@@ -2,13 +2,15 @@
 The frame of every REST door: who calls, what they may, how errors, pages, versions and repeats look.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import wraps
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.core.exceptions import PermissionDenied
 from django.db import InterfaceError, OperationalError, transaction
@@ -18,7 +20,6 @@ from rest_framework import authentication, exceptions, pagination, parsers, perm
 from rest_framework.request import Request as ApiRequest
 from rest_framework.response import Response
 from rest_framework.utils.encoders import JSONEncoder
-from rest_framework.views import APIView
 
 from agentpool.registry import credentials
 from agentpool.registry.errors import (
@@ -32,6 +33,9 @@ from agentpool.registry.errors import (
 )
 from agentpool.registry.models import Agent, Credential, IdempotencyKey
 from agentpool.registry.states import Scope
+
+if TYPE_CHECKING:  # importing it here would be a cycle: its settings name this module
+    from rest_framework.views import APIView
 
 PROBLEM_TYPE = "application/problem+json"
 MAX_BODY_BYTES = 512 * 1024

@@ -1,0 +1,31 @@
+"""Pages for people; each works without JavaScript, the websocket makes it live."""
+
+from typing import Any
+from uuid import UUID
+
+from django.contrib.auth.decorators import login_required
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import render
+
+from agentpool.console import pictures
+from agentpool.registry.errors import NotFound
+
+
+@login_required
+def pool(request: HttpRequest) -> HttpResponse:
+    """Show pools, agents and queue; htmx asks for the filtered part alone."""
+    filters = pictures.filters_of(request.GET)
+    template = "console/pool.html"
+    if getattr(request, "htmx", False) and not request.htmx.boosted:  # type: ignore[attr-defined]
+        template = "console/_live.html"
+    return render(request, template, pictures.pool_picture(filters))
+
+
+@login_required
+def lease(request: HttpRequest, lease_id: UUID) -> HttpResponse:
+    """Show one lease and what its work printed."""
+    try:
+        context: dict[str, Any] = pictures.lease_picture(lease_id)
+    except NotFound as error:
+        raise Http404(error.detail) from error
+    return render(request, "console/lease.html", context)

@@ -1,0 +1,17 @@
+"""Paths of the doors that can wait, below /api/agent-pool, and the gateway's websocket."""
+
+from django.urls import path, re_path
+
+from agentpool.gateway import waiting
+from agentpool.gateway.socket import GatewaySocket
+from agentpool.registry import converters  # noqa: F401  (importing registers them)
+
+urlpatterns = [
+    path("/requests", waiting.requests),
+    path("/requests/<uuid:request_id>", waiting.request_detail),
+    path("/leases/<uuid:lease_id>/log", waiting.lease_log),
+    path("/events", waiting.events),
+    path("/<agent_id:agent_id>/offers", waiting.offers),
+]
+
+websocket_urlpatterns = [re_path(r"^ws/gateway/$", GatewaySocket.as_asgi())]

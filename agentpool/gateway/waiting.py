@@ -1,0 +1,141 @@
+"""
+Doors that can wait: the same REST views, asked again when news of their subject arrives.
+
+A waiting call is one coroutine, not a thread. It subscribes before it looks, so nothing that
+happens in between is missed; and it looks every few seconds in any case, should the stream be away.
+"""
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.views.decorators.csrf import csrf_exempt
+
+from agentpool.live.listener import EVERYTHING, Event, Subscription, listener
+from agentpool.live.threads import in_thread
+from agentpool.registry import api as registry_api
+from balancing import api
+
+MAX_WAIT_S = 60.0
+LOOK_EVERY_S = 5.0
+
+View = Callable[..., HttpResponse]
+Body = dict[str, Any]
+
+
+def waiting(
+    view: View,
+    *,
+    topics: Callable[[Body], Sequence[str]],
+    settled: Callable[[HttpRequest, Body, Body], bool],
+    wakes: Callable[[Event], bool] = lambda event: False,
+) -> View:
+    """
+    Return a view that answers when its GET has something new, or after `wait` seconds.
+
+    topics: of the path's arguments. settled: of request, first body, newest body. wakes: an event
+    that is worth an answer by itself.
+    """
+
+    @csrf_exempt
+    async def door(request: HttpRequest, **kwargs: Any) -> HttpResponse:
+        wait_s = _wait_s(request)
+        if request.method != "GET" or not wait_s:
+            return await in_thread(view, request, **kwargs)
+        deadline = time.monotonic() + wait_s
+        async with listener.subscribe(*topics(kwargs)) as news:
+            response = await in_thread(view, request, **kwargs)
+            first = _body(response)
+            while response.status_code == 200 and not settled(request, first, _body(response)):
+                woken, over = await _news(news, deadline, wakes)
+                response = await in_thread(view, request, **kwargs)
+                if woken or over:
+                    break
+            return response
+
+    return door
+
+
+async def _news(
+    news: Subscription, deadline: float, wakes: Callable[[Event], bool]
+) -> tuple[bool, bool]:
+    """Wait for news; return whether it wakes by itself, and whether the time is over."""
+    left = deadline - time.monotonic()
+    if left <= 0:
+        return False, True
+    event = await news.next(min(left, LOOK_EVERY_S))
+    return bool(event and wakes(event)), time.monotonic() >= deadline
+
+
+def _wait_s(request: HttpRequest) -> float:
+    try:
+        return min(MAX_WAIT_S, max(0.0, float(request.GET.get("wait", 0))))
+    except ValueError:
+        return 0.0  # the view itself refuses it, naming the field
+
+
+def _body(response: HttpResponse) -> Body:
+    data = getattr(response, "data", None)
+    return data if isinstance(data, dict) else {}
+
+
+def _moved_on(request: HttpRequest, first: Body, newest: Body) -> bool:
+    seen = request.GET.get("seen") or first.get("status")
+    return newest.get("status") != seen
+
+
+request_detail = waiting(
+    api.RequestDetail.as_view(),
+    topics=lambda path: [f"request:{path['request_id']}"],
+    settled=_moved_on,
+)
+offers = waiting(
+    api.Offers.as_view(),
+    topics=lambda path: [f"agent:{path['agent_id']}"],
+    settled=lambda request, first, newest: bool(
+        newest.get("offers") or any(c["kind"] == "stop" for c in newest.get("commands", ()))
+    ),
+    wakes=lambda event: event["kind"].startswith("agent."),
+)
+lease_log = waiting(
+    api.LeaseLog.as_view(),
+    topics=lambda path: [f"lease:{path['lease_id']}"],
+    settled=lambda request, first, newest: bool(newest.get("chunks") or newest.get("complete")),
+)
+events = waiting(
+    registry_api.Events.as_view(),
+    topics=lambda path: [EVERYTHING],
+    settled=lambda request, first, newest: bool(newest.get("events")) or "after" not in request.GET,
+)
+
+_requests = api.Requests.as_view()
+
+
+@csrf_exempt
+async def requests(request: HttpRequest, **kwargs: Any) -> HttpResponse:
+    """List requests; or ask for an agent and, with `wait_s`, wait for the grant."""
+    response = await in_thread(_requests, request, **kwargs)
+    wait_s = _asked_wait_s(request) if response.status_code == 202 else 0.0
+    if not wait_s:
+        return response
+    request_id = _body(response)["id"]
+    deadline = time.monotonic() + wait_s
+    async with listener.subscribe(f"request:{request_id}") as news:
+        while True:
+            body = await in_thread(api.request_body, request_id)
+            if body["status"] != "waiting" or time.monotonic() >= deadline:
+                break
+            await _news(news, deadline, lambda event: False)
+    status = 201 if body["status"] == "granted" else 202
+    return JsonResponse(
+        body, status=status, headers={"Location": f"/api/agent-pool/requests/{request_id}"}
+    )
+
+
+def _asked_wait_s(request: HttpRequest) -> float:
+    try:
+        return min(MAX_WAIT_S, float(json.loads(request.body).get("wait_s") or 0))
+    except (ValueError, AttributeError):
+        return 0.0

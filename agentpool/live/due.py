@@ -1,0 +1,91 @@
+"""
+The jobs that cannot wait for Django-Q's scheduler (which ticks each 30 s), and when each is due.
+
+A look is one cheap query; only what it finds is enqueued, by its dotted name: the pulse knows no
+rules. A job enqueued twice does no harm, every one of them is idempotent.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import psycopg
+from django.conf import settings
+
+Enqueue = Callable[[str], Any]
+
+
+@dataclass
+class Due:
+    """
+    A job, the query that says whether it is due (None: always), and its shortest interval, seconds.
+    """
+
+    job: str
+    every_s: float
+    sql: str | None = None
+    params: dict[str, Any] = field(default_factory=dict)
+    last: float = float("-inf")
+
+    def is_due(self, connection: psycopg.Connection[Any], *, now: float) -> bool:
+        """Return whether to enqueue it at `now` (monotonic seconds)."""
+        if now - self.last < self.every_s:
+            return False
+        if self.sql is None:
+            return True
+        row = connection.execute(self.sql, self.params).fetchone()
+        return bool(row and row[0])
+
+
+def jobs() -> list[Due]:
+    """Return the table of jobs, with the installation's settings."""
+    return [
+        Due(job="agentpool.registry.jobs.canary", every_s=settings.CANARY_EVERY_S),
+        Due(
+            job="balancing.jobs.check_health",
+            every_s=max(0.5, settings.SUSPECT_S / 6),
+            sql="SELECT EXISTS (SELECT FROM liveness v JOIN agent a ON a.id = v.agent_id"
+            " WHERE (a.status IN ('idle', 'busy', 'draining', 'standby')"
+            "   AND v.last_heartbeat_at < now() - make_interval(secs => %(suspect)s))"
+            " OR (a.status = 'unreachable'"
+            "   AND v.last_heartbeat_at < now() - make_interval(secs => %(lost)s)))",
+            params={"suspect": settings.SUSPECT_S, "lost": settings.LOST_S},
+        ),
+        Due(
+            job="balancing.jobs.expire",
+            every_s=1,
+            sql="SELECT EXISTS (SELECT FROM lease WHERE status IN ('active', 'offered', 'parked')"
+            "   AND expires_at < now() - make_interval(secs => %(slack)s))"
+            " OR EXISTS (SELECT FROM request WHERE status = 'waiting' AND expires_at < now())",
+            params={"slack": settings.REAP_SLACK_S},
+        ),
+        Due(
+            job="balancing.jobs.serve",
+            every_s=1,
+            sql="SELECT EXISTS (SELECT FROM request q JOIN agent a USING (agent_type)"
+            " WHERE q.status = 'waiting' AND (q.not_before IS NULL OR q.not_before <= now())"
+            " AND a.status IN ('busy', 'idle') AND a.health IN ('good', 'probation', 'unknown')"
+            " AND a.load < a.max_concurrent"
+            " AND NOT EXISTS (SELECT FROM lock_key k WHERE k.key = ANY (q.lock_keys)))",
+        ),
+        Due(
+            job="scaling.jobs.reconcile",
+            every_s=1,
+            sql="SELECT EXISTS (SELECT FROM launch l JOIN agent a ON a.id = l.agent_id"
+            " WHERE l.status IN ('intended', 'stopping')"
+            " OR (l.status = 'started' AND a.status IN ('retired', 'lost'))"
+            " OR (l.status = 'started' AND a.status = 'starting'"
+            "   AND l.started_at < now() - interval '10 seconds'))",
+        ),
+    ]
+
+
+def enqueue_due(
+    table: list[Due], connection: psycopg.Connection[Any], *, now: float, enqueue: Enqueue
+) -> Iterator[str]:
+    """This will enqueue what is due and yield the names."""
+    for due in table:
+        if due.is_due(connection, now=now):
+            enqueue(due.job)
+            due.last = now
+            yield due.job

@@ -1,0 +1,187 @@
+"""Every table in the admin: configuration is editable, what services move is read-only."""
+
+from typing import Any
+
+from django.contrib import admin
+from django.http import HttpRequest
+from unfold.admin import ModelAdmin
+
+from agentpool.registry import models
+
+
+class Configuration(ModelAdmin):
+    """Rows that operators write."""
+
+    list_per_page = 50
+
+
+class ReadOnly(ModelAdmin):
+    """Rows that only services write: shown, searched, never edited past the state machine."""
+
+    list_per_page = 50
+    show_full_result_count = False
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        """Return False."""
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Return False."""
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Return False."""
+        return False
+
+
+@admin.register(models.Pool)
+class PoolAdmin(Configuration):
+    """Pools with launch templates."""
+
+    list_display = ("agent_type", "min_size", "max_size", "memory_mb", "max_concurrent", "driver")
+    search_fields = ("agent_type", "description")
+    readonly_fields = ("generation", "created_at", "updated_at")
+
+
+@admin.register(models.SecurityProfile)
+class SecurityProfileAdmin(Configuration):
+    """Security profiles."""
+
+    list_display = ("pool", "network_access", "file_access", "memory_mb", "cpu_cores", "version")
+    readonly_fields = ("version", "updated_at")
+
+
+@admin.register(models.Agent)
+class AgentAdmin(ReadOnly):
+    """Agents."""
+
+    list_display = ("agent_id", "pool", "status", "health", "load", "max_concurrent", "host")
+    list_filter = ("status", "health", "pool")
+    search_fields = ("agent_id", "name", "host")
+
+
+@admin.register(models.Liveness)
+class LivenessAdmin(ReadOnly):
+    """Signs of life."""
+
+    list_display = ("agent", "incarnation", "last_heartbeat_at")
+    list_select_related = ("agent",)
+    search_fields = ("agent__agent_id",)
+
+
+@admin.register(models.Request)
+class RequestAdmin(ReadOnly):
+    """Requests."""
+
+    list_display = ("number", "pool", "project", "cycle_id", "phase", "status", "attempts")
+    list_filter = ("status", "pool")
+    search_fields = ("project", "cycle_id", "id")
+
+
+@admin.register(models.Lease)
+class LeaseAdmin(ReadOnly):
+    """Leases."""
+
+    list_display = ("fencing_token", "agent", "project", "cycle_id", "phase", "status", "outcome")
+    list_filter = ("status", "outcome", "pool")
+    list_select_related = ("agent",)
+    search_fields = ("project", "cycle_id", "id")
+
+
+@admin.register(models.LockKey)
+class LockKeyAdmin(ReadOnly):
+    """Lock keys that live leases hold."""
+
+    list_display = ("key", "lease")
+    list_select_related = ("lease",)
+    search_fields = ("key",)
+
+
+@admin.register(models.LeaseOutcome)
+class LeaseOutcomeAdmin(ReadOnly):
+    """Outcomes."""
+
+    list_display = ("lease", "pool", "project", "outcome", "duration_s", "waited_s", "ended_at")
+    list_filter = ("outcome", "pool")
+    list_select_related = ("lease",)
+    search_fields = ("project", "cycle_id")
+
+
+@admin.register(models.LogChunk)
+class LogChunkAdmin(ReadOnly):
+    """What the work printed."""
+
+    list_display = ("id", "lease", "stream", "at", "size")
+    list_select_related = ("lease",)
+
+
+@admin.register(models.LogTotal)
+class LogTotalAdmin(ReadOnly):
+    """How much of each log is kept."""
+
+    list_display = ("lease", "kept_bytes", "dropped_bytes")
+    list_select_related = ("lease",)
+
+
+@admin.register(models.Credential)
+class CredentialAdmin(ReadOnly):
+    """Tokens and credentials, without their secrets."""
+
+    list_display = ("hint", "scope", "name", "agent", "pool", "uses_left", "expires_at", "revoked_at")
+    list_filter = ("scope",)
+    list_select_related = ("agent",)
+
+
+@admin.register(models.IdempotencyKey)
+class IdempotencyKeyAdmin(ReadOnly):
+    """Answers kept for repeated POSTs."""
+
+    list_display = ("key", "principal", "status", "created_at")
+
+
+@admin.register(models.Event)
+class EventAdmin(ReadOnly):
+    """Events."""
+
+    list_display = ("seq", "at", "kind", "agent_type", "agent_id", "project", "actor")
+    list_filter = ("agent_type",)
+    search_fields = ("kind", "agent_id", "project")
+
+
+@admin.register(models.RelayState)
+class RelayStateAdmin(ReadOnly):
+    """The relay's place in the outbox."""
+
+    list_display = ("id", "last_seq")
+
+
+@admin.register(models.Tick)
+class TickAdmin(ReadOnly):
+    """When each part was last seen working."""
+
+    list_display = ("name", "at", "grace_until")
+
+
+@admin.register(models.PoolSample)
+class PoolSampleAdmin(ReadOnly):
+    """Samples."""
+
+    list_display = ("pool", "at", "utilization", "queue_depth", "average_wait_time_s")
+    list_filter = ("pool",)
+
+
+@admin.register(models.ScalingEvent)
+class ScalingEventAdmin(ReadOnly):
+    """Changes of size."""
+
+    list_display = ("at", "pool", "action", "current_size", "target_size", "reason", "actor")
+    list_filter = ("pool", "action")
+
+
+@admin.register(models.Launch)
+class LaunchAdmin(ReadOnly):
+    """Agents that drivers started."""
+
+    list_display = ("agent", "driver", "status", "created_at", "started_at", "error")
+    list_filter = ("status", "driver")
+    list_select_related = ("agent",)

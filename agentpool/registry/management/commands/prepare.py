@@ -1,0 +1,63 @@
+"""`manage.py prepare`: bring the database to this version, and furnish it on the first start."""
+
+import json
+from typing import Any
+
+from django.core.management import call_command
+from django.core.management.base import BaseCommand, CommandParser
+from django.db import connection
+from django.db.migrations.executor import MigrationExecutor
+from django_q.models import Schedule
+
+from agentpool.registry import services
+
+# Six fields: Django-Q's cron with seconds. Its scheduler looks each 30 s.
+SCHEDULES = {
+    "health": ("balancing.jobs.check_health", "* * * * * */30"),
+    "expire": ("balancing.jobs.expire", "* * * * * */30"),
+    "samples": ("agentpool.registry.jobs.sample", "* * * * * */30"),
+    "reconcile": ("scaling.jobs.reconcile", "* * * * * */30"),
+    "prune": ("agentpool.registry.jobs.prune", "17 3 * * *"),
+}
+
+
+class Command(BaseCommand):
+    help = "Migrate, schedule the jobs, and on the first start make pools, admin user and token."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """Declare --json."""
+        parser.add_argument("--json", action="store_true", help="print the result as JSON")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Do it; harmless when there is nothing to do."""
+        if _is_behind():
+            call_command("migrate", interactive=False, verbosity=0)
+        for name, (function, cron) in SCHEDULES.items():
+            Schedule.objects.update_or_create(
+                name=name,
+                defaults={"func": function, "schedule_type": Schedule.CRON, "cron": cron},
+            )
+        made = services.furnish()
+        self.stdout.write(json.dumps(_report(made)) if options["json"] else _sentence(made))
+
+
+def _is_behind() -> bool:
+    executor = MigrationExecutor(connection)
+    return bool(executor.migration_plan(executor.loader.graph.leaf_nodes()))
+
+
+def _report(made: dict[str, Any] | None) -> dict[str, Any]:
+    return {
+        "first_start": made is not None,
+        "admin": {k: made[k] for k in ("username", "password")} if made else None,
+        "operator_token": made["operator_token"] if made else None,
+    }
+
+
+def _sentence(made: dict[str, Any] | None) -> str:
+    if made is None:
+        return "Ready."
+    return (
+        f"Ready. Admin user: {made['username']}, password: {made['password']}\n"
+        f"Operator token: {made['operator_token']}\nBoth are shown this once."
+    )

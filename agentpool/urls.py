@@ -1,0 +1,31 @@
+"""The roof: composes every app's paths; where two doors share a path, the one that waits is first."""
+
+from django.contrib import admin
+from django.urls import include, path
+from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
+
+import agentpool.console.urls
+import agentpool.gateway.urls
+import agentpool.registry.urls
+import balancing.urls
+import scaling.urls
+from agentpool.live import status
+
+api = [
+    *agentpool.gateway.urls.urlpatterns,
+    *scaling.urls.urlpatterns,
+    *agentpool.registry.urls.urlpatterns,
+    *balancing.urls.urlpatterns,
+]
+
+urlpatterns = [
+    path("healthz", status.healthz),
+    path("readyz", status.readyz),
+    path("api/schema", SpectacularAPIView.as_view(), name="schema"),
+    path("api/docs", SpectacularSwaggerView.as_view(url_name="schema"), name="docs"),
+    path("api/agent-pool", include(api)),
+    path("admin/", admin.site.urls),
+    *agentpool.console.urls.urlpatterns,
+]
+
+handler404 = "agentpool.registry.rest.not_found"

@@ -1,0 +1,126 @@
+"""
+The `local` driver: runtimes as detached processes on this machine.
+
+They are started through a short-lived parent, so they belong to no process of the installation:
+they outlive the job worker, a restart of the job cluster, and the supervisor's clean-up of its
+process trees. A handle (pid and start time) or the launch's mark in the environment finds them.
+"""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import psutil
+
+from scaling.drivers.base import DriverError, Handle, Spec
+
+MARK = "AGENTPOOL_LAUNCH_ID"
+START_TIMEOUT_S = 10
+
+# Forks, makes a session of its own, prints the child's pid, and is gone.
+_DETACH = """
+import os, sys
+pid = os.fork()
+if pid:
+    print(pid, flush=True)
+    os._exit(0)
+os.setsid()
+log = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+null = os.open(os.devnull, os.O_RDONLY)
+os.dup2(null, 0); os.dup2(log, 1); os.dup2(log, 2)
+os.closerange(3, 256)
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+class LocalDriver:
+    """Starts `agentpool agent run` on this machine."""
+
+    def start(self, spec: Spec) -> Handle:
+        """Start a runtime; raises DriverError."""
+        log = _log_file(spec)
+        detach = [sys.executable, "-S", "-E", "-c", _DETACH, log, *_command(spec)]
+        try:
+            done = subprocess.run(
+                detach,
+                env={**os.environ, **spec.env, MARK: spec.launch_id},
+                capture_output=True,
+                stdin=subprocess.DEVNULL,
+                timeout=START_TIMEOUT_S,
+                check=True,
+                text=True,
+            )
+        except (OSError, subprocess.SubprocessError) as error:
+            raise DriverError(f"The runtime did not start: {error}") from error
+        pid = int(done.stdout)
+        return {"pid": pid, "create_time": _create_time(pid), "log": log}
+
+    def find(self, launch_id: str) -> Handle | None:
+        """Look for the launch's mark among the processes of this user."""
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                is_runtime = "agentpool.agent" in process.cmdline()
+                if is_runtime and process.environ().get(MARK) == launch_id:
+                    return {"pid": process.pid, "create_time": process.create_time()}
+        return None
+
+    def is_alive(self, handle: Handle) -> bool:
+        """Return whether that very process runs; a pid alone may have been given out again."""
+        return _process(handle) is not None
+
+    def stop(self, handle: Handle, *, urgent: bool) -> None:
+        """SIGTERM: the first drains, the second cancels the work."""
+        process = _process(handle)
+        if process is None:
+            return
+        with contextlib.suppress(psutil.Error):
+            process.send_signal(signal.SIGTERM)
+            if urgent:
+                process.send_signal(signal.SIGQUIT)
+
+    def kill(self, handle: Handle) -> None:
+        """SIGKILL the runtime and everything below it."""
+        process = _process(handle)
+        if process is None:
+            return
+        for victim in _tree(process):
+            with contextlib.suppress(psutil.Error):
+                victim.kill()
+
+
+def _command(spec: Spec) -> list[str]:
+    command = [sys.executable, "-m", "agentpool.agent", "--pool", spec.agent_type]
+    command += ["--name", spec.agent_id, "--slots", str(spec.slots)]
+    return command + (["--exec", spec.exec] if spec.exec else [])
+
+
+def _log_file(spec: Spec) -> str:
+    folder = os.path.join(spec.env.get("AGENTPOOL_WORK_ROOT", "."), "log")
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    return os.path.join(folder, f"{spec.agent_id}.log")
+
+
+def _create_time(pid: int) -> float:
+    try:
+        return float(psutil.Process(pid).create_time())
+    except psutil.Error as error:
+        raise DriverError("The runtime ended at once; its log says why.") from error
+
+
+def _process(handle: Handle) -> psutil.Process | None:
+    try:
+        process = psutil.Process(int(handle["pid"]))
+        same = abs(process.create_time() - float(handle["create_time"])) < 0.1
+        alive = same and process.status() != psutil.STATUS_ZOMBIE
+    except (psutil.Error, KeyError, TypeError):
+        return None
+    return process if alive else None
+
+
+def _tree(process: psutil.Process) -> Iterator[psutil.Process]:
+    with contextlib.suppress(psutil.Error):
+        yield from process.children(recursive=True)
+    yield process

@@ -1,0 +1,242 @@
+"""
+Changes how many agents there are: intents are committed first, drivers are called later.
+
+`execute` only writes rows; `reconcile` (a job, run whenever rows call for it) starts and stops
+runtimes and settles whatever a crash left in between.
+"""
+
+import logging
+import secrets
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+from django.conf import settings
+from django.db import transaction
+from django.db.models.functions import Now
+
+from agentpool.registry import credentials, events
+from agentpool.registry import queries as registry_queries
+from agentpool.registry.errors import Invalid, UnsupportedTransition
+from agentpool.registry.models import Agent, Launch, Pool, ScalingEvent
+from agentpool.registry.serializers import template_of
+from agentpool.registry.states import AgentStatus, LaunchStatus, Scope
+from balancing.services import agents, leases
+from scaling import drivers, queries
+from scaling.drivers import DriverError, Spec
+
+log = logging.getLogger("agentpool.scaling")
+
+REGISTER_WITHIN_S = 60.0
+STOP_WITHIN_S = 20.0
+TOKEN_LIFE = timedelta(minutes=10)
+
+
+@dataclass(frozen=True)
+class Executed:
+    """What a scaling action set in motion."""
+
+    event: ScalingEvent
+    launched: Sequence[Agent]
+    drained: Sequence[Agent]
+
+
+def execute(agent_type: str, *, action: str, count: int, reason: str, actor: str) -> Executed:
+    """
+    Grow or shrink a pool; agents that hold leases finish them first.
+
+    action: scale_up or scale_down by count, or set to count.
+    Locks the pool, so that two actions count one after the other.
+    Raises: Invalid, the target leaves the pool's minimum or maximum.
+    """
+    with transaction.atomic():
+        pool = registry_queries.pool(agent_type)
+        Pool.objects.select_for_update(no_key=True).get(id=pool.id)
+        current = queries.size(agent_type)
+        target = {"scale_up": current + count, "scale_down": current - count}.get(action, count)
+        _check_bounds(pool, current, target)
+        event = ScalingEvent.objects.create(
+            pool=pool,
+            action=action,
+            current_size=current,
+            target_size=target,
+            reason=reason,
+            actor=actor,
+        )
+        launched = [_intend(pool, event) for _ in range(target - current)]
+        events.append(
+            "scaling.executed",
+            agent_type=agent_type,
+            actor=actor,
+            action=action,
+            current=current,
+            target=target,
+            reason=reason,
+        )
+    drained = _let_go(agent_type, count=current - target, actor=actor, reason=reason)
+    return Executed(event=event, launched=launched, drained=drained)
+
+
+def _check_bounds(pool: Pool, current: int, target: int) -> None:
+    if target > max(pool.max_size, current):
+        raise Invalid(
+            f"{pool.agent_type} would have {target} agents; its max_size is {pool.max_size}.",
+            errors=[("count", f"At most {max(0, pool.max_size - current)} more.")],
+        )
+    if target < min(pool.min_size, current):
+        raise Invalid(
+            f"{pool.agent_type} would have {max(target, 0)} agents; its min_size is {pool.min_size}.",
+            errors=[("count", f"At most {max(0, current - pool.min_size)} fewer.")],
+        )
+
+
+def _intend(pool: Pool, event: ScalingEvent) -> Agent:
+    agent = Agent.objects.create(
+        agent_id=f"{pool.agent_type}-{secrets.token_hex(4)}",
+        pool=pool,
+        status=AgentStatus.STARTING,
+        status_reason="launched by scaling",
+        **template_of(pool),
+    )
+    Launch.objects.create(event=event, agent=agent, driver=pool.driver)
+    events.append("agent.starting", agent=agent, actor=event.actor, driver=pool.driver)
+    return agent
+
+
+def _let_go(agent_type: str, *, count: int, actor: str, reason: str) -> list[Agent]:
+    drained = []
+    for agent in queries.victims(agent_type, count=count) if count > 0 else []:
+        try:
+            drained.append(agents.drain(agent, retire=True, actor=actor, reason=reason or "scaling"))
+        except UnsupportedTransition:
+            continue  # it went by itself
+    return drained
+
+
+# -- reconcile -----------------------------------------------------------------------------------
+
+
+def reconcile() -> dict[str, int]:
+    """Bring runtimes and rows together; return how many launches were moved to which status."""
+    counts: dict[str, int] = {}
+    for launch in queries.unsettled(register_within_s=REGISTER_WITHIN_S):
+        if moved := _settle(launch):
+            counts[moved] = counts.get(moved, 0) + 1
+    return counts
+
+
+def _settle(launch: Launch) -> str | None:
+    """Bring one launch a step further; its row lock keeps a second worker from doing it, too."""
+    with transaction.atomic():
+        locked = (
+            Launch.objects.select_for_update(skip_locked=True, of=["self"])
+            .select_related("agent", "agent__pool")
+            .filter(id=launch.id, status=launch.status)
+            .first()
+        )
+        if locked is None:
+            return None
+        if locked.status == LaunchStatus.INTENDED:
+            return _start(locked)
+        return _end(locked)
+
+
+def _start(launch: Launch) -> str:
+    driver = drivers.named(launch.driver)
+    # A worker that died between the start and its commit has left a runtime; adopt it.
+    handle = driver.find(str(launch.id))
+    try:
+        if handle is None:
+            handle = driver.start(_spec(launch))
+    except DriverError as error:
+        return _failed(launch, str(error))
+    return _moved(launch, LaunchStatus.STARTED, handle=handle, started_at=Now())
+
+
+def _end(launch: Launch) -> str | None:
+    driver = drivers.named(launch.driver)
+    if not driver.is_alive(launch.handle):
+        if launch.agent.status == AgentStatus.STARTING:
+            return _failed(launch, "the runtime ended before it registered")
+        return _moved(launch, LaunchStatus.STOPPED, ended_at=Now())
+    if launch.agent.status == AgentStatus.STARTING:
+        driver.kill(launch.handle)
+        return _failed(launch, f"it did not register within {REGISTER_WITHIN_S:g} s")
+    if launch.status == LaunchStatus.STOPPING:
+        since = registry_queries.now() - launch.ended_at if launch.ended_at else timedelta()
+        if since > timedelta(seconds=STOP_WITHIN_S):
+            driver.kill(launch.handle)
+        return None
+    driver.stop(launch.handle, urgent=False)
+    return _moved(launch, LaunchStatus.STOPPING, ended_at=Now())
+
+
+def _failed(launch: Launch, error: str) -> str:
+    log.warning("launch failed agent=%s error=%s", launch.agent.agent_id, error)
+    Agent.objects.filter(id=launch.agent_id, status=AgentStatus.STARTING).update(
+        status=AgentStatus.RETIRED, status_reason=error
+    )
+    events.append("agent.retired", agent=launch.agent, actor="scaling", reason=error)
+    to = LaunchStatus.FAILED if launch.status == LaunchStatus.INTENDED else LaunchStatus.STOPPED
+    return _moved(launch, to, error=error, ended_at=Now())
+
+
+def _moved(launch: Launch, to: LaunchStatus, **columns: object) -> str:
+    Launch.objects.filter(id=launch.id, status=launch.status).update(status=to, **columns)
+    return to.value
+
+
+def _spec(launch: Launch) -> Spec:
+    pool = launch.agent.pool
+    enrolment = credentials.issue(
+        scope=Scope.ENROLMENT,
+        name=f"launch of {launch.agent.agent_id}",
+        pool=pool,
+        uses=1,
+        expires_at=registry_queries.now() + TOKEN_LIFE,
+        created_by="scaling",
+    )
+    home = Path(settings.INSTALLATION.home)
+    return Spec(
+        launch_id=str(launch.id),
+        agent_id=launch.agent.agent_id,
+        agent_type=pool.agent_type,
+        slots=pool.max_concurrent,
+        exec=pool.exec,
+        env={
+            "AGENTPOOL_URL": settings.PUBLIC_URL,
+            "AGENTPOOL_ENROLMENT_TOKEN": enrolment.secret,
+            "AGENTPOOL_WORK_ROOT": str(home / "agents"),
+        },
+    )
+
+
+# -- stop all -------------------------------------------------------------------------------------
+
+
+def stop_all(*, within_s: float) -> int:
+    """
+    End every runtime that scaling started: ask, then cancel, then kill; return how many.
+
+    Their leases are returned: by the runtimes themselves, else as lost. within_s: bound, seconds.
+    """
+    launches = queries.running()
+    deadline = time.monotonic() + within_s
+    for launch in launches:
+        drivers.named(launch.driver).stop(launch.handle, urgent=True)
+    alive = list(launches)
+    while alive and time.monotonic() < deadline:
+        time.sleep(0.1)
+        alive = [la for la in alive if drivers.named(la.driver).is_alive(la.handle)]
+    for launch in alive:
+        drivers.named(launch.driver).kill(launch.handle)
+    for launch in launches:
+        leases.lose_all(launch.agent, why="the installation was stopped", actor="stop")
+        agents.unregister(
+            registry_queries.agent_by(id=launch.agent_id), force=True, if_generation=None, actor="stop"
+        )
+        _moved(launch, LaunchStatus.STOPPED, ended_at=Now())
+    return len(launches)
+
