@@ -332,17 +332,15 @@ class Requests(APIView):
         fields = checked(serializers.NewRequest(data=request.data))
         row = serializers.request_row(fields, requested_by=request.user.name)
         lease = requests.submit(row)
-        return request_answer(row.id, lease)
+        return request_answer(row.id, lease or queries.live_lease_of(row.id))
 
 
 def request_answer(request_id: UUID, lease: Lease | None) -> Response:
-    """Return 201 with the request and its lease, or 202 with the request that waits."""
-    body = request_body(request_id, lease)
-    granted = body["status"] == RequestStatus.GRANTED
-    location = f"/api/agent-pool/requests/{request_id}"
-    return Response(
-        body, status=201 if granted else 202, headers={"Location": location}
-    )
+    """Return 201 with the lease, or 202 with the request that waits; Location names the request."""
+    location = {"Location": f"/api/agent-pool/requests/{request_id}"}
+    if lease is not None:
+        return Response(serializers.lease_json(lease), status=201, headers=location)
+    return Response(request_body(request_id), status=202, headers=location)
 
 
 def request_body(request_id: UUID, lease: Lease | None = None) -> dict[str, Any]:

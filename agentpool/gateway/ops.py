@@ -124,7 +124,9 @@ def acquire(session: Session, message: Message) -> Reply:
     fields = _checked(serializers.NewRequest, message)
     row = serializers.request_row(fields, requested_by=principal.name)
     lease = requests.submit(row)
-    return {"request": api.request_body(row.id, lease)}
+    if lease is not None:
+        return {"request_id": str(row.id), "lease": serializers.lease_json(lease)}
+    return {"request_id": str(row.id), "request": api.request_body(row.id)}
 
 
 def cancel(session: Session, message: Message) -> Reply:

@@ -82,10 +82,10 @@ class GatewaySocket(AsyncWebsocketConsumer):
                 return again
             return reply
         reply = await in_thread(call, self.session, message)
-        if name == "acquire" and reply["request"]["status"] == "waiting":
-            self._listen(f"request:{reply['request']['id']}")
+        if name == "acquire" and "lease" not in reply:
+            self._listen(f"request:{reply['request_id']}")
             # Granted between our commit and now? Then no event will come any more.
-            await self._push_grant(reply["request"]["id"])
+            await self._push_grant(reply["request_id"])
         return reply
 
     def _listen(self, topic: str) -> None:

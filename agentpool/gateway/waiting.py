@@ -9,6 +9,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
+from uuid import UUID
 
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views.decorators.csrf import csrf_exempt
@@ -16,7 +17,7 @@ from django.views.decorators.csrf import csrf_exempt
 from agentpool.live.listener import EVERYTHING, Event, Subscription, listener
 from agentpool.live.threads import in_thread
 from agentpool.registry import api as registry_api
-from balancing import api
+from balancing import api, queries, serializers
 
 MAX_WAIT_S = 60.0
 LOOK_EVERY_S = 5.0
@@ -120,17 +121,25 @@ async def requests(request: HttpRequest, **kwargs: Any) -> HttpResponse:
     wait_s = _asked_wait_s(request) if response.status_code == 202 else 0.0
     if not wait_s:
         return response
-    request_id = _body(response)["id"]
+    request_id = str(_body(response)["id"])
     deadline = time.monotonic() + wait_s
     async with listener.subscribe(f"request:{request_id}") as news:
-        while True:
-            body = await in_thread(api.request_body, request_id)
-            if body["status"] != "waiting" or time.monotonic() >= deadline:
-                break
-            await _news(news, deadline, lambda event: False)
-    status = 201 if body["status"] == "granted" else 202
+        over = False
+        while response.status_code == 202 and not over:
+            response = await in_thread(_answer, request_id)
+            if response.status_code == 202:
+                _, over = await _news(news, deadline, lambda event: False)
+    return response
+
+
+def _answer(request_id: str) -> HttpResponse:
+    """Return 201 with the request's lease, or 202 with the request, as its POST would."""
+    lease = queries.live_lease_of(UUID(request_id))
+    body = serializers.lease_json(lease) if lease else api.request_body(UUID(request_id))
     return JsonResponse(
-        body, status=status, headers={"Location": f"/api/agent-pool/requests/{request_id}"}
+        body,
+        status=201 if lease else 202,
+        headers={"Location": f"/api/agent-pool/requests/{request_id}"},
     )
 
 

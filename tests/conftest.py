@@ -1,0 +1,174 @@
+"""What every test may ask for: a furnished database, callers of each scope, agents and requests."""
+
+import itertools
+import os
+import shutil
+
+import pytest
+
+
+def pytest_configure(config):
+    # DRF and Django read it once; tests of the reaper set their own windows through `settings`.
+    os.environ.setdefault("AGENTPOOL_LOG_LEVEL", "WARNING")
+
+
+def pytest_collection_modifyitems(config, items):
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
+    if chromium or os.environ.get("CI"):
+        return  # under CI a missing browser is a failure, not a skip
+    skip = pytest.mark.skip(reason="chromium is not installed: make system")
+    for item in items:
+        if "browser" in item.keywords:
+            item.add_marker(skip)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def quick_flush():
+    """Empty tables by DELETE: truncating forty small ones after each test takes 300 ms, this 10."""
+    from django.db.backends.postgresql.operations import DatabaseOperations
+
+    def sql_flush(self, style, tables, **_):
+        off, on = "SET session_replication_role = replica", "SET session_replication_role = DEFAULT"
+        return [off, *(f"DELETE FROM {self.quote_name(table)}" for table in tables), on]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DatabaseOperations, "sql_flush", sql_flush)
+        yield
+
+
+@pytest.fixture
+def pools(db):
+    """The four pools of a new installation."""
+    from agentpool.registry import services
+
+    return services.furnish()
+
+
+@pytest.fixture
+def numbers():
+    return itertools.count(1)
+
+
+@pytest.fixture
+def make_agent(pools, numbers):
+    """Register an agent that is alive: make_agent("code", max_concurrent=2)."""
+    from agentpool.registry import queries
+    from agentpool.registry.serializers import template_of
+    from balancing.services import agents
+
+    def make(agent_type="code", **fields):
+        pool = queries.pool(agent_type)
+        slots = fields.get("max_concurrent", 1)
+        roomy = {"memory_mb": 1024 * slots, "cpu_cores": slots, "token_budget": 50_000 * slots}
+        roomy["disk_space_mb"] = 500 * slots
+        name = fields.pop("agent_id", f"{agent_type}-{next(numbers)}")
+        return agents.register(
+            agent_id=name,
+            pool=pool,
+            fields={**template_of(pool), **roomy, **fields},
+            by=None,
+            actor="test",
+        ).agent
+
+    return make
+
+
+@pytest.fixture
+def make_request(pools):
+    """An unsaved request: make_request("code", project="p", memory_mb=512)."""
+    from agentpool.registry.models import Request
+
+    def make(agent_type="code", **fields):
+        fields.setdefault("project", "p")
+        fields.setdefault("memory_mb", 1024)
+        fields.setdefault("min_memory_mb", fields["memory_mb"])
+        fields.setdefault("affinity", "none")
+        return Request(pool_id=agent_type, requested_by="test", **fields)
+
+    return make
+
+
+@pytest.fixture
+def submit(make_request):
+    """Submit a request and return it as stored, with its lease as `.held` (None: it waits)."""
+    from agentpool.registry.models import Request
+    from balancing.services import requests
+
+    def do(*args, **fields):
+        wish = make_request(*args, **fields)
+        lease = requests.submit(wish)
+        stored = Request.objects.get(id=wish.id)
+        stored.held = lease
+        return stored
+
+    return do
+
+
+@pytest.fixture
+def api(pools):
+    """Call REST as an operator: api.get("/pools"), api.post("/requests", {...}, token=...)."""
+    return Api(pools["operator_token"])
+
+
+class Api:
+    """A caller of the REST interface through Django's whole stack."""
+
+    base = "/api/agent-pool"
+
+    def __init__(self, token):
+        from django.test import Client
+
+        self.client = Client()
+        self.token = token
+
+    def call(self, method, path, body=None, *, token=None, raw=None, **headers):
+        import json
+
+        names = {f"HTTP_{name.upper().replace('-', '_')}": v for name, v in headers.items()}
+        secret = self.token if token is None else token
+        if secret:
+            names["HTTP_AUTHORIZATION"] = f"Bearer {secret}"
+        data = raw if raw is not None else json.dumps(body) if body is not None else ""
+        answer = self.client.generic(
+            method, self.base + path, data, content_type="application/json", **names
+        )
+        answer.body = json.loads(answer.content) if answer.content else None
+        return answer
+
+    def get(self, path, **more):
+        return self.call("GET", path, **more)
+
+    def post(self, path, body=None, **more):
+        return self.call("POST", path, {} if body is None else body, **more)
+
+    def patch(self, path, body, **more):
+        return self.call("PATCH", path, body, **more)
+
+    def delete(self, path, **more):
+        return self.call("DELETE", path, **more)
+
+
+@pytest.fixture
+def token_of(pools):
+    """A token of a scope: token_of("viewer")."""
+    from agentpool.registry import services
+    from agentpool.registry.states import Scope
+
+    def make(scope):
+        return services.token(
+            scope=Scope(scope), name=f"a {scope}", expires_in_s=None, actor="test"
+        ).secret
+
+    return make
+
+
+@pytest.fixture
+def whole():
+    """Assert that every invariant of the tables holds, now and after the test."""
+    from agentpool.registry import queries
+
+    def check():
+        assert queries.broken_invariants() == {}
+
+    yield check
+    check()
