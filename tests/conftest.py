@@ -36,6 +36,12 @@ def quick_flush():
         yield
 
 
+@pytest.fixture(autouse=True)
+def quick_passwords(settings):
+    """Hash passwords cheaply: each test furnishes an installation with an admin user."""
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+
+
 @pytest.fixture
 def pools(db):
     """The four pools of a new installation."""
