@@ -123,11 +123,10 @@ if DB_POOL_SIZE:
         "min_size": 1,
         "max_size": DB_POOL_SIZE,
         "timeout": 10,
-        "check": "psycopg_pool.ConnectionPool.check_connection",
     }
 else:
     DATABASES["default"]["CONN_MAX_AGE"] = 600
-    DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
+DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
 
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 AUTH_PASSWORD_VALIDATORS = [

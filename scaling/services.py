@@ -160,6 +160,7 @@ def _end(launch: Launch) -> str | None:
     if not driver.is_alive(launch.handle):
         if launch.agent.status == AgentStatus.STARTING:
             return _failed(launch, "the runtime ended before it registered")
+        driver.clean(launch.handle)
         return _moved(launch, LaunchStatus.STOPPED, ended_at=Now())
     if launch.agent.status == AgentStatus.STARTING:
         driver.kill(launch.handle)
@@ -198,17 +199,16 @@ def _spec(launch: Launch) -> Spec:
         expires_at=registry_queries.now() + TOKEN_LIFE,
         created_by="scaling",
     )
-    home = Path(settings.INSTALLATION.home)
     return Spec(
         launch_id=str(launch.id),
         agent_id=launch.agent.agent_id,
         agent_type=pool.agent_type,
         slots=pool.max_concurrent,
         exec=pool.exec,
+        root=str(Path(settings.INSTALLATION.home) / "agents"),
         env={
             "AGENTPOOL_URL": settings.PUBLIC_URL,
             "AGENTPOOL_ENROLMENT_TOKEN": enrolment.secret,
-            "AGENTPOOL_WORK_ROOT": str(home / "agents"),
         },
     )
 
@@ -238,5 +238,6 @@ def stop_all(*, within_s: float) -> int:
             registry_queries.agent_by(id=launch.agent_id), force=True, if_generation=None, actor="stop"
         )
         _moved(launch, LaunchStatus.STOPPED, ended_at=Now())
+        drivers.named(launch.driver).clean(launch.handle)
     return len(launches)
 

@@ -1,5 +1,6 @@
 """Changes pools, profiles and tokens, writes logs and samples, and keeps the control plane's ticks."""
 
+import os
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
@@ -150,7 +151,7 @@ def furnish() -> dict[str, Any] | None:
         create_pool(
             agent_type, fields={"description": profile.description}, actor="first start"
         )
-    password = get_random_string(16)
+    password = os.environ.get("AGENTPOOL_ADMIN_PASSWORD") or get_random_string(16)
     if not users.filter(is_superuser=True).exists():
         users.create_superuser("admin", password=password)
     issued = token(

@@ -22,7 +22,8 @@ class Spec:
     The runtime to start.
 
     launch_id: marks the runtime, so that a start whose result was never stored is found again.
-    env: how it reaches the control plane and enrols; slots: leases at once.
+    env: how it reaches the control plane and enrols; slots: leases at once; root: the folder below
+    which runtimes of this installation keep their files.
     """
 
     launch_id: str
@@ -30,6 +31,7 @@ class Spec:
     agent_type: str
     slots: int
     exec: str
+    root: str
     env: Mapping[str, str]
 
 
@@ -54,4 +56,8 @@ class Driver(Protocol):
 
     def kill(self, handle: Handle) -> None:
         """End a runtime and its work at once. Gone already is fine."""
+        ...
+
+    def clean(self, handle: Handle) -> None:
+        """Remove what an ended runtime has left behind. Gone already is fine."""
         ...

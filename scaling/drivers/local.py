@@ -8,10 +8,12 @@ process trees. A handle (pid and start time) or the launch's mark in the environ
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 
@@ -41,8 +43,9 @@ class LocalDriver:
 
     def start(self, spec: Spec) -> Handle:
         """Start a runtime; raises DriverError."""
+        folder = Path(spec.root) / spec.agent_id
         log = _log_file(spec)
-        detach = [sys.executable, "-S", "-E", "-c", _DETACH, log, *_command(spec)]
+        detach = [sys.executable, "-S", "-E", "-c", _DETACH, log, *_command(spec, folder)]
         try:
             done = subprocess.run(
                 detach,
@@ -56,7 +59,7 @@ class LocalDriver:
         except (OSError, subprocess.SubprocessError) as error:
             raise DriverError(f"The runtime did not start: {error}") from error
         pid = int(done.stdout)
-        return {"pid": pid, "create_time": _create_time(pid), "log": log}
+        return {"pid": pid, "create_time": _create_time(pid), "folder": str(folder)}
 
     def find(self, launch_id: str) -> Handle | None:
         """Look for the launch's mark among the processes of this user."""
@@ -64,7 +67,7 @@ class LocalDriver:
             with contextlib.suppress(psutil.Error):
                 is_runtime = "agentpool.agent" in process.cmdline()
                 if is_runtime and process.environ().get(MARK) == launch_id:
-                    return {"pid": process.pid, "create_time": process.create_time()}
+                    return _handle(process)
         return None
 
     def is_alive(self, handle: Handle) -> bool:
@@ -90,17 +93,29 @@ class LocalDriver:
             with contextlib.suppress(psutil.Error):
                 victim.kill()
 
+    def clean(self, handle: Handle) -> None:
+        """Remove the runtime's work folder; its log stays for whoever asks what happened."""
+        if (folder := handle.get("folder")) and _process(handle) is None:
+            shutil.rmtree(folder, ignore_errors=True)
 
-def _command(spec: Spec) -> list[str]:
+
+def _handle(process: psutil.Process) -> Handle:
+    command = process.cmdline()
+    folder = command[command.index("--workdir") + 1] if "--workdir" in command else ""
+    return {"pid": process.pid, "create_time": process.create_time(), "folder": folder}
+
+
+def _command(spec: Spec, folder: Path) -> list[str]:
     command = [sys.executable, "-m", "agentpool.agent", "--pool", spec.agent_type]
+    command += ["--workdir", str(folder)]
     command += ["--name", spec.agent_id, "--slots", str(spec.slots)]
     return command + (["--exec", spec.exec] if spec.exec else [])
 
 
 def _log_file(spec: Spec) -> str:
-    folder = os.path.join(spec.env.get("AGENTPOOL_WORK_ROOT", "."), "log")
-    os.makedirs(folder, mode=0o700, exist_ok=True)
-    return os.path.join(folder, f"{spec.agent_id}.log")
+    folder = Path(spec.root) / "log"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return str(folder / f"{spec.agent_id}.log")
 
 
 def _create_time(pid: int) -> float:

@@ -1,0 +1,1 @@
+"""The `agentpool` command: thin, over client, agent and host."""

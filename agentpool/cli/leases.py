@@ -1,0 +1,159 @@
+"""The commands about leases: `leases`, `acquire`, `release`, `logs`."""
+
+from typing import Any
+
+import click
+
+from agentpool.cli import plane, show
+from agentpool.client import Client, Lease
+
+_outcome = click.option(
+    "--outcome",
+    type=click.Choice(["success", "failure", "timeout", "cancelled"]),
+    default="success",
+    show_default=True,
+)
+_token = click.option("--token", "fencing_token", type=int, required=True, help="Fencing token.")
+
+
+@click.command(
+    epilog=show.examples(
+        "agentpool acquire code --project shop --wait 60",
+        "agentpool acquire qa --project shop --lock-key repo:main --json",
+    )
+)
+@click.argument("agent_type")
+@click.option("--project", required=True, help="Whom the lease is for.")
+@click.option("--wait", "wait_s", type=float, default=30.0, show_default=True, help="Seconds.")
+@click.option("--cycle", "cycle_id", help="The cycle it belongs to.")
+@click.option("--phase", help="The phase of the cycle.")
+@click.option("--priority", type=click.IntRange(0, 100), help="0 to 100 (default 50).")
+@click.option("--memory-mb", type=int, help="Memory it needs.")
+@click.option("--cpu-cores", type=float, help="CPU cores it needs.")
+@click.option("--token-budget", type=int, help="Model tokens it may use.")
+@click.option("--capability", "capabilities", multiple=True, help="Repeatable.")
+@click.option("--lock-key", "lock_keys", multiple=True, help="Held by one lease at a time.")
+@show.as_json
+def acquire(*, agent_type: str, project: str, wait_s: float, is_json: bool, **wish: Any) -> None:
+    """
+    Get a lease on an agent of a type, waiting for one to come free.
+
+    You talk to the agent yourself and hold the lease: renew it (`agentpool leases renew`) before
+    it runs out, and give it back with `agentpool release`.
+    """
+    needs = {
+        name: value
+        for name in ("memory_mb", "cpu_cores", "token_budget", "capabilities")
+        if (value := wish.pop(name))
+    }
+    said = {key: value for key, value in wish.items() if value not in (None, ())}
+    if needs:
+        said["requirements"] = needs
+    with plane.client() as client:
+        lease = client.acquire(agent_type, project=project, wait_s=wait_s, **said)
+    if is_json:
+        show.json_value(lease.raw)
+        return
+    _told(lease)
+    click.echo(
+        f"Give it back with: agentpool release {lease.id} --token {lease.fencing_token}", err=True
+    )
+
+
+@click.command()
+@click.argument("lease_id")
+@_token
+@_outcome
+@click.option("--error", help="What went wrong.")
+def release(*, lease_id: str, fencing_token: int, outcome: str, error: str | None) -> None:
+    """Give a lease back."""
+    with plane.client() as client:
+        client.release(lease_id, fencing_token=fencing_token, outcome=outcome, error=error)
+    click.echo(f"Lease {lease_id} is released.")
+
+
+@click.command(epilog=show.examples("agentpool logs 0197c1b2-... --follow"))
+@click.argument("lease_id")
+@click.option("--follow", "-f", is_flag=True, help="Go on until the work ends.")
+@click.option("--after", type=int, default=0, help="Only what came after this sequence number.")
+def logs(*, lease_id: str, follow: bool, after: int) -> None:
+    """Print what the work of a lease printed: its stdout to stdout, its stderr to stderr."""
+    with Client(patience_s=120) as client:
+        for chunk in client.logs(lease_id, after=after, follow=follow):
+            click.echo(chunk.text, nl=False, err=chunk.stream == "stderr")
+
+
+@click.group()
+def leases() -> None:
+    """Look at leases, renew and release them."""
+
+
+@leases.command("ls")
+@click.option("--status", help="Only this status, such as active.")
+@click.option("--project", help="Only this project.")
+@click.option("--cycle", "cycle_id", help="Only this cycle.")
+@click.option("--agent", "agent_id", help="Only this agent.")
+@show.limit
+@show.as_json
+def ls(*, is_json: bool, **only: Any) -> None:
+    """List leases."""
+    with plane.client() as client:
+        page = client.leases(**{key: value for key, value in only.items() if value is not None})
+    if is_json:
+        show.json_value([each.raw for each in page.items])
+        return
+    columns = ("id", "agent", "project", "cycle", "phase", "status", "outcome", "token", "age")
+    show.table(columns, map(_row, page.items), empty="There are no such leases.")
+
+
+@leases.command("show")
+@click.argument("lease_id")
+@show.as_json
+def show_lease(*, lease_id: str, is_json: bool) -> None:
+    """Show one lease."""
+    with plane.client() as client:
+        found = client.get_lease(lease_id)
+    show.json_value(found.raw) if is_json else show.pairs(found.raw)
+
+
+@leases.command()
+@click.argument("lease_id")
+@_token
+@show.as_json
+def renew(*, lease_id: str, fencing_token: int, is_json: bool) -> None:
+    """Hold a lease for another term."""
+    with plane.client() as client:
+        lease = client.renew(lease_id, fencing_token=fencing_token)
+    show.json_value(lease.raw) if is_json else _told(lease)
+
+
+leases.add_command(release)
+
+
+def _told(lease: Lease) -> None:
+    where = lease.agent
+    show.pairs(
+        {
+            "lease": lease.id,
+            "token": lease.fencing_token,
+            "agent": where.agent_id if where else "",
+            "endpoint": where.endpoint if where else "",
+            "status": lease.status,
+            "grant": lease.grant,
+            "expires": lease.expires_at,
+        }
+    )
+
+
+def _row(lease: Lease) -> tuple[object, ...]:
+    return (
+        lease.id,
+        lease.agent.agent_id if lease.agent else "",
+        lease.project,
+        lease.cycle_id,
+        lease.phase,
+        lease.status,
+        lease.outcome,
+        lease.fencing_token,
+        show.age(lease.acquired_at or lease.offered_at),
+    )

@@ -1,0 +1,57 @@
+"""The `agentpool tokens` commands."""
+
+import click
+
+from agentpool.cli import plane, show
+
+
+@click.group()
+def tokens() -> None:
+    """Make, list and revoke API tokens."""
+
+
+@tokens.command(epilog=show.examples("agentpool tokens create ci --scope orchestrator"))
+@click.argument("name")
+@click.option(
+    "--scope",
+    type=click.Choice(["viewer", "orchestrator", "operator"]),
+    default="orchestrator",
+    show_default=True,
+    help="What its holder may do.",
+)
+@click.option("--expires-in", "expires_in_s", type=float, help="Seconds (default: for ever).")
+@show.as_json
+def create(*, name: str, scope: str, expires_in_s: float | None, is_json: bool) -> None:
+    """Make a token. It is shown this once."""
+    with plane.client() as client:
+        made = client.create_token(name=name, scope=scope, expires_in_s=expires_in_s)
+    if is_json:
+        show.json_value(made.raw)
+        return
+    click.echo(made.token or "")
+    click.echo(f"Token {made.name or name} ({made.scope or scope}), shown this once.", err=True)
+
+
+@tokens.command("ls")
+@show.as_json
+def ls(*, is_json: bool) -> None:
+    """List the tokens."""
+    with plane.client() as client:
+        page = client.tokens()
+    if is_json:
+        show.json_value([each.raw for each in page.items])
+        return
+    rows = [
+        (each.id, each.name, each.scope, show.age(each.created_at), show.age(each.last_used_at))
+        for each in page.items
+    ]
+    show.table(("id", "name", "scope", "age", "used"), rows, empty="There are no tokens.")
+
+
+@tokens.command()
+@click.argument("token_id")
+def revoke(*, token_id: str) -> None:
+    """Revoke a token by its id."""
+    with plane.client() as client:
+        client.revoke_token(token_id)
+    click.echo(f"Token {token_id} is revoked.")

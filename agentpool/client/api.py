@@ -1,0 +1,368 @@
+"""The API client in two faces, synchronous and asynchronous, over the same calls."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from types import TracebackType
+from typing import Self, TypeVar, Unpack
+
+import httpx
+
+from agentpool.client import calls, config, exchange, held, models, wire
+from agentpool.client.faces import Async, Sync
+
+T = TypeVar("T")
+
+# How long repeatable calls are repeated while the control plane is away, in seconds.
+PATIENCE_S = 20.0
+
+
+class Client:
+    """
+    The blocking client; safe to share between threads.
+
+    Args:
+        url, token: default to `AGENTPOOL_URL`, `AGENTPOOL_TOKEN` and the user's config file.
+        patience_s: how long repeatable calls are repeated while nothing answers, in seconds.
+    Raises: ConfigInvalid, the config file can't be read.
+
+    """
+
+    def __init__(
+        self, *, url: str | None = None, token: str | None = None, patience_s: float = PATIENCE_S
+    ) -> None:
+        self.settings = _settings(url, token)
+        self.patience_s = patience_s
+        self._http = httpx.Client(**wire.http_options(self.settings))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def send(self, call: calls.Call[T]) -> T:
+        """Send one call, with repeats, and return its parsed answer. Raises: ApiError."""
+        return self.converse(exchange.exchange(call, patience_s=self.patience_s))
+
+    def acquire(
+        self, agent_type: str, *, project: str, wait_s: float = 30.0, **wish: Unpack[calls.Wish]
+    ) -> models.Lease:
+        """Return a lease, waiting up to `wait_s`. Raises: CapacityExhausted, Unsatisfiable."""
+        talk = exchange.acquire(
+            agent_type=agent_type,
+            project=project,
+            wait_s=wait_s,
+            patience_s=self.patience_s,
+            **wish,
+        )
+        return self.converse(talk)
+
+    def lease(
+        self, agent_type: str, *, project: str, wait_s: float = 30.0, **wish: Unpack[calls.Wish]
+    ) -> held.HeldLease:
+        """
+        Return a context manager that holds a lease: acquired, renewed meanwhile, released.
+
+        It is released with outcome `failure` when the block raises. Raises: LeaseLost at its
+        end (or from `check()`) when the lease was lost while the block ran.
+        """
+        return held.HeldLease(
+            self, lambda: self.acquire(agent_type, project=project, wait_s=wait_s, **wish)
+        )
+
+    def wait_request(
+        self, request_id: str, *, seen: str | None = None, wait_s: float = exchange.POLL_S
+    ) -> models.Request:
+        """Return the request once its status differs from `seen`, else as it is after `wait_s`."""
+        talk = exchange.wait_request(
+            request_id, seen=seen, wait_s=wait_s, patience_s=self.patience_s
+        )
+        return self.converse(talk)
+
+    def logs(
+        self, lease_id: str, *, after: int = 0, follow: bool = False
+    ) -> Iterator[models.LogChunk]:
+        """Yield what the work printed; with `follow` until it ends, else what is there now."""
+        while True:
+            wait_s = exchange.POLL_S if follow else 0
+            page = self.send(calls.lease_log(lease_id, after=after, wait_s=wait_s))
+            yield from page.chunks
+            if page.complete or not (follow or page.chunks):
+                return
+            after = max(after, page.next)
+            if not page.chunks:
+                time.sleep(exchange.QUIET_S)
+
+    def events(
+        self, *, after: int | None = None, follow: bool = False, limit: int = 200
+    ) -> Iterator[models.Event]:
+        """Yield events in order; with `follow` for ever, else those that are there now."""
+        while True:
+            wait_s = exchange.POLL_S if follow else 0
+            page = self.send(calls.events(after=after, wait_s=wait_s, limit=limit))
+            yield from page.events
+            if not (follow or page.events):
+                return
+            after = page.next
+            if not page.events:
+                time.sleep(exchange.QUIET_S)
+
+    def converse(self, talk: exchange.Conversation[T]) -> T:
+        """Carry a conversation through and return its result."""
+        try:
+            step = next(talk)
+            while True:
+                if isinstance(step, exchange.Pause):
+                    time.sleep(step.seconds)
+                    step = next(talk)
+                    continue
+                try:
+                    reply = wire.reply(self._http.request(**wire.request_options(step)))
+                except httpx.HTTPError as error:
+                    step = talk.throw(wire.unreachable(error, self.settings.url))
+                else:
+                    step = talk.send(reply)
+        except StopIteration as done:
+            result: T = done.value
+            return result
+
+    agents = Sync(calls.agents)
+    agent = Sync(calls.agent)
+    agent_row = Sync(calls.agent_row)
+    register_agent = Sync(calls.register_agent)
+    change_agent = Sync(calls.change_agent)
+    retire_agent = Sync(calls.retire_agent)
+    set_status = Sync(calls.set_status)
+    set_health = Sync(calls.set_health)
+    heartbeat = Sync(calls.heartbeat)
+    offers = Sync(calls.offers)
+    assign = Sync(calls.assign)
+    release_agent = Sync(calls.release_agent)
+    request = Sync(calls.request)
+    request_batch = Sync(calls.request_batch)
+    requests = Sync(calls.requests)
+    get_request = Sync(calls.get_request)
+    cancel_request = Sync(calls.cancel_request)
+    explain = Sync(calls.explain)
+    leases = Sync(calls.leases)
+    get_lease = Sync(calls.get_lease)
+    lease_log = Sync(calls.lease_log)
+    renew = Sync(calls.renew)
+    ack = Sync(calls.ack)
+    park = Sync(calls.park)
+    resume = Sync(calls.resume)
+    resize = Sync(calls.resize)
+    report_usage = Sync(calls.report_usage)
+    append_log = Sync(calls.append_log)
+    release = Sync(calls.release)
+    pools = Sync(calls.pools)
+    pool = Sync(calls.pool)
+    whoami = Sync(calls.whoami)
+    create_pool = Sync(calls.create_pool)
+    change_pool = Sync(calls.change_pool)
+    enrolment_token = Sync(calls.enrolment_token)
+    tokens = Sync(calls.tokens)
+    create_token = Sync(calls.create_token)
+    revoke_token = Sync(calls.revoke_token)
+    event_page = Sync(calls.events)
+    metrics_summary = Sync(calls.metrics_summary)
+    metrics_health = Sync(calls.metrics_health)
+    scaling_recommendation = Sync(calls.scaling_recommendation)
+    scale = Sync(calls.scale)
+    scaling_history = Sync(calls.scaling_history)
+    scaling_policies = Sync(calls.scaling_policies)
+    set_scaling_policy = Sync(calls.set_scaling_policy)
+    start_scaling = Sync(calls.start_scaling)
+    stop_scaling = Sync(calls.stop_scaling)
+    announce_work = Sync(calls.announce_work)
+    resources = Sync(calls.resources)
+    resource_limits = Sync(calls.resource_limits)
+    set_resource_limits = Sync(calls.set_resource_limits)
+    rebalance = Sync(calls.rebalance)
+    optimize = Sync(calls.optimize)
+    readiness = Sync(calls.readiness)
+
+
+class AsyncClient:
+    """The client for asyncio; arguments and errors are those of `Client`."""
+
+    def __init__(
+        self, *, url: str | None = None, token: str | None = None, patience_s: float = PATIENCE_S
+    ) -> None:
+        self.settings = _settings(url, token)
+        self.patience_s = patience_s
+        self._http = httpx.AsyncClient(**wire.http_options(self.settings))
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def send(self, call: calls.Call[T]) -> T:
+        """Send one call, with repeats, and return its parsed answer. Raises: ApiError."""
+        return await self.converse(exchange.exchange(call, patience_s=self.patience_s))
+
+    async def acquire(
+        self, agent_type: str, *, project: str, wait_s: float = 30.0, **wish: Unpack[calls.Wish]
+    ) -> models.Lease:
+        """Return a lease, waiting up to `wait_s`. Raises: CapacityExhausted, Unsatisfiable."""
+        talk = exchange.acquire(
+            agent_type=agent_type,
+            project=project,
+            wait_s=wait_s,
+            patience_s=self.patience_s,
+            **wish,
+        )
+        return await self.converse(talk)
+
+    def lease(
+        self, agent_type: str, *, project: str, wait_s: float = 30.0, **wish: Unpack[calls.Wish]
+    ) -> held.AsyncHeldLease:
+        """Return an asynchronous context manager that holds a lease, as `Client.lease` does."""
+        return held.AsyncHeldLease(
+            self, lambda: self.acquire(agent_type, project=project, wait_s=wait_s, **wish)
+        )
+
+    async def wait_request(
+        self, request_id: str, *, seen: str | None = None, wait_s: float = exchange.POLL_S
+    ) -> models.Request:
+        """Return the request once its status differs from `seen`, else as it is after `wait_s`."""
+        talk = exchange.wait_request(
+            request_id, seen=seen, wait_s=wait_s, patience_s=self.patience_s
+        )
+        return await self.converse(talk)
+
+    async def logs(
+        self, lease_id: str, *, after: int = 0, follow: bool = False
+    ) -> AsyncIterator[models.LogChunk]:
+        """Yield what the work printed; with `follow` until it ends, else what is there now."""
+        while True:
+            wait_s = exchange.POLL_S if follow else 0
+            page = await self.send(calls.lease_log(lease_id, after=after, wait_s=wait_s))
+            for chunk in page.chunks:
+                yield chunk
+            if page.complete or not (follow or page.chunks):
+                return
+            after = max(after, page.next)
+            if not page.chunks:
+                await asyncio.sleep(exchange.QUIET_S)
+
+    async def events(
+        self, *, after: int | None = None, follow: bool = False, limit: int = 200
+    ) -> AsyncIterator[models.Event]:
+        """Yield events in order; with `follow` for ever, else those that are there now."""
+        while True:
+            wait_s = exchange.POLL_S if follow else 0
+            page = await self.send(calls.events(after=after, wait_s=wait_s, limit=limit))
+            for event in page.events:
+                yield event
+            if not (follow or page.events):
+                return
+            after = page.next
+            if not page.events:
+                await asyncio.sleep(exchange.QUIET_S)
+
+    async def converse(self, talk: exchange.Conversation[T]) -> T:
+        """Carry a conversation through and return its result."""
+        try:
+            step = next(talk)
+            while True:
+                if isinstance(step, exchange.Pause):
+                    await asyncio.sleep(step.seconds)
+                    step = next(talk)
+                    continue
+                try:
+                    reply = wire.reply(await self._http.request(**wire.request_options(step)))
+                except httpx.HTTPError as error:
+                    step = talk.throw(wire.unreachable(error, self.settings.url))
+                else:
+                    step = talk.send(reply)
+        except StopIteration as done:
+            result: T = done.value
+            return result
+
+    agents = Async(calls.agents)
+    agent = Async(calls.agent)
+    agent_row = Async(calls.agent_row)
+    register_agent = Async(calls.register_agent)
+    change_agent = Async(calls.change_agent)
+    retire_agent = Async(calls.retire_agent)
+    set_status = Async(calls.set_status)
+    set_health = Async(calls.set_health)
+    heartbeat = Async(calls.heartbeat)
+    offers = Async(calls.offers)
+    assign = Async(calls.assign)
+    release_agent = Async(calls.release_agent)
+    request = Async(calls.request)
+    request_batch = Async(calls.request_batch)
+    requests = Async(calls.requests)
+    get_request = Async(calls.get_request)
+    cancel_request = Async(calls.cancel_request)
+    explain = Async(calls.explain)
+    leases = Async(calls.leases)
+    get_lease = Async(calls.get_lease)
+    lease_log = Async(calls.lease_log)
+    renew = Async(calls.renew)
+    ack = Async(calls.ack)
+    park = Async(calls.park)
+    resume = Async(calls.resume)
+    resize = Async(calls.resize)
+    report_usage = Async(calls.report_usage)
+    append_log = Async(calls.append_log)
+    release = Async(calls.release)
+    pools = Async(calls.pools)
+    pool = Async(calls.pool)
+    whoami = Async(calls.whoami)
+    create_pool = Async(calls.create_pool)
+    change_pool = Async(calls.change_pool)
+    enrolment_token = Async(calls.enrolment_token)
+    tokens = Async(calls.tokens)
+    create_token = Async(calls.create_token)
+    revoke_token = Async(calls.revoke_token)
+    event_page = Async(calls.events)
+    metrics_summary = Async(calls.metrics_summary)
+    metrics_health = Async(calls.metrics_health)
+    scaling_recommendation = Async(calls.scaling_recommendation)
+    scale = Async(calls.scale)
+    scaling_history = Async(calls.scaling_history)
+    scaling_policies = Async(calls.scaling_policies)
+    set_scaling_policy = Async(calls.set_scaling_policy)
+    start_scaling = Async(calls.start_scaling)
+    stop_scaling = Async(calls.stop_scaling)
+    announce_work = Async(calls.announce_work)
+    resources = Async(calls.resources)
+    resource_limits = Async(calls.resource_limits)
+    set_resource_limits = Async(calls.set_resource_limits)
+    rebalance = Async(calls.rebalance)
+    optimize = Async(calls.optimize)
+    readiness = Async(calls.readiness)
+
+
+def _settings(url: str | None, token: str | None) -> config.Config:
+    if url is not None and token is not None:
+        return config.Config(url=url.rstrip("/"), token=token)
+    found = config.load()
+    address = found.url if url is None else url.rstrip("/")
+    # A token belongs to its address: never send the stored one somewhere else.
+    known = found.token if address == found.url else ""
+    return config.Config(url=address, token=known if token is None else token)

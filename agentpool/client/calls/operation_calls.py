@@ -1,0 +1,161 @@
+"""Calls about pools, tokens, events, scaling and resources."""
+
+from agentpool.client import models
+from agentpool.client.calls import base
+from agentpool.client.calls.base import Call, create, delete, get, part, post, present
+from agentpool.client.models import Json
+
+
+def pools() -> Call[models.Page[models.Pool]]:
+    """Return the pools."""
+    return get("/pools", parse=models.page_reader(models.Pool))
+
+
+def pool(agent_type: str) -> Call[models.Pool]:
+    """Return one pool."""
+    return get(f"/pools/{part(agent_type)}", parse=models.reader(models.Pool))
+
+
+def create_pool(*, agent_type: str, settings: Json | None = None) -> Call[models.Pool]:
+    """Make a pool for a type of agents."""
+    body = {"agent_type": agent_type, **(settings or {})}
+    return create("/pools", body, parse=models.reader(models.Pool))
+
+
+def change_pool(agent_type: str, *, changes: Json) -> Call[models.Pool]:
+    """Change the settings of a pool."""
+    return Call(
+        method="PATCH",
+        path=f"{base.BASE}/pools/{part(agent_type)}",
+        parse=models.reader(models.Pool),
+        body=dict(changes),
+    )
+
+
+def enrolment_token(
+    agent_type: str, *, uses: int = 1, expires_in_s: float | None = None
+) -> Call[models.Token]:
+    """Make a token with which `uses` agents may enrol within `expires_in_s` (None: a day)."""
+    body = present({"uses": uses, "expires_in_s": expires_in_s})
+    path = f"/pools/{part(agent_type)}/enrolment-tokens"
+    return create(path, body, parse=models.reader(models.Token))
+
+
+def tokens() -> Call[models.Page[models.Token]]:
+    """Return the API tokens, without their secret part."""
+    return get("/tokens", parse=models.page_reader(models.Token))
+
+
+def create_token(*, name: str, scope: str, expires_in_s: float | None = None) -> Call[models.Token]:
+    """Make an API token of a scope: viewer, orchestrator or operator."""
+    body = present({"name": name, "scope": scope, "expires_in_s": expires_in_s})
+    return create("/tokens", body, parse=models.reader(models.Token))
+
+
+def revoke_token(token_id: str) -> Call[Json]:
+    """Revoke a token."""
+    return delete(f"/tokens/{part(token_id)}")
+
+
+def whoami() -> Call[Json]:
+    """Return the caller's name and scope."""
+    return get("/tokens/whoami", parse=models.as_json)
+
+
+def events(
+    *, after: int | None = None, wait_s: float = 0, limit: int = 200
+) -> Call[models.EventPage]:
+    """Return the events after seq `after` in order, waiting up to `wait_s` for the first."""
+    params = present({"after": after, "wait": wait_s or None, "limit": limit})
+    parse = models.reader(models.EventPage)
+    return get("/events", parse=parse, params=params, hold_s=wait_s)
+
+
+def metrics_summary(
+    *, since: str | None = None, until: str | None = None, step_s: float | None = None
+) -> Call[Json]:
+    """Return the pool metrics per type and in total, or their series."""
+    params = present({"since": since, "until": until, "step_s": step_s})
+    return get("/metrics/summary", parse=models.as_json, params=params)
+
+
+def metrics_health() -> Call[Json]:
+    """Return each agent's health with its reasons."""
+    return get("/metrics/health", parse=models.as_json)
+
+
+def scaling_recommendation() -> Call[Json]:
+    """Return per type what the scaling would do now, and why."""
+    return get("/scaling/recommendation", parse=models.as_json)
+
+
+def scale(*, agent_type: str, action: str, count: int, reason: str = "") -> Call[Json]:
+    """Start or stop agents: `scale_up` or `scale_down` by `count`, or `set` to it."""
+    body = {"agent_type": agent_type, "action": action, "count": count, "reason": reason}
+    return create("/scaling/execute", body, parse=models.as_json)
+
+
+def scaling_history() -> Call[Json]:
+    """Return the past scaling decisions."""
+    return get("/scaling/history", parse=models.as_json)
+
+
+def scaling_policies() -> Call[Json]:
+    """Return the scaling policy of each type."""
+    return get("/scaling/policy", parse=models.as_json)
+
+
+def set_scaling_policy(*, policy: Json) -> Call[Json]:
+    """Set the scaling policy of a type; it is validated as a whole."""
+    return post("/scaling/policy", dict(policy), parse=models.as_json)
+
+
+def start_scaling(*, agent_type: str | None = None) -> Call[Json]:
+    """Switch scaling to the mode it had before it was stopped."""
+    return post("/scaling/start", present({"agent_type": agent_type}), parse=models.as_json)
+
+
+def stop_scaling(*, agent_type: str | None = None) -> Call[Json]:
+    """Switch scaling off."""
+    return post("/scaling/stop", present({"agent_type": agent_type}), parse=models.as_json)
+
+
+def announce_work(*, event: Json) -> Call[Json]:
+    """Announce work to come, so that agents can be started ahead of it."""
+    return create("/scaling/events", dict(event), parse=models.as_json)
+
+
+def resources() -> Call[Json]:
+    """Return total and used resources."""
+    return get("/resources", parse=models.as_json)
+
+
+def resource_limits() -> Call[Json]:
+    """Return the limits per type and project."""
+    return get("/resources/limits", parse=models.as_json)
+
+
+def set_resource_limits(*, limits: Json) -> Call[Json]:
+    """Set limits for a type or a project."""
+    return post("/resources/limits", dict(limits), parse=models.as_json)
+
+
+def rebalance(*, dry_run: bool = False) -> Call[Json]:
+    """Rebalance what the leases reserve; a dry run only tells what it would do."""
+    return Call(
+        method="POST",
+        path=f"{base.BASE}/resources/rebalance",
+        parse=models.as_json,
+        params={"dry_run": "true"} if dry_run else {},
+        body={},
+    )
+
+
+def optimize() -> Call[Json]:
+    """Look for issues and act on them."""
+    return post("/optimize", {}, parse=models.as_json)
+
+
+def readiness() -> Call[Json]:
+    """Return whether database, jobs and relay are alive; raises `Unavailable` when one is not."""
+    return Call(method="GET", path="/readyz", parse=models.as_json)

@@ -1,0 +1,1 @@
+"""One installation on one machine: its embedded Postgres and the processes of `up`."""

@@ -1,0 +1,146 @@
+"""
+The demo: start agentpool, launch twelve agents, run 24 TDD cycles on a real repository, check it.
+
+Everything it makes stands in var/demo. Exit code 0: every cycle passed and main is green.
+"""
+
+import argparse
+import contextlib
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from rich.console import Console
+
+ROOT = Path(__file__).resolve().parents[2]
+HERE = Path(__file__).resolve().parent
+VAR = ROOT / "var" / "demo"
+REPO = VAR / "repo.git"
+POOLS = ("design", "qa", "code", "data")
+START_S, AGENTS_S, STOP_S = 120, 60, 15
+
+say = Console(highlight=False).print
+
+
+def main() -> int:
+    """Run the demo and return its exit code."""
+    options = _options()
+    _prepare(options)
+    with _installation(options) as site:
+        code = _batch(options)
+        say(f"\nSee it: [bold]{site}[/]  (user admin, password {_password()})")
+        say(f"The work: git -C {REPO.relative_to(ROOT)} log --oneline main")
+        if not options.once and code == 0:
+            say("It keeps serving; Ctrl-C stops it.")
+            with contextlib.suppress(KeyboardInterrupt):
+                signal.pause()
+    return code
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--once", action="store_true", help="stop when the batch has ended")
+    parser.add_argument("--port", type=int, default=int(os.environ.get("PORT", "8610")))
+    parser.add_argument("--agents", type=int, default=3, help="agents per pool")
+    return parser.parse_args()
+
+
+def _prepare(options: argparse.Namespace) -> None:
+    """Build the repository, and point everything at an installation of the demo's own."""
+    VAR.mkdir(parents=True, exist_ok=True)
+    os.chdir(ROOT)
+    os.environ |= {
+        "AGENTPOOL_INSTANCE": os.environ.get("AGENTPOOL_INSTANCE", "demo"),
+        "AGENTPOOL_CONFIG": str(VAR / "config.toml"),
+        "AGENTPOOL_URL": f"http://127.0.0.1:{options.port}",
+        "AGENTPOOL_ADMIN_PASSWORD": _password(),
+        "PYTHONUNBUFFERED": "1",
+    }
+    subprocess.run([sys.executable, str(HERE / "make_repo.py"), str(REPO)], check=True)
+
+
+def _password() -> str:
+    file = VAR / "admin-password"
+    if not file.exists():
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT, 0o600)
+        with os.fdopen(descriptor, "w") as out:
+            out.write(secrets.token_urlsafe(9))
+    return file.read_text()
+
+
+@contextlib.contextmanager
+def _installation(options: argparse.Namespace):
+    """Run `agentpool up` around the batch; its lines go to var/demo/up.log."""
+    site = os.environ["AGENTPOOL_URL"]
+    with (VAR / "up.log").open("wb") as log:
+        up = subprocess.Popen(
+            [sys.executable, "-m", "agentpool.cli", "up", "--port", str(options.port)],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+    try:
+        with Console().status("starting database, web, jobs and pulse …"):
+            _wait_until_ready(site, up)
+        say(f"agentpool is up at {site}; its log: {VAR.relative_to(ROOT)}/up.log")
+        yield site
+    finally:
+        up.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            up.wait(STOP_S)
+        if up.poll() is None:
+            up.kill()
+
+
+def _wait_until_ready(site: str, up: subprocess.Popen) -> None:
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline:
+        if up.poll() is not None:
+            break
+        with contextlib.suppress(OSError, urllib.error.URLError):
+            with urllib.request.urlopen(f"{site}/readyz", timeout=5) as answer:  # noqa: S310
+                if answer.status == 200:
+                    return
+        time.sleep(0.2)
+    sys.stdout.write((VAR / "up.log").read_text(errors="replace")[-3000:])
+    raise SystemExit("agentpool did not start; above is the end of its log.")
+
+
+def _batch(options: argparse.Namespace) -> int:
+    """Launch the agents, run the cycles, check main; return the worst exit code."""
+    _launch(options.agents)
+    run = subprocess.run(
+        [sys.executable, "-m", "agentpool.cli", "cycles", "run", str(HERE / "cycles.toml")]
+        + ["--repo", str(REPO), "--summary", str(VAR / "summary.json")],
+        check=False,
+    )
+    say("\nIs main green, and does it hold every story?")
+    check = subprocess.run([sys.executable, str(HERE / "check_main.py"), str(REPO)], check=False)
+    return run.returncode or check.returncode
+
+
+def _launch(count: int) -> None:
+    from agentpool.client import Client
+
+    with Client() as client:
+        for pool in POOLS:
+            client.scale(agent_type=pool, action="set", count=count, reason="make demo")
+        deadline = time.monotonic() + AGENTS_S
+        with Console().status(f"launching {count} agents in each of {len(POOLS)} pools …"):
+            while time.monotonic() < deadline:
+                idle = client.agents(status="idle", limit=500).items
+                if len(idle) >= count * len(POOLS):
+                    return say(f"{len(idle)} agents are idle.")
+                time.sleep(0.3)
+    raise SystemExit("The agents did not come up; their logs: <data folder>/agents/log.")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,3 @@
+"""Small, dependency-free functions for text, numbers and dates; import the module you need."""
+
+__version__ = "1.0.0"

@@ -1,0 +1,204 @@
+"""The smaller parts of the runtime: log, usage, environment, options, dependencies."""
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agentpool.agent import contract, execution, lease_log, options, usage
+from agentpool.client import errors
+
+pytestmark = pytest.mark.timeout(30)
+
+
+class Wire:
+    """Collects what is sent, or fails when told to."""
+
+    def __init__(self) -> None:
+        self.sent: list[Mapping[str, Any]] = []
+        self.is_away = threading.Event()
+
+    def send(self, chunks: list[Mapping[str, Any]]) -> None:
+        if self.is_away.is_set():
+            raise errors.Unreachable("away")
+        self.sent.extend(chunks)
+
+    def text(self) -> str:
+        return "".join(str(chunk["text"]) for chunk in self.sent)
+
+
+def test_a_log_keeps_its_order_and_is_complete_at_the_end() -> None:
+    wire = Wire()
+    log = lease_log.LeaseLog(wire.send, is_void=lambda: False)
+
+    for number in range(500):
+        log.write("stdout", f"{number}\n")
+    log.finish()
+
+    assert wire.text() == "".join(f"{number}\n" for number in range(500))
+
+
+def test_a_log_waits_out_an_absence_with_bounded_memory() -> None:
+    wire = Wire()
+    wire.is_away.set()
+    log = lease_log.LeaseLog(wire.send, is_void=lambda: False)
+
+    for _ in range(100):
+        log.write("stdout", "x" * 20_000)
+    log.write("stdout", "the end")
+    wire.is_away.clear()
+    log.finish()
+
+    assert wire.text().endswith("the end")
+    assert "characters dropped" in wire.text()
+    assert len(wire.text()) < 700_000
+
+
+def test_a_log_of_a_lost_lease_gives_up() -> None:
+    wire = Wire()
+    wire.is_away.set()
+    log = lease_log.LeaseLog(wire.send, is_void=lambda: True)
+    log.write("stdout", "x")
+    began = time.monotonic()
+
+    log.finish()
+
+    assert time.monotonic() - began < 2
+
+
+def test_text_split_inside_a_character_comes_out_whole() -> None:
+    written: list[str] = []
+    stream = execution.Stream("stdout", lambda _, text: written.append(text))
+    content = "grün".encode()
+
+    stream.feed(content[:3], now=0)
+    stream.flush(now=0, is_due=True)
+    stream.feed(content[3:], now=0, is_last=True)
+    stream.flush(now=0, is_due=True)
+
+    assert "".join(written) == "grün"
+
+
+def test_bytes_that_are_no_text_are_replaced() -> None:
+    written: list[str] = []
+    stream = execution.Stream("stdout", lambda _, text: written.append(text))
+
+    stream.feed(b"a\xff\x00b", now=0, is_last=True)
+    stream.flush(now=0, is_due=True)
+
+    assert written == ["a\ufffd\ufffdb"]
+
+
+def test_output_is_held_for_a_moment_only() -> None:
+    written: list[str] = []
+    stream = execution.Stream("stdout", lambda _, text: written.append(text))
+
+    stream.feed(b"a", now=0)
+    stream.flush(now=0.29)
+    stream.feed(b"b", now=0.29)
+    stream.flush(now=0.31)
+
+    assert written == ["ab"]
+
+
+@pytest.mark.parametrize("content", ["", "[1]", "{", "nan", '{"a": ' * 5000, "x" * 300_000])
+def test_a_file_that_is_no_object_reads_as_empty(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "result.json"
+    path.write_text(content)
+
+    assert usage.read_json(path) == {}
+
+
+def test_a_pipe_or_a_link_in_place_of_the_result_is_not_followed(tmp_path: Path) -> None:
+    import os
+
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "real").write_text('{"a": 1}')
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+
+    assert usage.read_json(tmp_path / "pipe") == {}
+    assert usage.read_json(tmp_path / "link") == {}
+
+
+def test_tokens_are_read_and_nonsense_is_dropped() -> None:
+    reported = {"input_tokens": 5, "output_tokens": -1, "cost_usd": "9"}
+
+    assert usage.tokens(reported) == {"tokens_in": 5}
+    assert usage.tokens("much") == {}
+
+
+def test_exec_fills_in_names_and_keeps_words_apart() -> None:
+    env = {"AGENTPOOL_CYCLE": "a b; rm"}
+
+    command = contract.command_of(payload={}, exec_line="run '$AGENTPOOL_CYCLE' $HOME_X", env=env)
+
+    assert command == ["run", "a b; rm", "$HOME_X"]
+
+
+def test_no_command_at_all_is_said() -> None:
+    with pytest.raises(ValueError, match="no command"):
+        contract.command_of(payload={}, exec_line=None, env={})
+
+
+@pytest.mark.parametrize("name", ["../passwd", ".hidden", "", "a/b", "/etc/passwd"])
+def test_a_secret_has_a_plain_name(tmp_path: Path, name: str) -> None:
+    folder = contract.Folder(root=tmp_path / "lease")
+    folder.make()
+
+    with pytest.raises(contract.SecretMissing):
+        contract.place_secrets(names=[name], source=tmp_path, folder=folder)
+
+
+def test_the_payload_can_not_replace_what_the_runtime_says(tmp_path: Path) -> None:
+    env = contract.environment(
+        agent_id="bee",
+        agent_type="code",
+        url="http://pool",
+        lease={"id": "l1", "fencing_token": 7, "cycle_id": None, "grant": {}},
+        payload={"env": {"AGENTPOOL_FENCING_TOKEN": "8", "GIT_AUTHOR_NAME": "me"}},
+        folder=contract.Folder(root=tmp_path),
+    )
+
+    assert env["AGENTPOOL_FENCING_TOKEN"] == "7"
+    assert env["AGENTPOOL_CYCLE"] == ""
+    assert env["GIT_AUTHOR_NAME"] == "me"
+    assert env["PATH"].split(":")[0] == str(Path(sys.executable).parent)
+
+
+def test_options_are_read() -> None:
+    said = options.parse(
+        ["--pool", "code", "--slots", "2", "--label", "zone=a", "--tool", "git", "--tool", "rg"]
+    )
+
+    about = said.registration()
+    assert (said.pool, about["max_concurrent"]) == ("code", 2)
+    assert about["labels"] == {"zone": "a"}
+    assert about["tools"] == ["git", "rg"]
+    assert "memory_mb" not in about
+
+
+@pytest.mark.parametrize("wrong", [["--slots", "0"], ["--label", "zone"], ["--name", "a b"], []])
+def test_wrong_options_are_usage_errors(wrong: list[str]) -> None:
+    pool = ["--pool", "code"] if wrong else []
+
+    with pytest.raises(SystemExit) as caught:
+        options.parse([*pool, *wrong])
+
+    assert caught.value.code == 2
+
+
+def test_the_runtime_loads_no_web_framework_and_no_http_client() -> None:
+    code = (
+        "import sys, agentpool.agent.runtime\n"
+        "heavy = {'django', 'rest_framework', 'psycopg', 'httpx', 'click', 'rich', 'asyncio'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout == "[]\n"

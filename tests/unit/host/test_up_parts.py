@@ -1,0 +1,44 @@
+"""What `up` starts and with which environment, and how it reads the answer of `prepare`."""
+
+from pathlib import Path
+
+import pytest
+
+from agentpool.host import up
+from agentpool.host.installation import HostError, Installation, code_folder
+from agentpool.host.probes import Site
+
+HOME = Installation(key="k", instance="demo", root=Path("home"))
+
+
+def test_children_find_the_installation_in_their_environment() -> None:
+    env = up.environment(HOME, site=Site(port=8700), database_url="postgresql://db")
+
+    assert env["AGENTPOOL_URL"] == "http://127.0.0.1:8700"
+    assert (env["AGENTPOOL_HOME"], env["AGENTPOOL_INSTANCE"]) == ("home", "demo")
+    assert env["DATABASE_URL"] == "postgresql://db"
+    assert env["PYTHONPATH"].split(":")[0] == str(code_folder())
+
+
+def test_only_the_web_process_pools_its_connections() -> None:
+    children = up.children(site=Site(), env={}, stale_after_s=15)
+
+    pooled = [child.name for child in children if "AGENTPOOL_DB_POOL" in child.env]
+    assert pooled == ["web"]
+    assert [child.name for child in children] == ["web", "jobs", "pulse"]
+
+
+def test_the_answer_of_prepare_is_its_last_line_of_json() -> None:
+    assert up._last_json('{"old": 1}\nnoise\n{"first_start": true}\n\n') == {"first_start": True}
+
+
+def test_an_answer_without_json_is_shown() -> None:
+    with pytest.raises(HostError, match="no such table"):
+        up._last_json("no such table\n")
+
+
+def test_a_duration_that_is_no_number_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AGENTPOOL_STALE_S", "soon")
+
+    with pytest.raises(HostError, match="AGENTPOOL_STALE_S='soon'"):
+        up._stale_after_s()
