@@ -7,7 +7,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "agentpool.settings")
 # Threads come and go here, so connections are pooled; see settings.
 os.environ.setdefault("AGENTPOOL_DB_POOL", "20")
 
-from django.core.asgi import get_asgi_application  # noqa: E402
+from django.core.asgi import get_asgi_application
 
 django_application = get_asgi_application()
 
@@ -20,9 +20,7 @@ from agentpool.console import urls as console  # noqa: E402
 from agentpool.gateway import urls as gateway  # noqa: E402
 from agentpool.live.listener import listener  # noqa: E402
 
-_people = AllowedHostsOriginValidator(
-    AuthMiddlewareStack(URLRouter(console.websocket_urlpatterns))
-)
+_people = AllowedHostsOriginValidator(AuthMiddlewareStack(URLRouter(console.websocket_urlpatterns)))
 _programs = URLRouter(gateway.websocket_urlpatterns)
 
 

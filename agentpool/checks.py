@@ -40,6 +40,7 @@ def windows_are_in_order(**_: Any) -> list[Error]:
 @register()
 def retry_exceeds_timeout(**_: Any) -> list[Error]:
     """Refuse a job retry that would start a slow task a second time while the first runs."""
-    if settings.Q_CLUSTER["retry"] > settings.Q_CLUSTER["timeout"]:
+    cluster: dict[str, Any] = settings.Q_CLUSTER
+    if int(cluster["retry"]) > int(cluster["timeout"]):
         return []
     return [Error("Q_CLUSTER['retry'] must exceed ['timeout'].", id="agentpool.E003")]

@@ -28,11 +28,11 @@ def _number(name: str, default: float) -> float:
     return float(os.environ.get(name, default))
 
 
-def _secret_key(home: Path) -> str:
+def _secret_key() -> str:
     """Return the installation's signing key; made at first use, readable by its owner only."""
-    file = home / "secret_key"
+    file = INSTALLATION.home / "secret_key"
     try:
-        home.mkdir(parents=True, exist_ok=True)
+        installation.make_home(INSTALLATION)
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
         return file.read_text()
@@ -58,7 +58,7 @@ def _database(url: str | None) -> dict[str, Any]:
 
 INSTALLATION = installation.current()
 DEBUG = os.environ.get("AGENTPOOL_DEBUG") == "1"
-SECRET_KEY = os.environ.get("AGENTPOOL_SECRET_KEY") or _secret_key(INSTALLATION.home)
+SECRET_KEY = os.environ.get("AGENTPOOL_SECRET_KEY") or _secret_key()
 ALLOWED_HOSTS = os.environ.get("AGENTPOOL_ALLOWED_HOSTS", "*").split(",")
 CSRF_TRUSTED_ORIGINS = [o for o in os.environ.get("AGENTPOOL_ORIGINS", "").split(",") if o]
 
@@ -227,8 +227,20 @@ LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
+    "filters": {
+        # Asked each second while something is down; the supervisor says so once.
+        "not_readyz": {
+            "()": "django.utils.log.CallbackFilter",
+            "callback": lambda record: "/readyz" not in record.getMessage(),
+        }
+    },
     "handlers": {
-        "stderr": {"class": "logging.StreamHandler", "formatter": "line", "stream": sys.stderr}
+        "stderr": {
+            "class": "logging.StreamHandler",
+            "formatter": "line",
+            "stream": sys.stderr,
+            "filters": ["not_readyz"],
+        }
     },
     "root": {"handlers": ["stderr"], "level": os.environ.get("AGENTPOOL_LOG_LEVEL", "INFO")},
     "loggers": {

@@ -1,4 +1,4 @@
-"""The roof: composes every app's paths; where two doors share a path, the one that waits is first."""
+"""The roof: every app's paths; where two doors share one, the one that waits is first."""
 
 from django.contrib import admin
 from django.urls import include, path

@@ -5,7 +5,6 @@ from uuid import UUID
 
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers as drf
-from rest_framework.request import Request as ApiRequest
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
@@ -22,6 +21,7 @@ from agentpool.registry.rest import (
     OPERATORS,
     ORCHESTRATORS,
     READERS,
+    ApiRequest,
     Principal,
     etag,
     idempotent,
@@ -81,14 +81,8 @@ def _may_register(principal: Principal, pool: Pool, agent_id: str) -> None:
     if principal.scope is Scope.ENROLMENT:
         token = principal.credential
         if token is None or token.pool_id != pool.agent_type:
-            raise Forbidden(
-                f"This enrolment token is not for the pool {pool.agent_type}."
-            )
-    if (
-        principal.scope is Scope.AGENT
-        and principal.agent
-        and principal.agent.agent_id != agent_id
-    ):
+            raise Forbidden(f"This enrolment token is not for the pool {pool.agent_type}.")
+    if principal.scope is Scope.AGENT and principal.agent and principal.agent.agent_id != agent_id:
         raise Forbidden("An agent's credential is good for itself only.")
 
 
@@ -196,9 +190,7 @@ def heartbeat_answer(agent: Agent, body: dict[str, Any]) -> dict[str, Any]:
     return {
         "next_heartbeat_s": answer.next_heartbeat_s,
         "commands": answer.commands,
-        "leases": [
-            serializers.kept_lease_json(lease, at=at) for lease in answer.leases
-        ],
+        "leases": [serializers.kept_lease_json(lease, at=at) for lease in answer.leases],
     }
 
 
@@ -235,14 +227,10 @@ class AgentRelease(APIView):
             _own(request, agent)
         body = checked(serializers.ReleaseAgent(data=request.data))
         ended = _release_some(request, agent, body)
-        return Response(
-            {"released": [serializers.lease_json(lease) for lease in ended]}
-        )
+        return Response({"released": [serializers.lease_json(lease) for lease in ended]})
 
 
-def _release_some(
-    request: ApiRequest, agent: Agent, body: dict[str, Any]
-) -> list[Lease]:
+def _release_some(request: ApiRequest, agent: Agent, body: dict[str, Any]) -> list[Lease]:
     outcome = Outcome(body["outcome"])
     actor = request.user.name
     if "lease_id" in body:
@@ -400,10 +388,7 @@ class RequestDetail(APIView):
 
 
 def _asker(request: ApiRequest, row: Request) -> None:
-    if (
-        request.user.scope is Scope.ORCHESTRATOR
-        and row.requested_by != request.user.name
-    ):
+    if request.user.scope is Scope.ORCHESTRATOR and row.requested_by != request.user.name:
         raise NotFound(f"There is no request {row.id} of yours.")
 
 
@@ -444,9 +429,7 @@ class LeaseDetail(APIView):
     @extend_schema(responses=ANY_JSON)
     def get(self, request: ApiRequest, lease_id: UUID) -> Response:
         """Show one lease."""
-        return Response(
-            serializers.lease_json(_holder(request, queries.lease(lease_id)))
-        )
+        return Response(serializers.lease_json(_holder(request, queries.lease(lease_id))))
 
 
 class LeaseDoor(APIView):
@@ -552,9 +535,7 @@ class LeaseLog(LeaseDoor):
         return write_log(lease_id, token, body["chunks"])
 
 
-def write_log(
-    lease_id: UUID, token: int, chunks: list[dict[str, str]]
-) -> dict[str, Any]:
+def write_log(lease_id: UUID, token: int, chunks: list[dict[str, str]]) -> dict[str, Any]:
     """Append chunks to a live lease's log, through any door; raises LeaseLost."""
     lease = leases.mine(lease_id, token)
     written = registry_services.append_log(
@@ -578,9 +559,6 @@ def _holder(request: ApiRequest, lease: Lease) -> Lease:
     principal = request.user
     if principal.scope is Scope.AGENT and not principal.may_act_as(lease.agent):
         raise Forbidden("An agent's credential is good for its own leases only.")
-    if (
-        principal.scope is Scope.ORCHESTRATOR
-        and lease.request.requested_by != principal.name
-    ):
+    if principal.scope is Scope.ORCHESTRATOR and lease.request.requested_by != principal.name:
         raise NotFound(f"There is no lease {lease.id} of yours.")
     return lease

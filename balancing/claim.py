@@ -1,5 +1,6 @@
 """Calls the claim protocol's SQL functions; each call here is one round trip (balancing/sql)."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -7,7 +8,6 @@ from uuid import UUID
 
 from django.conf import settings
 from django.db import connection
-from psycopg.types.json import Jsonb
 
 from agentpool.registry.models import Lease, Request
 from agentpool.registry.states import LeaseStatus, Outcome, RequestStatus
@@ -55,13 +55,11 @@ def acquire(request: Request, *, queue: bool) -> UUID | None:
 
     queue: False stores nothing when no agent is free. Locks the agent it picks.
     """
-    row = {
-        field.column: _plain(field, request) for field in Request._meta.concrete_fields
-    }
+    row = {field.column: _plain(field, request) for field in Request._meta.concrete_fields}
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT lease_id FROM acquire_1(%s, %s, %s::timing_1)",
-            [Jsonb(row), queue, _timing()],
+            "SELECT lease_id FROM acquire_1(%s::jsonb, %s, %s::timing_1)",
+            [json.dumps(row), queue, _timing()],
         )
         lease_id: UUID | None = cursor.fetchone()[0]
         return lease_id
@@ -91,15 +89,15 @@ def close(lease_id: UUID, *, token: int | None, ending: Ending, actor: str) -> C
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT code, handed_over, pools FROM close_1("
-            "%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s::timing_1, %s)",
+            "%s, %s, %s, %s, %s, %s::jsonb, %s::jsonb, %s, %s, %s, %s::timing_1, %s)",
             [
                 lease_id,
                 token,
                 ending.to.value,
                 ending.outcome.value,
                 ending.error,
-                Jsonb(ending.result) if ending.result is not None else None,
-                Jsonb(ending.usage or {}),
+                json.dumps(ending.result) if ending.result is not None else None,
+                json.dumps(ending.usage or {}),
                 ending.retry,
                 ending.request_to.value,
                 ending.overdue_s,
@@ -108,9 +106,7 @@ def close(lease_id: UUID, *, token: int | None, ending: Ending, actor: str) -> C
             ],
         )
         code, handed_over, pools = cursor.fetchone()
-        return Closed(
-            ok=code == "ok", handed_over=handed_over, pools=tuple(pools or ())
-        )
+        return Closed(ok=code == "ok", handed_over=handed_over, pools=tuple(pools or ()))
 
 
 def renew(

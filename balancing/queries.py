@@ -98,15 +98,15 @@ def overdue_leases(*, slack_s: float) -> Sequence[Lease]:
 
 def silent_agents() -> Sequence[tuple[Agent, AgentStatus, Q]]:
     """
-    Return agents that have been silent too long, what each must become, and the condition on its
-    row that still has to hold when it is moved.
+    Return agents that have been silent too long, each with what it must become.
+
+    The third value is the condition that still has to hold when its row is moved.
     """
     windows = registry_queries.windows()
     suspects = (
         Agent.objects.filter(
             status__in=health.WATCHED,
-            liveness__last_heartbeat_at__lt=Now()
-            - timedelta(seconds=windows.suspect_s),
+            liveness__last_heartbeat_at__lt=Now() - timedelta(seconds=windows.suspect_s),
         )
         .annotate(silence=Now() - F("liveness__last_heartbeat_at"))
         .order_by("id")
@@ -139,8 +139,7 @@ def pools_with_servable_waiters() -> Sequence[str]:
 
 def position_of(waiting: Request) -> int:
     """Return a waiting request's place in its pool's queue, from 1."""
-    ahead = Request.objects.filter(pool=waiting.pool_id, status="waiting").filter(
-        Q(priority__gt=waiting.priority)
-        | Q(priority=waiting.priority, number__lt=waiting.number)
+    ahead = Request.objects.filter(pool_id=waiting.pool_id, status="waiting").filter(
+        Q(priority__gt=waiting.priority) | Q(priority=waiting.priority, number__lt=waiting.number)
     )
     return ahead.count() + 1

@@ -40,9 +40,7 @@ from agentpool.registry.states import (
 )
 
 MAX_LOG_CHUNKS = 200
-_ENV_NAME = RegexValidator(
-    r"^[A-Za-z_][A-Za-z0-9_]{0,99}\Z", "Not the name of a variable."
-)
+_ENV_NAME = RegexValidator(r"^[A-Za-z_][A-Za-z0-9_]{0,99}\Z", "Not the name of a variable.")
 
 
 class Requirements(Strict):
@@ -71,9 +69,7 @@ class Requirements(Strict):
             ("security_level", SecurityLevel),
             ("isolation_level", IsolationLevel),
         ):
-            if isinstance(
-                attrs[name], str
-            ):  # the default, which no field has converted
+            if isinstance(attrs[name], str):  # the default, which no field has converted
                 attrs[name] = enum[attrs[name].upper()].value
         return attrs
 
@@ -145,9 +141,7 @@ class NewRequest(Strict):
     affinity = serializers.ChoiceField(AFFINITIES, default="soft")
     avoid_agents = Words(default=list)
     lock_keys = Words(default=list, max_length=20)
-    expected_duration_s = Seconds(
-        min_value=0, max_value=1e7, required=False, allow_null=True
-    )
+    expected_duration_s = Seconds(min_value=0, max_value=1e7, required=False, allow_null=True)
     ttl_s = Seconds(min_value=1, max_value=30 * 86_400, default=300)
     wait_s = Seconds(min_value=0, max_value=60, default=0)
     allow_future = Flag(default=False)
@@ -158,9 +152,7 @@ class NewRequest(Strict):
         """Refuse a type that has no pool, naming those that exist."""
         if not Pool.objects.filter(agent_type=value).exists():
             names = ", ".join(Pool.objects.values_list("agent_type", flat=True))
-            raise serializers.ValidationError(
-                f"There is no pool {value}; there are: {names}."
-            )
+            raise serializers.ValidationError(f"There is no pool {value}; there are: {names}.")
         return value
 
 
@@ -200,9 +192,7 @@ class WaitQuery(serializers.Serializer[Any]):
 class LogQuery(WaitQuery):
     """Where in a log to begin."""
 
-    after = serializers.IntegerField(
-        min_value=0, max_value=MAX_BIGINT, required=False, default=0
-    )
+    after = serializers.IntegerField(min_value=0, max_value=MAX_BIGINT, required=False, default=0)
 
 
 class Usage(Strict):
@@ -267,9 +257,7 @@ class LogText(Text):
     """What a process printed: any character, NUL shown as the replacement character."""
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(
-            max_length=200_000, allow_blank=True, trim_whitespace=False, **options
-        )
+        super().__init__(max_length=200_000, allow_blank=True, trim_whitespace=False, **options)
 
     def to_internal_value(self, data: Any) -> str:
         """Return text that Postgres can store."""
@@ -311,9 +299,7 @@ class HeartbeatBody(Strict):
     """An agent's sign of life."""
 
     incarnation = Whole(min_value=1, required=False)
-    leases = serializers.ListField(
-        child=HeartbeatLease(), max_length=1000, default=list
-    )
+    leases = serializers.ListField(child=HeartbeatLease(), max_length=1000, default=list)
     draining = Flag(default=False)
     throttled = serializers.ListField(child=Throttled(), max_length=50, default=list)
     age_s = Seconds(min_value=0, max_value=60, default=0)
@@ -343,9 +329,7 @@ def _defaults() -> dict[str, Any]:
 # -- shown ---------------------------------------------------------------------------------------
 
 
-def request_json(
-    request: Request, lease: Lease | None, *, at: datetime
-) -> dict[str, Any]:
+def request_json(request: Request, lease: Lease | None, *, at: datetime) -> dict[str, Any]:
     """Return a request; `lease` is its newest one, shown while it lives or as its end."""
     waiting = request.status == RequestStatus.WAITING
     return {
@@ -376,9 +360,7 @@ def request_json(
         "finished_at": request.finished_at,
         "expires_at": request.expires_at,
         "waited_s": round(
-            (
-                (at if waiting else _answered_at(request, at)) - request.queued_at
-            ).total_seconds(),
+            ((at if waiting else _answered_at(request, at)) - request.queued_at).total_seconds(),
             3,
         ),
     }

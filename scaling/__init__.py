@@ -1,0 +1,1 @@
+"""How many agents there should be."""

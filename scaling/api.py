@@ -2,13 +2,12 @@
 
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers as drf
-from rest_framework.request import Request as ApiRequest
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from agentpool.registry.api import ANY_JSON, checked
 from agentpool.registry.models import ScalingEvent
-from agentpool.registry.rest import idempotent, page
+from agentpool.registry.rest import ApiRequest, idempotent, page
 from scaling import serializers, services
 
 

@@ -15,13 +15,13 @@ SUPPLY = (AgentStatus.STARTING, AgentStatus.STANDBY, AgentStatus.IDLE, AgentStat
 
 def size(agent_type: str) -> int:
     """Return how many agents of a pool supply capacity, those that are starting included."""
-    return Agent.objects.filter(pool=agent_type, status__in=SUPPLY).count()
+    return Agent.objects.filter(pool_id=agent_type, status__in=SUPPLY).count()
 
 
 def victims(agent_type: str, *, count: int) -> Sequence[Agent]:
     """Return whom to let go: those without work first, of these the one idle longest."""
     return list(
-        Agent.objects.filter(pool=agent_type, status__in=SUPPLY)
+        Agent.objects.filter(pool_id=agent_type, status__in=SUPPLY)
         .exclude(status=AgentStatus.STARTING)
         .order_by("load", "updated_at", "id")[:count]
     )
@@ -38,9 +38,7 @@ def unsettled(*, register_within_s: float) -> Sequence[Launch]:
         agent__status=AgentStatus.STARTING,
         started_at__lt=Now() - timedelta(seconds=register_within_s),
     )
-    gone = Q(
-        status=LaunchStatus.STARTED, agent__status__in=[AgentStatus.RETIRED, AgentStatus.LOST]
-    )
+    gone = Q(status=LaunchStatus.STARTED, agent__status__in=[AgentStatus.RETIRED, AgentStatus.LOST])
     open_ = Q(status__in=[LaunchStatus.INTENDED, LaunchStatus.STOPPING])
     return list(Launch.objects.filter(open_ | late | gone).order_by("created_at"))
 

@@ -87,7 +87,8 @@ def _check_bounds(pool: Pool, current: int, target: int) -> None:
         )
     if target < min(pool.min_size, current):
         raise Invalid(
-            f"{pool.agent_type} would have {max(target, 0)} agents; its min_size is {pool.min_size}.",
+            f"{pool.agent_type} would have {max(target, 0)} agents; its min_size is "
+            f"{pool.min_size}.",
             errors=[("count", f"At most {max(0, current - pool.min_size)} fewer.")],
         )
 
@@ -109,7 +110,9 @@ def _let_go(agent_type: str, *, count: int, actor: str, reason: str) -> list[Age
     drained = []
     for agent in queries.victims(agent_type, count=count) if count > 0 else []:
         try:
-            drained.append(agents.drain(agent, retire=True, actor=actor, reason=reason or "scaling"))
+            drained.append(
+                agents.drain(agent, retire=True, actor=actor, reason=reason or "scaling")
+            )
         except UnsupportedTransition:
             continue  # it went by itself
     return drained
@@ -235,9 +238,11 @@ def stop_all(*, within_s: float) -> int:
     for launch in launches:
         leases.lose_all(launch.agent, why="the installation was stopped", actor="stop")
         agents.unregister(
-            registry_queries.agent_by(id=launch.agent_id), force=True, if_generation=None, actor="stop"
+            registry_queries.agent_by(id=launch.agent_id),
+            force=True,
+            if_generation=None,
+            actor="stop",
         )
         _moved(launch, LaunchStatus.STOPPED, ended_at=Now())
         drivers.named(launch.driver).clean(launch.handle)
     return len(launches)
-

@@ -187,7 +187,8 @@ class Link:
             for text in socket:
                 self._receive(json.loads(text))
         except (OSError, WebSocketException, TimeoutError, ValueError) as error:
-            journal.note("link.broken", reason=str(error) or type(error).__name__)
+            if not self._closed.is_set():
+                journal.note("link.broken", reason=str(error) or type(error).__name__)
         return True
 
     def _hello(self, socket: ClientConnection) -> bool:

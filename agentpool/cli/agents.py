@@ -32,17 +32,20 @@ def agents() -> None:
 @click.option("--capability", help="Only agents that have it.")
 @click.option("--label", help="Only agents with this label, KEY=VALUE.")
 @click.option("--search", help="Part of an id or a name.")
+@click.option("--all", "is_all", is_flag=True, help="Also retired agents.")
 @show.limit
 @show.as_json
-def ls(*, is_json: bool, **only: Any) -> None:
+def ls(*, is_all: bool, is_json: bool, **only: Any) -> None:
     """List agents."""
     with plane.client() as client:
         page = client.agents(**{key: value for key, value in only.items() if value is not None})
+    is_whole = is_all or only["status"] is not None
+    found = [each for each in page.items if is_whole or each.status != "retired"]
     if is_json:
-        show.json_value([each.raw for each in page.items])
+        show.json_value([each.raw for each in found])
         return
     columns = ("agent", "type", "status", "health", "slots", "projects", "heartbeat", "host")
-    show.table(columns, map(_row, page.items), empty="There are no such agents.")
+    show.table(columns, map(_row, found), empty="There are no such agents.")
     if page.next:
         click.echo("There are more; use --limit or a filter.", err=True)
 

@@ -1,0 +1,1 @@
+"""Pages for people, and the websocket that keeps them live."""

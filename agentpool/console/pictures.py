@@ -46,9 +46,7 @@ def pool_picture(filters: Filters) -> dict[str, Any]:
 
 def _pool(row: Mapping[str, Any]) -> dict[str, Any]:
     slots, used = row["slots"], row["slots_used"]
-    counts = {
-        status.value: row[f"n_{status}"] for status in AgentStatus if status not in GONE
-    }
+    counts = {status.value: row[f"n_{status}"] for status in AgentStatus if status not in GONE}
     return {
         "agent_type": row["agent_type"],
         "counts": counts,
@@ -68,7 +66,7 @@ def _agents(filters: Filters, at: datetime) -> tuple[list[dict[str, Any]], int]:
     else:
         rows = rows.exclude(status__in=GONE)
     if filters["agent_type"]:
-        rows = rows.filter(pool=filters["agent_type"])
+        rows = rows.filter(pool_id=filters["agent_type"])
     if filters["project"]:
         rows = rows.filter(leases__project=filters["project"], load__gt=0).distinct()
     if text := filters["search"]:
@@ -116,7 +114,7 @@ def _queue(filters: Filters, at: datetime) -> list[dict[str, Any]]:
         "pool", "-priority", "number"
     )
     if filters["agent_type"]:
-        rows = rows.filter(pool=filters["agent_type"])
+        rows = rows.filter(pool_id=filters["agent_type"])
     if filters["project"]:
         rows = rows.filter(project=filters["project"])
     return [

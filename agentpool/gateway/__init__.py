@@ -1,0 +1,1 @@
+"""Doors for programs that stay: the websocket, and REST calls that wait."""

@@ -209,13 +209,13 @@ def _orchestrator(session: Session) -> Principal:
 
 def _speaker(session: Session, message: Message) -> str:
     if session.agents:
-        return session.agent(message).agent_id if message.get("agent_id") else next(
-            iter(session.agents)
+        return (
+            session.agent(message).agent_id
+            if message.get("agent_id")
+            else next(iter(session.agents))
         )
     return _orchestrator(session).name
 
 
 def _live_leases(agent: Agent) -> list[Any]:
-    return list(
-        queries.leases().filter(agent=agent, status__in=["offered", "active", "parked"])
-    )
+    return list(queries.leases().filter(agent=agent, status__in=["offered", "active", "parked"]))

@@ -78,8 +78,7 @@ class GatewaySocket(AsyncWebsocketConsumer):
             reply = await in_thread(call, self.session, message)
             if "agent_id" in reply:
                 self._listen(f"agent:{reply['agent_id']}")
-                again = await in_thread(call, self.session, message)
-                return again
+                return await in_thread(call, self.session, message)
             return reply
         reply = await in_thread(call, self.session, message)
         if name == "acquire" and "lease" not in reply:
@@ -162,5 +161,3 @@ def _problem_of(error: Exception, message: dict[str, Any]) -> Any:
         return answer.data
     log.exception("op failed op=%s", message.get("op"))
     return Unavailable("This failed here; it is in the log.").problem()
-
-

@@ -22,7 +22,7 @@ from balancing import api, queries, serializers
 MAX_WAIT_S = 60.0
 LOOK_EVERY_S = 5.0
 
-View = Callable[..., HttpResponse]
+View = Callable[..., Any]
 Body = dict[str, Any]
 
 
@@ -47,7 +47,7 @@ def waiting(
             return await in_thread(view, request, **kwargs)
         deadline = time.monotonic() + wait_s
         async with listener.subscribe(*topics(kwargs)) as news:
-            response = await in_thread(view, request, **kwargs)
+            response: HttpResponse = await in_thread(view, request, **kwargs)
             first = _body(response)
             while response.status_code == 200 and not settled(request, first, _body(response)):
                 woken, over = await _news(news, deadline, wakes)
@@ -111,13 +111,13 @@ events = waiting(
     settled=lambda request, first, newest: bool(newest.get("events")) or "after" not in request.GET,
 )
 
-_requests = api.Requests.as_view()
+_requests: View = api.Requests.as_view()
 
 
 @csrf_exempt
 async def requests(request: HttpRequest, **kwargs: Any) -> HttpResponse:
     """List requests; or ask for an agent and, with `wait_s`, wait for the grant."""
-    response = await in_thread(_requests, request, **kwargs)
+    response: HttpResponse = await in_thread(_requests, request, **kwargs)
     wait_s = _asked_wait_s(request) if response.status_code == 202 else 0.0
     if not wait_s:
         return response

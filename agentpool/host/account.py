@@ -52,6 +52,7 @@ def database_account(*, data: Path) -> Account:
     Args:
         data: the data folder; when it exists, its owner stays the user of the server.
     Raises: HostError, we are root and this machine has no unprivileged account.
+
     """
     if os.geteuid() != 0:
         return Account(name=_name(os.geteuid()), uid=os.geteuid(), gid=os.getegid())

@@ -28,6 +28,7 @@ def dump(installation: Installation, file: Path, *, database_url: str | None = N
     Args:
         database_url: a database of your own; None: the embedded one, started when needed.
     Raises: HostError, with what the program said.
+
     """
     url = database_url or postgres.start(installation)
     partial = file.with_name(f"{file.name}.{os.getpid()}.new")
@@ -53,6 +54,7 @@ def restore(
         database_url: a database of your own; None: the embedded one, started when needed.
     Returns: None when the dump has no fencing sequence.
     Raises: HostError, the file is no dump, the database is in use or not empty.
+
     """
     if not file.is_file():
         raise HostError(f"There is no file {file}.")

@@ -43,6 +43,7 @@ def find_binaries(*, major: int | None = None) -> Binaries:
     Args:
         major: only this version fits (a data folder was made by it); None: any from 15 on.
     Raises: HostError, there are none.
+
     """
     found = [one for one in (_of_the_wheel(), *_of_the_system()) if one is not None]
     for one in found:

@@ -65,6 +65,7 @@ def current(*, environ: Mapping[str, str] | None = None) -> Installation:
         environ: None means the environment of this process. Read are AGENTPOOL_HOME,
             AGENTPOOL_INSTANCE and AGENTPOOL_DB_PORT.
     Raises: HostError, an instance name or port that cannot be used.
+
     """
     env = os.environ if environ is None else environ
     instance = env.get("AGENTPOOL_INSTANCE") or DEFAULT_INSTANCE

@@ -27,6 +27,7 @@ def hold(path: Path, *, wait_s: float, note: Mapping[str, Any] | None = None) ->
         wait_s: how long to wait for another holder; 0 tries once.
         note: what `holder` tells others about us, beside our pid.
     Raises: LockTaken, it was still held after the wait; HostError, the file can't be made.
+
     """
     make_folder(path.parent)
     with plain_os_errors(path.parent):

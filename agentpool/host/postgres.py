@@ -92,6 +92,7 @@ def start(installation: Installation, *, settings: Mapping[str, str] | None = No
     Args:
         settings: more server settings for this run; ignored when it runs already.
     Raises: HostError, something is in the way (port, disk, permissions, versions).
+
     """
     server = _server(installation)
     url = _running_url(server)
@@ -115,6 +116,7 @@ def stop(
         mode: smart waits for clients to leave, fast ends them, immediate skips the checkpoint
             (nothing committed is lost, the next start replays the log).
         timeout_s: after this many seconds a stop becomes immediate, then a kill.
+
     """
     server = _server(installation)
     if postmaster.find(server.data) is None:

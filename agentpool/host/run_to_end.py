@@ -33,6 +33,7 @@ def run_to_end(
         timeout_s: seconds after which it is killed.
         until: asked all the time; True kills it.
     Raises: HostError, it failed or was late; Interrupted, `until` said so.
+
     """
     with tempfile.TemporaryFile() as printed:
         process = subprocess.Popen(

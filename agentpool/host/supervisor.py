@@ -127,6 +127,7 @@ class Supervisor:
         Args:
             grace_s: seconds until the sessions of all that still run are killed.
             at_once: asked while waiting; True ends the grace.
+
         """
         self._is_over.set()
         to_ask = [one for one in self._places if one.process]

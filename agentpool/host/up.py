@@ -58,6 +58,7 @@ def up(
         installation: None means the one the environment names.
     Raises: HostError, it can't be started: it runs already, the port is taken, the database
         or the migrations fail.
+
     """
     home = installation or current()
     site = Site(bind=bind, port=port)
@@ -85,6 +86,7 @@ def children(*, site: Site, env: Mapping[str, str], stale_after_s: float) -> Seq
     Args:
         stale_after_s: silence of /healthz, in seconds, after which the web process is stale.
             Of the others /readyz tells when they are; they get a few seconds to recover.
+
     """
     # -v 0: no line for each request; errors still come through Django's log.
     listen = ("-v", "0", "-b", site.bind, "-p", str(site.port))

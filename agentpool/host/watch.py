@@ -35,6 +35,7 @@ class Watch:
             installation: whose embedded database is kept running; None: it is not ours.
             stop: asked for when the start fails or the database has moved.
             welcome: called once, when the web process answers for the first time.
+
         """
         self.failed = False
         self._site = site

@@ -30,6 +30,7 @@ def ask(
         port: TCP port on 127.0.0.1, and the number in the name of the socket file.
         socket_folder: ask there instead of by TCP; None when the server has no socket.
         timeout_s: silence longer than this, in seconds, is an answer.
+
     """
     names = b"user\0%s\0database\0%s\0\0" % (user.encode(), database.encode())
     packet = struct.pack("!ii", 8 + len(names), _PROTOCOL_3_0) + names

@@ -1,0 +1,1 @@
+"""The floor: all tables, and facts about agents."""

@@ -127,7 +127,16 @@ class LogTotalAdmin(ReadOnly):
 class CredentialAdmin(ReadOnly):
     """Tokens and credentials, without their secrets."""
 
-    list_display = ("hint", "scope", "name", "agent", "pool", "uses_left", "expires_at", "revoked_at")
+    list_display = (
+        "hint",
+        "scope",
+        "name",
+        "agent",
+        "pool",
+        "uses_left",
+        "expires_at",
+        "revoked_at",
+    )
     list_filter = ("scope",)
     list_select_related = ("agent",)
 

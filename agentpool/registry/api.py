@@ -7,7 +7,6 @@ from uuid import UUID
 from django.db.models import Q, QuerySet
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers as drf
-from rest_framework.request import Request as ApiRequest
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
@@ -23,6 +22,7 @@ from agentpool.registry.models import (
 from agentpool.registry.rest import (
     OPERATORS,
     READERS,
+    ApiRequest,
     etag,
     idempotent,
     if_match,
@@ -48,9 +48,7 @@ class AgentList(APIView):
     def get(self, request: ApiRequest) -> Response:
         """List agents: cursor pages, newest first unless `ordering` says otherwise."""
         query = checked(serializers.AgentQuery(data=request.query_params.dict()))
-        ordering = (query.get("ordering") or "-created_at").replace(
-            "agent_type", "pool"
-        )
+        ordering = (query.get("ordering") or "-created_at").replace("agent_type", "pool")
         return page(
             self,
             _filtered(queries.agents(), query),
@@ -65,22 +63,16 @@ def _filtered(rows: QuerySet[Agent], query: dict[str, Any]) -> QuerySet[Agent]:
         if name in query:
             rows = rows.filter(**{column: query[name]})
     if "project" in query:
-        rows = rows.filter(
-            leases__project=query["project"], leases__status__in=LIVE
-        ).distinct()
+        rows = rows.filter(leases__project=query["project"], leases__status__in=LIVE).distinct()
     if "capability" in query:
         rows = rows.filter(capabilities__contains=[query["capability"]])
     if "label" in query:
         name, equals, value = query["label"].partition("=")
-        rows = rows.filter(
-            **({f"labels__{name}": value} if equals else {"labels__has_key": name})
-        )
+        rows = rows.filter(**({f"labels__{name}": value} if equals else {"labels__has_key": name}))
     if "search" in query:
         text = query["search"]
         rows = rows.filter(
-            Q(agent_id__icontains=text)
-            | Q(name__icontains=text)
-            | Q(host__icontains=text)
+            Q(agent_id__icontains=text) | Q(name__icontains=text) | Q(host__icontains=text)
         )
     return rows
 
@@ -107,9 +99,7 @@ class AgentByExternalId(APIView):
         return shown(request, queries.agent_by(agent_id=agent_id))
 
 
-def shown(
-    request: ApiRequest, agent: Agent, *, status: int = 200, **more: Any
-) -> Response:
+def shown(request: ApiRequest, agent: Agent, *, status: int = 200, **more: Any) -> Response:
     """
     Return the answer that shows an agent, with its version.
 
@@ -131,9 +121,7 @@ class Pools(APIView):
     def get(self, request: ApiRequest) -> Response:
         """List pools."""
         rows = Pool.objects.order_by("agent_type")
-        return Response(
-            {"results": [serializers.pool_json(p) for p in rows], "next": None}
-        )
+        return Response({"results": [serializers.pool_json(p) for p in rows], "next": None})
 
     @extend_schema(request=serializers.NewPool, responses={201: drf.JSONField()})
     @idempotent
@@ -157,9 +145,7 @@ class PoolDetail(APIView):
     def get(self, request: ApiRequest, agent_type: str) -> Response:
         """Show one pool."""
         pool = queries.pool(agent_type)
-        return Response(
-            serializers.pool_json(pool), headers={"ETag": etag(pool.generation)}
-        )
+        return Response(serializers.pool_json(pool), headers={"ETag": etag(pool.generation)})
 
     @extend_schema(request=serializers.PoolFields, responses=ANY_JSON)
     def patch(self, request: ApiRequest, agent_type: str) -> Response:
@@ -172,17 +158,13 @@ class PoolDetail(APIView):
             if_generation=if_match(request),
             actor=request.user.name,
         )
-        return Response(
-            serializers.pool_json(pool), headers={"ETag": etag(pool.generation)}
-        )
+        return Response(serializers.pool_json(pool), headers={"ETag": etag(pool.generation)})
 
 
 class EnrolmentTokens(APIView):
     """Tokens with which agents enrol in a pool."""
 
-    @extend_schema(
-        request=serializers.NewEnrolmentToken, responses={201: drf.JSONField()}
-    )
+    @extend_schema(request=serializers.NewEnrolmentToken, responses={201: drf.JSONField()})
     @idempotent
     def post(self, request: ApiRequest, agent_type: str) -> Response:
         """Make an enrolment token; it is shown this once."""
@@ -251,9 +233,7 @@ class Profiles(APIView):
     def get(self, request: ApiRequest) -> Response:
         """List security profiles."""
         rows = SecurityProfile.objects.order_by("pool")
-        return Response(
-            {"results": [serializers.profile_json(p) for p in rows], "next": None}
-        )
+        return Response({"results": [serializers.profile_json(p) for p in rows], "next": None})
 
 
 class ProfileDetail(APIView):
@@ -263,16 +243,14 @@ class ProfileDetail(APIView):
     def get(self, request: ApiRequest, agent_type: str) -> Response:
         """Show one profile."""
         queries.pool(agent_type)
-        profile = SecurityProfile.objects.get(pool=agent_type)
+        profile = SecurityProfile.objects.get(pool_id=agent_type)
         return Response(serializers.profile_json(profile))
 
     @extend_schema(request=serializers.ProfileFields, responses=ANY_JSON)
     def patch(self, request: ApiRequest, agent_type: str) -> Response:
         """Change a profile; its version rises."""
         fields = checked(serializers.ProfileFields(data=request.data))
-        profile = services.update_profile(
-            agent_type, fields=fields, actor=request.user.name
-        )
+        profile = services.update_profile(agent_type, fields=fields, actor=request.user.name)
         return Response(serializers.profile_json(profile))
 
 
@@ -282,9 +260,7 @@ class ProfileDetail(APIView):
 class EventQuery(serializers.Query):
     """Where in the stream to begin, and how long to wait for more."""
 
-    after = drf.IntegerField(
-        min_value=0, max_value=serializers.MAX_BIGINT, required=False
-    )
+    after = drf.IntegerField(min_value=0, max_value=serializers.MAX_BIGINT, required=False)
     wait = serializers.Seconds(min_value=0, max_value=60, required=False)
 
 
@@ -301,9 +277,7 @@ class Events(APIView):
             return Response({"events": [], "next": queries.last_seq()})
         found = queries.events_after(query["after"], limit=query.get("limit", 500))
         body = [serializers.event_json(event) for event in found]
-        return Response(
-            {"events": body, "next": found[-1].seq if found else query["after"]}
-        )
+        return Response({"events": body, "next": found[-1].seq if found else query["after"]})
 
 
 class MetricsQuery(drf.Serializer[Any]):
@@ -339,9 +313,7 @@ class MetricsSummary(APIView):
 
 
 def _series(types: list[str], query: dict[str, Any]) -> list[dict[str, Any]]:
-    rows = PoolSample.objects.filter(pool__in=types, at__gte=query["since"]).order_by(
-        "at"
-    )
+    rows = PoolSample.objects.filter(pool_id__in=types, at__gte=query["since"]).order_by("at")
     if "until" in query:
         rows = rows.filter(at__lte=query["until"])
     step = timedelta(seconds=query.get("step_s", 30))
@@ -357,20 +329,26 @@ def _series(types: list[str], query: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 _SUMMED = (
-    "total_agents available_agents busy_agents standby_agents slots slots_used queue_depth"
-    " request_rate_per_minute completion_rate_per_minute total_memory_allocated_mb"
-    " total_cpu_allocated total_tokens_allocated"
-).split()
+    "total_agents",
+    "available_agents",
+    "busy_agents",
+    "standby_agents",
+    "slots",
+    "slots_used",
+    "queue_depth",
+    "request_rate_per_minute",
+    "completion_rate_per_minute",
+    "total_memory_allocated_mb",
+    "total_cpu_allocated",
+    "total_tokens_allocated",
+)
 
 
 def _total(samples: list[PoolSample]) -> dict[str, Any]:
     total: dict[str, Any] = {
-        name: sum(float(getattr(sample, name)) for sample in samples)
-        for name in _SUMMED
+        name: sum(float(getattr(sample, name)) for sample in samples) for name in _SUMMED
     }
-    total["utilization"] = (
-        total["slots_used"] / total["slots"] if total["slots"] else 0.0
-    )
+    total["utilization"] = total["slots_used"] / total["slots"] if total["slots"] else 0.0
     done = total["completion_rate_per_minute"]
     for name in ("success_rate", "error_rate", "timeout_rate"):
         known = [s for s in samples if getattr(s, name) is not None]
@@ -397,13 +375,9 @@ class MetricsHealth(APIView):
 def _health(agent: dict[str, Any]) -> dict[str, Any]:
     reasons = []
     if agent["status"] not in ("idle", "busy"):
-        reasons.append(
-            f"status {agent['status']}: {agent['status_reason'] or 'no reason given'}"
-        )
+        reasons.append(f"status {agent['status']}: {agent['status_reason'] or 'no reason given'}")
     if agent["health"] in ("quarantined", "maintenance"):
-        reasons.append(
-            f"health {agent['health']}: {agent['health_note'] or 'no note given'}"
-        )
+        reasons.append(f"health {agent['health']}: {agent['health_note'] or 'no note given'}")
     if agent["load"] >= agent["max_concurrent"]:
         reasons.append(f"all {agent['max_concurrent']} slots are in use")
     names = "agent_id agent_type status health heartbeat_age_s last_heartbeat_at schedulable"

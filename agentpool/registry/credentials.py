@@ -94,9 +94,7 @@ def revoke(credential_id: UUID) -> None:
 
     Raises: NotFound.
     """
-    if not Credential.objects.filter(id=credential_id, revoked_at=None).update(
-        revoked_at=Now()
-    ):
+    if not Credential.objects.filter(id=credential_id, revoked_at=None).update(revoked_at=Now()):
         raise NotFound("There is no such token, or it is revoked already.")
 
 

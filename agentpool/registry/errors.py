@@ -39,9 +39,7 @@ class Refusal(Exception):
             "status": self.status,
             "code": self.code,
             "detail": self.detail,
-            "errors": [
-                {"field": field, "message": message} for field, message in self.errors
-            ],
+            "errors": [{"field": field, "message": message} for field, message in self.errors],
         }
 
 

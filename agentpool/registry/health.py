@@ -52,9 +52,7 @@ def verdict(*, status: AgentStatus, silent_s: float, windows: Windows) -> AgentS
     return AgentStatus.UNREACHABLE if silent_s > windows.suspect_s else status
 
 
-def grace_until(
-    *, absence: Absence, now: datetime, windows: Windows
-) -> datetime | None:
+def grace_until(*, absence: Absence, now: datetime, windows: Windows) -> datetime | None:
     """
     Return until when nobody may be declared lost, None: no grace.
 

@@ -73,9 +73,7 @@ def heartbeat_interval_s() -> float:
     global _live_agents
     at, count = _live_agents
     if time.monotonic() - at > _COUNT_CACHE_S:
-        count = Agent.objects.exclude(
-            status__in=[AgentStatus.LOST, AgentStatus.RETIRED]
-        ).count()
+        count = Agent.objects.exclude(status__in=[AgentStatus.LOST, AgentStatus.RETIRED]).count()
         _live_agents = (time.monotonic(), count)
     return health.heartbeat_interval_s(base_s=settings.HEARTBEAT_S, agents=count)
 
@@ -114,8 +112,9 @@ def performance(agent_ids: Iterable[UUID]) -> Mapping[UUID, Mapping[str, Any]]:
         cursor.execute(
             "SELECT agent_id, count(*), avg((outcome = 'success')::int), avg(duration_s),"
             " percentile_cont(0.95) WITHIN GROUP (ORDER BY duration_s), sum(tokens_in + tokens_out)"
-            " FROM outcome WHERE agent_id = ANY(%s) AND ended_at > now() - %s GROUP BY agent_id",
-            [list(agent_ids), PERFORMANCE_WINDOW],
+            " FROM outcome WHERE agent_id = ANY(%s)"
+            " AND ended_at > now() - make_interval(secs => %s) GROUP BY agent_id",
+            [list(agent_ids), PERFORMANCE_WINDOW.total_seconds()],
         )
         return {
             row[0]: {
@@ -137,9 +136,7 @@ def pool(agent_type: str) -> Pool:
     """
     found = Pool.objects.filter(agent_type=agent_type).first()
     if found is None:
-        names = (
-            ", ".join(Pool.objects.values_list("agent_type", flat=True)) or "none yet"
-        )
+        names = ", ".join(Pool.objects.values_list("agent_type", flat=True)) or "none yet"
         raise NotFound(f"There is no pool {agent_type}; the pools are: {names}.")
     return found
 
@@ -178,7 +175,7 @@ def events_after(seq: int, *, limit: int) -> list[Event]:
     """
     found = list(Event.objects.filter(seq__gt=seq).order_by("seq")[:limit])
     if found and found[0].seq != seq + 1 and seq >= 0 and not _is_first(found[0], seq):
-        raise Gone(f"Events up to {found[0].seq - 1} are no longer kept; begin there.")
+        raise Gone(f"Events before {found[0].seq} are no longer kept; begin there.")
     return found
 
 
@@ -194,9 +191,7 @@ def last_seq() -> int:
 
 def log_after(lease: Lease, *, after: int, limit: int = 500) -> list[LogChunk]:
     """Return the chunks of a lease's log that follow one, in order."""
-    return list(
-        LogChunk.objects.filter(lease=lease, id__gt=after).order_by("id")[:limit]
-    )
+    return list(LogChunk.objects.filter(lease=lease, id__gt=after).order_by("id")[:limit])
 
 
 def dropped_bytes(lease: Lease) -> int:
@@ -211,13 +206,10 @@ def dropped_bytes(lease: Lease) -> int:
 def pool_states() -> Sequence[Mapping[str, Any]]:
     """Return each pool with its agents counted by status, its slots, and its queue, right now."""
     statuses = {
-        str(status): Count("agent", filter=Q(agent__status=status))
-        for status in AgentStatus
+        str(status): Count("agent", filter=Q(agent__status=status)) for status in AgentStatus
     }
     placeable = Q(agent__status__in=PLACEABLE_STATUS)
-    queue = Request.objects.filter(
-        status=RequestStatus.WAITING, pool=OuterRef("agent_type")
-    )
+    queue = Request.objects.filter(status=RequestStatus.WAITING, pool_id=OuterRef("agent_type"))
     depth = queue.order_by().values("pool").annotate(n=Count("id")).values("n")
     oldest = queue.order_by("queued_at").values("queued_at")[:1]
     return [
@@ -248,19 +240,15 @@ def measure(agent_type: str, *, at: datetime) -> PoolSample:
     """
     state = next(s for s in pool_states() if s["agent_type"] == agent_type)
     minute = at - timedelta(minutes=1)
-    ended = LeaseOutcome.objects.filter(
-        pool=agent_type, ended_at__gt=minute, ended_at__lte=at
-    )
+    ended = LeaseOutcome.objects.filter(pool_id=agent_type, ended_at__gt=minute, ended_at__lte=at)
     done = ended.aggregate(
         n=Count("pk"),
         service=Avg("duration_s"),
         ok=Count("pk", filter=Q(outcome=Outcome.SUCCESS)),
         late=Count("pk", filter=Q(outcome=Outcome.TIMEOUT)),
     )
-    granted = Lease.objects.filter(
-        pool=agent_type, acquired_at__gt=minute, acquired_at__lte=at
-    )
-    held = Lease.objects.filter(pool=agent_type, status__in=LIVE).aggregate(
+    granted = Lease.objects.filter(pool_id=agent_type, acquired_at__gt=minute, acquired_at__lte=at)
+    held = Lease.objects.filter(pool_id=agent_type, status__in=LIVE).aggregate(
         memory=Sum("memory_mb", default=0),
         cpu=Sum("cpu_cores", default=0),
         tokens=Sum("token_budget", default=0),
@@ -269,10 +257,7 @@ def measure(agent_type: str, *, at: datetime) -> PoolSample:
     return PoolSample(
         pool_id=agent_type,
         at=at,
-        total_agents=working
-        + state["n_draining"]
-        + state["n_unreachable"]
-        + state["n_standby"],
+        total_agents=working + state["n_draining"] + state["n_unreachable"] + state["n_standby"],
         available_agents=state["n_idle"],
         busy_agents=state["n_busy"],
         standby_agents=state["n_standby"],
@@ -282,14 +267,12 @@ def measure(agent_type: str, *, at: datetime) -> PoolSample:
         queue_depth=state["queue_depth"] or 0,
         average_wait_time_s=granted.aggregate(v=Avg("waited_s"))["v"] or 0.0,
         request_rate_per_minute=Request.objects.filter(
-            pool=agent_type, created_at__gt=minute, created_at__lte=at
+            pool_id=agent_type, created_at__gt=minute, created_at__lte=at
         ).count(),
         completion_rate_per_minute=done["n"],
         average_service_time_s=done["service"] or 0.0,
         success_rate=done["ok"] / done["n"] if done["n"] else None,
-        error_rate=(done["n"] - done["ok"] - done["late"]) / done["n"]
-        if done["n"]
-        else None,
+        error_rate=(done["n"] - done["ok"] - done["late"]) / done["n"] if done["n"] else None,
         timeout_rate=done["late"] / done["n"] if done["n"] else None,
         total_memory_allocated_mb=held["memory"],
         total_cpu_allocated=held["cpu"],

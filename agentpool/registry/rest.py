@@ -1,5 +1,5 @@
 """
-The frame of every REST door: who calls, what they may, how errors, pages, versions and repeats look.
+The frame of every REST door: who calls, what they may, how errors, pages and versions look.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from django.db import InterfaceError, OperationalError, transaction
 from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, JsonResponse
 from rest_framework import authentication, exceptions, pagination, parsers, permissions
-from rest_framework.request import Request as ApiRequest
+from rest_framework.request import Request as RestRequest
 from rest_framework.response import Response
 from rest_framework.utils.encoders import JSONEncoder
 
@@ -65,9 +65,13 @@ class Principal:
 
     def may_act_as(self, agent: Agent) -> bool:
         """Whether the caller is that agent, or an operator."""
-        return self.is_operator or (
-            self.agent is not None and self.agent.id == agent.id
-        )
+        return self.is_operator or (self.agent is not None and self.agent.id == agent.id)
+
+
+class ApiRequest(RestRequest):
+    """REST framework's request, whose caller is a Principal."""
+
+    user: Principal  # type: ignore[assignment]
 
 
 def principal_of(secret: str) -> Principal:
@@ -79,15 +83,13 @@ def principal_of(secret: str) -> Principal:
     credential = credentials.find(secret)
     scope = Scope(credential.scope)
     name = credential.agent.agent_id if credential.agent else f"token:{credential.hint}"
-    return Principal(
-        scope=scope, name=name, agent=credential.agent, credential=credential
-    )
+    return Principal(scope=scope, name=name, agent=credential.agent, credential=credential)
 
 
 class BearerAuthentication(authentication.BaseAuthentication):
     """`Authorization: Bearer <token>`."""
 
-    def authenticate(self, request: ApiRequest) -> tuple[Principal, None] | None:
+    def authenticate(self, request: RestRequest) -> tuple[Principal, None] | None:
         """Return the token's principal, None without the header; raises Unauthenticated."""
         scheme, _, secret = request.headers.get("Authorization", "").partition(" ")
         if not scheme:
@@ -96,7 +98,7 @@ class BearerAuthentication(authentication.BaseAuthentication):
             raise Unauthenticated("The Authorization header must be: Bearer <token>.")
         return principal_of(secret.strip()), None
 
-    def authenticate_header(self, request: ApiRequest) -> str:
+    def authenticate_header(self, request: RestRequest) -> str:
         """Return what a 401 asks for."""
         return "Bearer"
 
@@ -104,7 +106,7 @@ class BearerAuthentication(authentication.BaseAuthentication):
 class SessionAuthentication(authentication.SessionAuthentication):
     """A browser's login: staff are operators, others may look."""
 
-    def authenticate(self, request: ApiRequest) -> tuple[Principal, None] | None:
+    def authenticate(self, request: RestRequest) -> tuple[Principal, None] | None:
         """Return the user's principal, None without a session; POSTs need the CSRF token."""
         found = super().authenticate(request)
         return (principal_of_user(found[0]), None) if found else None
@@ -119,35 +121,29 @@ def principal_of_user(user: Any) -> Principal:
 class Scoped(permissions.BasePermission):
     """Holds a view's table `scopes` (method > scopes) against the caller; readers by default."""
 
-    def has_permission(self, request: ApiRequest, view: APIView) -> bool:
+    def has_permission(self, request: RestRequest, view: APIView) -> bool:
         """Return True; raises Unauthenticated or Forbidden."""
-        principal = request.user
+        principal: Principal | None = request.user  # type: ignore[assignment]
         if principal is None:
             raise Unauthenticated("This needs a token: Authorization: Bearer <token>.")
         table: Mapping[str, frozenset[Scope]] = getattr(view, "scopes", {})
-        method = "GET" if request.method in ("HEAD", "OPTIONS") else request.method
+        method = "GET" if request.method in ("HEAD", "OPTIONS") else str(request.method)
         allowed = table.get(method, READERS if method == "GET" else OPERATORS)
         if principal.scope not in allowed:
             names = ", ".join(sorted(allowed))
-            raise Forbidden(
-                f"The scope {principal.scope} may not do this; it takes: {names}."
-            )
+            raise Forbidden(f"The scope {principal.scope} may not do this; it takes: {names}.")
         return True
 
 
 class BoundedJSONParser(parsers.JSONParser):
     """JSON of at most 512 kB, an object or a list."""
 
-    def parse(
-        self, stream: Any, media_type: Any = None, parser_context: Any = None
-    ) -> Any:
+    def parse(self, stream: Any, media_type: Any = None, parser_context: Any = None) -> Any:
         """Return the parsed body; raises Invalid."""
         request = (parser_context or {}).get("request")
         length = int(request.META.get("CONTENT_LENGTH") or 0) if request else 0
         if length > MAX_BODY_BYTES:
-            raise Invalid(
-                f"The body has {length:,} bytes; at most {MAX_BODY_BYTES:,} are taken."
-            )
+            raise Invalid(f"The body has {length:,} bytes; at most {MAX_BODY_BYTES:,} are taken.")
         try:
             parsed = super().parse(stream, media_type, parser_context)
         except (exceptions.ParseError, RecursionError, UnicodeError) as error:
@@ -196,9 +192,7 @@ def _as_refusal(error: Exception) -> Refusal | None:
         case exceptions.APIException():
             return Invalid(str(error.detail))
         case OperationalError() | InterfaceError():
-            return Unavailable(
-                "The database is away for the moment; try again.", retry_after_s=2
-            )
+            return Unavailable("The database is away for the moment; try again.", retry_after_s=2)
     return None
 
 
@@ -290,32 +284,24 @@ def idempotent(handler: Callable[..., Response]) -> Callable[..., Response]:
     """
 
     @wraps(handler)
-    def answer(
-        view: APIView, request: ApiRequest, *args: Any, **kwargs: Any
-    ) -> Response:
+    def answer(view: APIView, request: ApiRequest, *args: Any, **kwargs: Any) -> Response:
         key = request.headers.get("Idempotency-Key")
         if key is None:
             return handler(view, request, *args, **kwargs)
         if not key.isprintable() or not 1 <= len(key) <= MAX_KEY_LENGTH:
-            raise Invalid(
-                f"Idempotency-Key must be 1 to {MAX_KEY_LENGTH} printable characters."
-            )
+            raise Invalid(f"Idempotency-Key must be 1 to {MAX_KEY_LENGTH} printable characters.")
         digest = _digest(request)
         with transaction.atomic():
             row, created = IdempotencyKey.objects.get_or_create(
                 principal=request.user.name, key=key, defaults={"digest": digest}
             )
             if not created and bytes(row.digest) != digest:
-                raise InvalidReuse(
-                    "This Idempotency-Key came before with another body."
-                )
+                raise InvalidReuse("This Idempotency-Key came before with another body.")
             if not created:
                 return Response(row.body, status=row.status, headers=row.headers)
             response = handler(view, request, *args, **kwargs)
             row.status, row.body = response.status_code, _as_json(response.data)
-            row.headers = {
-                k: v for k, v in response.headers.items() if k in ("Location", "ETag")
-            }
+            row.headers = {k: v for k, v in response.headers.items() if k in ("Location", "ETag")}
             row.save(update_fields=["status", "body", "headers"])
         return response
 

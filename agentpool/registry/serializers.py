@@ -37,8 +37,20 @@ from agentpool.registry.states import (
 
 # The path's own words: an agent of such a name could not be addressed.
 RESERVED_IDS = frozenset(
-    "requests leases metrics scaling resources optimize security pools events tokens assign"
-    " agent-id".split()
+    {
+        "agent-id",
+        "assign",
+        "events",
+        "leases",
+        "metrics",
+        "optimize",
+        "pools",
+        "requests",
+        "resources",
+        "scaling",
+        "security",
+        "tokens",
+    }
 )
 MAX_INT = 2**31 - 1
 MAX_BIGINT = 2**53 - 1  # the largest integer that JSON readers in JavaScript keep exact
@@ -156,17 +168,13 @@ class Labels(Object):
             raise serializers.ValidationError("At most 100 labels.")
         for name, value in labels.items():
             if not re.fullmatch(r"[A-Za-z0-9._/-]{1,100}", name):
-                raise serializers.ValidationError(
-                    f"{name!r} cannot be the name of a label."
-                )
+                raise serializers.ValidationError(f"{name!r} cannot be the name of a label.")
             if not isinstance(value, str | int | float | bool) or len(str(value)) > 200:
-                raise serializers.ValidationError(
-                    f"{name}: a short string, number or boolean."
-                )
+                raise serializers.ValidationError(f"{name}: a short string, number or boolean.")
         return labels
 
 
-class Level(serializers.Field):
+class Level(serializers.Field):  # type: ignore[type-arg]
     """One of an ordered enum's names, stored as its number."""
 
     def __init__(self, enum: type[IntEnum], **options: Any) -> None:
@@ -199,9 +207,7 @@ def _check_storable(value: Any, depth: int) -> None:
     match value:
         case str():
             if "\x00" in value or any("\ud800" <= c <= "\udfff" for c in value):
-                raise serializers.ValidationError(
-                    "NUL and lone surrogates cannot be stored."
-                )
+                raise serializers.ValidationError("NUL and lone surrogates cannot be stored.")
         case dict():
             for name, inner in value.items():
                 _check_storable(name, depth)
@@ -219,9 +225,7 @@ class Strict(serializers.Serializer[Any]):
         if isinstance(data, Mapping):
             known = {name for name, f in self.fields.items() if not f.read_only}
             if unknown := sorted(str(name) for name in set(data) - known):
-                raise serializers.ValidationError(
-                    {name: ["Unknown field."] for name in unknown}
-                )
+                raise serializers.ValidationError({name: ["Unknown field."] for name in unknown})
         return super().to_internal_value(data)
 
 
@@ -264,9 +268,7 @@ class NewAgent(AgentFields):
     def validate_agent_id(self, value: str) -> str:
         """Refuse the path's own words."""
         if value in RESERVED_IDS:
-            raise serializers.ValidationError(
-                "That word is part of the interface's paths."
-            )
+            raise serializers.ValidationError("That word is part of the interface's paths.")
         return value
 
 
@@ -278,7 +280,7 @@ class AgentQuery(Query):
     health = serializers.ChoiceField([v.value for v in AgentHealth], required=False)
     project = serializers.CharField(max_length=200, required=False)
     capability = serializers.CharField(max_length=200, required=False)
-    label = serializers.RegexField(
+    label = serializers.RegexField(  # type: ignore[assignment]
         r"^[A-Za-z0-9._/-]{1,100}(=.{0,200})?\Z", required=False
     )
     search = serializers.CharField(max_length=200, required=False)
@@ -357,9 +359,7 @@ def _agent_json(agent: Agent, at: datetime, performance: Any) -> dict[str, Any]:
         "health_note": agent.health_note,
         "health_until": agent.health_until,
         "schedulable": (
-            agent.status in PLACEABLE_STATUS
-            and agent.health in PLACEABLE_HEALTH
-            and free
+            agent.status in PLACEABLE_STATUS and agent.health in PLACEABLE_HEALTH and free
         ),
         "current_project": projects[0] if projects else None,
         "projects": projects,
@@ -380,9 +380,7 @@ def _agent_json(agent: Agent, at: datetime, performance: Any) -> dict[str, Any]:
             "disk_space_mb": agent.used_disk_space_mb,
         },
         "security_level": SecurityLevel(agent.security_level).name.lower(),
-        "isolation_levels": [
-            IsolationLevel(v).name.lower() for v in agent.isolation_levels
-        ],
+        "isolation_levels": [IsolationLevel(v).name.lower() for v in agent.isolation_levels],
         "provider": agent.provider,
         "endpoint": agent.endpoint,
         "host": agent.host,
@@ -432,9 +430,7 @@ class PoolFields(Strict):
         low = attrs.get("min_size", getattr(pool, "min_size", 0))
         high = attrs.get("max_size", getattr(pool, "max_size", 20))
         if low > high:
-            raise serializers.ValidationError(
-                {"min_size": [f"Exceeds max_size, {high}."]}
-            )
+            raise serializers.ValidationError({"min_size": [f"Exceeds max_size, {high}."]})
         return attrs
 
 
@@ -447,9 +443,7 @@ class NewPool(PoolFields):
 class NewEnrolmentToken(Strict):
     """A token for agents of a pool to enrol with."""
 
-    uses = Whole(
-        min_value=1, max_value=100_000, required=False, allow_null=True, default=1
-    )
+    uses = Whole(min_value=1, max_value=100_000, required=False, allow_null=True, default=1)
     expires_in_s = Seconds(
         min_value=1,
         max_value=365 * 86_400,
@@ -499,9 +493,7 @@ def pool_json(pool: Pool) -> dict[str, Any]:
             **template,
             "cpu_cores": float(pool.cpu_cores),
             "security_level": SecurityLevel(pool.security_level).name.lower(),
-            "isolation_levels": [
-                IsolationLevel(v).name.lower() for v in pool.isolation_levels
-            ],
+            "isolation_levels": [IsolationLevel(v).name.lower() for v in pool.isolation_levels],
             "driver": pool.driver,
             "exec": pool.exec,
             "secrets": pool.secrets,
@@ -528,9 +520,7 @@ def profile_json(profile: SecurityProfile) -> dict[str, Any]:
     }
 
 
-def credential_json(
-    credential: Credential, *, secret: str | None = None
-) -> dict[str, Any]:
+def credential_json(credential: Credential, *, secret: str | None = None) -> dict[str, Any]:
     """Return a token; its secret only when it was just made."""
     shown = {
         "id": str(credential.id),

@@ -1,4 +1,4 @@
-"""Changes pools, profiles and tokens, writes logs and samples, and keeps the control plane's ticks."""
+"""Changes pools, profiles and tokens, writes logs and samples, keeps the ticks."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -68,32 +68,24 @@ def update_pool(
     if if_generation is not None:
         rows = rows.filter(generation=if_generation)
     if not rows.update(**fields, generation=F("generation") + 1, updated_at=Now()):
-        raise StaleVersion(
-            f"The pool is at version {pool.generation}, not {if_generation}."
-        )
-    events.append(
-        "pool.updated", agent_type=agent_type, actor=actor, fields=sorted(fields)
-    )
+        raise StaleVersion(f"The pool is at version {pool.generation}, not {if_generation}.")
+    events.append("pool.updated", agent_type=agent_type, actor=actor, fields=sorted(fields))
     return queries.pool(agent_type)
 
 
 @transaction.atomic
-def update_profile(
-    agent_type: str, *, fields: Mapping[str, Any], actor: str
-) -> SecurityProfile:
+def update_profile(agent_type: str, *, fields: Mapping[str, Any], actor: str) -> SecurityProfile:
     """
     Change a security profile; its version rises.
 
     Raises: NotFound.
     """
     queries.pool(agent_type)
-    SecurityProfile.objects.filter(pool=agent_type).update(
+    SecurityProfile.objects.filter(pool_id=agent_type).update(
         **fields, version=F("version") + 1, updated_at=Now()
     )
-    events.append(
-        "profile.updated", agent_type=agent_type, actor=actor, fields=sorted(fields)
-    )
-    return SecurityProfile.objects.get(pool=agent_type)
+    events.append("profile.updated", agent_type=agent_type, actor=actor, fields=sorted(fields))
+    return SecurityProfile.objects.get(pool_id=agent_type)
 
 
 def enrolment_token(
@@ -112,9 +104,7 @@ def enrolment_token(
 
 def token(*, scope: Scope, name: str, expires_in_s: float | None, actor: str) -> Issued:
     """Make a token for a person or an orchestrator."""
-    return credentials.issue(
-        scope=scope, name=name, expires_at=_in(expires_in_s), created_by=actor
-    )
+    return credentials.issue(scope=scope, name=name, expires_at=_in(expires_in_s), created_by=actor)
 
 
 def _in(seconds: float | None) -> Any:
@@ -148,15 +138,11 @@ def furnish() -> dict[str, Any] | None:
     if Tick.objects.filter(name="furnished").exists():
         return None
     for agent_type, profile in DEFAULT_PROFILES.items():
-        create_pool(
-            agent_type, fields={"description": profile.description}, actor="first start"
-        )
+        create_pool(agent_type, fields={"description": profile.description}, actor="first start")
     password = os.environ.get("AGENTPOOL_ADMIN_PASSWORD") or get_random_string(16)
     if not users.filter(is_superuser=True).exists():
         users.create_superuser("admin", password=password)
-    issued = token(
-        scope=Scope.OPERATOR, name="first start", expires_in_s=None, actor="first start"
-    )
+    issued = token(scope=Scope.OPERATOR, name="first start", expires_in_s=None, actor="first start")
     Tick.objects.create(name="furnished")
     return {"username": "admin", "password": password, "operator_token": issued.secret}
 
@@ -224,9 +210,7 @@ def tick_web() -> None:
     """
     Tick.objects.select_for_update().filter(name="web").first()
     until = queries.grace_until()
-    Tick.objects.update_or_create(
-        name="web", defaults={"at": Now(), "grace_until": until}
-    )
+    Tick.objects.update_or_create(name="web", defaults={"at": Now(), "grace_until": until})
 
 
 def prune() -> dict[str, int]:
@@ -241,9 +225,7 @@ def prune() -> dict[str, int]:
             settings.KEEP_FINISHED_DAYS,
         ),
         "requests": (
-            Request.objects.exclude(
-                status__in=[RequestStatus.WAITING, RequestStatus.GRANTED]
-            ),
+            Request.objects.exclude(status__in=[RequestStatus.WAITING, RequestStatus.GRANTED]),
             "finished_at",
             settings.KEEP_FINISHED_DAYS,
         ),

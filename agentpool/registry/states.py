@@ -122,9 +122,7 @@ class Scope(StrEnum):
 
 # Work is placed only on agents in these, with a free slot.
 PLACEABLE_STATUS = frozenset({AgentStatus.IDLE, AgentStatus.BUSY})
-PLACEABLE_HEALTH = frozenset(
-    {AgentHealth.GOOD, AgentHealth.UNKNOWN, AgentHealth.PROBATION}
-)
+PLACEABLE_HEALTH = frozenset({AgentHealth.GOOD, AgentHealth.UNKNOWN, AgentHealth.PROBATION})
 
 # These leases hold their agent's slot; a parked lease lives on without one.
 HOLDING = frozenset({LeaseStatus.OFFERED, LeaseStatus.ACTIVE})

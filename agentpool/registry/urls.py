@@ -11,9 +11,7 @@ urlpatterns = [
     path("/agent-id/<agent_id:agent_id>", api.AgentByExternalId.as_view()),
     path("/pools", api.Pools.as_view()),
     path("/pools/<agent_type:agent_type>", api.PoolDetail.as_view()),
-    path(
-        "/pools/<agent_type:agent_type>/enrolment-tokens", api.EnrolmentTokens.as_view()
-    ),
+    path("/pools/<agent_type:agent_type>/enrolment-tokens", api.EnrolmentTokens.as_view()),
     path("/tokens", api.Tokens.as_view()),
     path("/tokens/whoami", api.Whoami.as_view()),
     path("/tokens/<uuid:token_id>", api.TokenDetail.as_view()),

@@ -91,9 +91,7 @@ def _enrol(agent_id: str, pool: Pool, fields: Mapping[str, Any], actor: str) -> 
     if not created:
         if agent.load:
             # A lease was granted to the old incarnation since we closed them; the caller repeats.
-            raise AgentBusy(
-                f"{agent_id} holds {agent.load} leases of its old incarnation."
-            )
+            raise AgentBusy(f"{agent_id} holds {agent.load} leases of its old incarnation.")
         Credential.objects.filter(agent=agent, revoked_at=None).update(revoked_at=Now())
         Agent.objects.filter(id=agent.id).update(
             **fields,
@@ -124,9 +122,7 @@ def update_agent(
     if agent is None:
         raise NotFound("There is no such agent.")
     if if_generation is not None and agent.generation != if_generation:
-        raise StaleVersion(
-            f"The agent is at version {agent.generation}, not {if_generation}."
-        )
+        raise StaleVersion(f"The agent is at version {agent.generation}, not {if_generation}.")
     try:
         with transaction.atomic():
             Agent.objects.filter(id=agent.id).update(
@@ -156,9 +152,7 @@ def set_health(
             generation=F("generation") + 1,
             updated_at=Now(),
         )
-        events.append(
-            "agent.health", agent=agent, actor=actor, health=health, note=note
-        )
+        events.append("agent.health", agent=agent, actor=actor, health=health, note=note)
         serve_after_commit(agent.pool_id)
     return queries.agent(agent.id)
 
@@ -176,13 +170,9 @@ def set_status(agent: Agent, *, to: AgentStatus, reason: str, actor: str) -> Age
         return drain(agent, retire=False, actor=actor, reason=reason)
     if to in (AgentStatus.STANDBY, AgentStatus.RETIRED):
         if agent.load:
-            raise AgentBusy(
-                f"{agent.agent_id} holds {agent.load} leases; drain it first."
-            )
+            raise AgentBusy(f"{agent.agent_id} holds {agent.load} leases; drain it first.")
         return move(agent, to=to, reason=reason, actor=actor)
-    raise UnsupportedTransition(
-        f"Nobody may set an agent {to}; the health check does that."
-    )
+    raise UnsupportedTransition(f"Nobody may set an agent {to}; the health check does that.")
 
 
 def drain(agent: Agent, *, retire: bool, actor: str, reason: str = "") -> Agent:
@@ -216,9 +206,7 @@ def resume(agent: Agent, *, actor: str, reason: str = "") -> Agent:
     if agent.status in PLACEABLE_STATUS:
         return agent
     if agent.status not in (AgentStatus.DRAINING, AgentStatus.STANDBY):
-        raise UnsupportedTransition(
-            f"{agent.agent_id} is {agent.status}; it must speak up itself."
-        )
+        raise UnsupportedTransition(f"{agent.agent_id} is {agent.status}; it must speak up itself.")
     moved = move(
         agent,
         to=AgentStatus.BUSY if agent.load else AgentStatus.IDLE,
@@ -242,18 +230,14 @@ def retire_if_empty(agent: Agent, *, actor: str) -> Agent:
     return queries.agent(agent.id)
 
 
-def unregister(
-    agent: Agent, *, force: bool, if_generation: int | None, actor: str
-) -> Agent:
+def unregister(agent: Agent, *, force: bool, if_generation: int | None, actor: str) -> Agent:
     """
     Retire an agent: at once when it is empty, else after its leases; force cancels them first.
 
     Raises: StaleVersion.
     """
     if if_generation is not None and agent.generation != if_generation:
-        raise StaleVersion(
-            f"The agent is at version {agent.generation}, not {if_generation}."
-        )
+        raise StaleVersion(f"The agent is at version {agent.generation}, not {if_generation}.")
     if agent.status == AgentStatus.RETIRED:
         return agent
     if agent.status in (AgentStatus.IDLE, AgentStatus.BUSY, AgentStatus.DRAINING):
@@ -286,9 +270,7 @@ def move(
     """
     seen = AgentStatus(agent.status)
     if to not in AGENT_MOVES[seen]:
-        raise UnsupportedTransition(
-            f"{agent.agent_id} is {seen}; it cannot become {to}."
-        )
+        raise UnsupportedTransition(f"{agent.agent_id} is {seen}; it cannot become {to}.")
     was = PLACEABLE_STATUS if seen in PLACEABLE_STATUS else {seen}
     rows = Agent.objects.filter(only or Q(), id=agent.id, status__in=was)
     if to in (AgentStatus.IDLE, AgentStatus.BUSY):
@@ -303,10 +285,6 @@ def move(
         **columns,
     )
     if not changed:
-        raise UnsupportedTransition(
-            f"{agent.agent_id} changed meanwhile; read it again."
-        )
-    events.append(
-        f"agent.{to}", agent=agent, actor=actor, reason=reason, **{"from": seen.value}
-    )
+        raise UnsupportedTransition(f"{agent.agent_id} changed meanwhile; read it again.")
+    events.append(f"agent.{to}", agent=agent, actor=actor, reason=reason, was=seen.value)
     return queries.agent(agent.id)

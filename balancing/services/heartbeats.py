@@ -103,9 +103,7 @@ def _welcome_back(agent: Agent) -> Agent:
     return agent
 
 
-def _cancelled(
-    named: Sequence[tuple[UUID, int]], own: set[UUID]
-) -> list[dict[str, Any]]:
+def _cancelled(named: Sequence[tuple[UUID, int]], own: set[UUID]) -> list[dict[str, Any]]:
     return [
         {"kind": "cancel", "lease_id": str(lease_id), "reason": "lease_lost"}
         for lease_id, _ in named
@@ -136,9 +134,7 @@ def suspect_and_lose() -> dict[str, int]:
             leases.lose_all(agent, why="the agent was lost", actor="health")
             agent = queries.agent(agent.id)
         try:
-            agents.move(
-                agent, to=to, reason="no heartbeat", actor="health", only=silent
-            )
+            agents.move(agent, to=to, reason="no heartbeat", actor="health", only=silent)
         except UnsupportedTransition:
             continue  # it spoke, or got work, between the look and the move
         counts[to.value] += 1

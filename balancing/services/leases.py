@@ -36,16 +36,12 @@ def release(
     Raises: LeaseLost, the lease has ended or the token is stale; nothing has changed.
     """
     ending = Ending(
-        to=LeaseStatus.CANCELLED
-        if outcome is Outcome.CANCELLED
-        else LeaseStatus.RELEASED,
+        to=LeaseStatus.CANCELLED if outcome is Outcome.CANCELLED else LeaseStatus.RELEASED,
         outcome=outcome,
         error=error,
         retry=retry,
         request_to=(
-            RequestStatus.CANCELLED
-            if outcome is Outcome.CANCELLED
-            else RequestStatus.FINISHED
+            RequestStatus.CANCELLED if outcome is Outcome.CANCELLED else RequestStatus.FINISHED
         ),
         usage=dict(usage or {}),
         result=dict(result) if result is not None else None,
@@ -102,9 +98,7 @@ def acknowledge(lease_id: UUID, *, token: int) -> Lease:
     ).update(
         status=LeaseStatus.ACTIVE,
         acked_at=Now(),
-        expires_at=Least(
-            F("hard_end_at"), Now() + timedelta(seconds=settings.RUN_LEASE_S)
-        ),
+        expires_at=Least(F("hard_end_at"), Now() + timedelta(seconds=settings.RUN_LEASE_S)),
     )
     lease = mine(lease_id, token)
     if changed:
@@ -161,9 +155,7 @@ def lose_all(agent: Agent, *, why: str, actor: str) -> None:
         request_to=RequestStatus.FAILED,
     )
     for lease in agent.leases.filter(status__in=LIVE).order_by("id"):
-        closed = claim.close(
-            lease.id, token=lease.fencing_token, ending=ending, actor=actor
-        )
+        closed = claim.close(lease.id, token=lease.fencing_token, ending=ending, actor=actor)
         serve_after_commit(*closed.pools)
 
 
@@ -203,16 +195,13 @@ def _expiry_of(lease: Lease) -> Ending:
         outcome=outcome,
         error=error,
         retry=retry,
-        request_to=(
-            RequestStatus.FINISHED
-            if outcome is Outcome.TIMEOUT
-            else RequestStatus.FAILED
-        ),
+        request_to=(RequestStatus.FINISHED if outcome is Outcome.TIMEOUT else RequestStatus.FAILED),
         overdue_s=settings.REAP_SLACK_S,
     )
 
 
 def cancel(lease: Lease, *, reason: str, actor: str) -> bool:
+    """End a lease for its request's sake; return False if it has ended by itself."""
     ending = Ending(
         to=LeaseStatus.CANCELLED,
         outcome=Outcome.CANCELLED,
@@ -254,15 +243,14 @@ def _lost(lease_id: UUID) -> LeaseLost:
 def note_report(
     lease_id: UUID, *, token: int, usage: Mapping[str, Any], progress: Mapping[str, Any]
 ) -> None:
+    """Note use and progress of a live lease; another one is left as it is."""
     changes: dict[str, Any] = {
         column: usage[name]
         for name, column in _USAGE_COLUMNS.items()
         if usage.get(name) is not None
     }
     if usage.get("memory_mb") is not None:
-        changes["peak_memory_mb"] = Greatest(
-            F("peak_memory_mb"), float(usage["memory_mb"])
-        )
+        changes["peak_memory_mb"] = Greatest(F("peak_memory_mb"), float(usage["memory_mb"]))
     if progress:
         changes.update(
             progress_counter=progress.get("counter", 0),
@@ -271,9 +259,7 @@ def note_report(
             progress_at=Now(),
         )
     if changes:
-        Lease.objects.filter(id=lease_id, fencing_token=token, status__in=LIVE).update(
-            **changes
-        )
+        Lease.objects.filter(id=lease_id, fencing_token=token, status__in=LIVE).update(**changes)
 
 
 _USAGE_COLUMNS = {

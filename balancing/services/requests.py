@@ -55,9 +55,7 @@ def touch_request(request: Request) -> None:
     """This will push a waiting request's deadline out: somebody still asks for it."""
     if request.status == RequestStatus.WAITING:
         Request.objects.filter(id=request.id, status=RequestStatus.WAITING).update(
-            expires_at=Greatest(
-                F("expires_at"), Now() + timedelta(seconds=request.ttl_s)
-            )
+            expires_at=Greatest(F("expires_at"), Now() + timedelta(seconds=request.ttl_s))
         )
 
 
@@ -71,15 +69,11 @@ def cancel_request(request_id: UUID, *, actor: str, reason: str = "cancelled") -
         lease = queries.live_lease_of(request_id)
         if lease and leases.cancel(lease, reason=reason, actor=actor):
             return
-        if _end_waiting(
-            request_id, to=RequestStatus.CANCELLED, reason=reason, actor=actor
-        ):
+        if _end_waiting(request_id, to=RequestStatus.CANCELLED, reason=reason, actor=actor):
             return
         request = queries.request(request_id)
         if request.status not in (RequestStatus.WAITING, RequestStatus.GRANTED):
-            raise UnsupportedTransition(
-                f"The request has ended: it is {request.status}."
-            )
+            raise UnsupportedTransition(f"The request has ended: it is {request.status}.")
         time.sleep(AGAIN_AFTER_S)
     raise UnsupportedTransition("The request keeps changing; try again.")
 
@@ -113,7 +107,5 @@ def _end_waiting(
         rows = rows.filter(expires_at__lt=Now())
     if not rows.update(status=to, reason=reason, finished_at=Now()):
         return False
-    events.append(
-        f"request.{to}", request=queries.request(request_id), actor=actor, reason=reason
-    )
+    events.append(f"request.{to}", request=queries.request(request_id), actor=actor, reason=reason)
     return True

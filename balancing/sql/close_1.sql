@@ -52,6 +52,10 @@ BEGIN
         used_token_budget = used_token_budget - l.token_budget,
         used_disk_space_mb = used_disk_space_mb - l.disk_space_mb
       WHERE id = l.agent_id RETURNING * INTO a;
+    IF a.status = 'retired' THEN
+      INSERT INTO event (kind, agent_type, agent_id, actor, detail) VALUES
+        ('agent.retired', a.agent_type, a.agent_id, p_actor, '{"reason": "drained"}');
+    END IF;
   ELSE
     SELECT * INTO a FROM agent WHERE id = l.agent_id;
   END IF;

@@ -12,7 +12,6 @@ import signal
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -104,21 +103,29 @@ def _wait_until_ready(site: str, up: subprocess.Popen) -> None:
     while time.monotonic() < deadline:
         if up.poll() is not None:
             break
-        with contextlib.suppress(OSError, urllib.error.URLError):
-            with urllib.request.urlopen(f"{site}/readyz", timeout=5) as answer:  # noqa: S310
-                if answer.status == 200:
-                    return
+        if _is_ready(site):
+            return
         time.sleep(0.2)
     sys.stdout.write((VAR / "up.log").read_text(errors="replace")[-3000:])
     raise SystemExit("agentpool did not start; above is the end of its log.")
+
+
+def _is_ready(site: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{site}/readyz", timeout=5) as answer:
+            return answer.status == 200
+    except OSError:
+        return False
 
 
 def _batch(options: argparse.Namespace) -> int:
     """Launch the agents, run the cycles, check main; return the worst exit code."""
     _launch(options.agents)
     run = subprocess.run(
-        [sys.executable, "-m", "agentpool.cli", "cycles", "run", str(HERE / "cycles.toml")]
-        + ["--repo", str(REPO), "--summary", str(VAR / "summary.json")],
+        [
+            *(sys.executable, "-m", "agentpool.cli", "cycles", "run", str(HERE / "cycles.toml")),
+            *("--repo", str(REPO), "--summary", str(VAR / "summary.json")),
+        ],
         check=False,
     )
     say("\nIs main green, and does it hold every story?")

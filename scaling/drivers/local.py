@@ -21,6 +21,10 @@ from scaling.drivers.base import DriverError, Handle, Spec
 
 MARK = "AGENTPOOL_LAUNCH_ID"
 START_TIMEOUT_S = 10
+PASSED_ON = (
+    *("PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "TMPDIR", "PYTHONPATH", "VIRTUAL_ENV"),
+    *("SSL_CERT_FILE", "AGENTPOOL_SECRETS_DIR"),
+)
 
 # Forks, makes a session of its own, prints the child's pid, and is gone.
 _DETACH = """
@@ -49,7 +53,7 @@ class LocalDriver:
         try:
             done = subprocess.run(
                 detach,
-                env={**os.environ, **spec.env, MARK: spec.launch_id},
+                env={**_passed_on(), **spec.env, MARK: spec.launch_id},
                 capture_output=True,
                 stdin=subprocess.DEVNULL,
                 timeout=START_TIMEOUT_S,
@@ -103,6 +107,11 @@ def _handle(process: psutil.Process) -> Handle:
     command = process.cmdline()
     folder = command[command.index("--workdir") + 1] if "--workdir" in command else ""
     return {"pid": process.pid, "create_time": process.create_time(), "folder": folder}
+
+
+def _passed_on() -> dict[str, str]:
+    """Return what a runtime may see of this process's environment: no secret of the server."""
+    return {name: os.environ[name] for name in PASSED_ON if name in os.environ}
 
 
 def _command(spec: Spec, folder: Path) -> list[str]:

@@ -217,9 +217,7 @@ def test_an_agent_that_grows_serves_the_queue(make_agent, submit):
     agent = make_agent()
     waiting = submit(memory_mb=4096)
 
-    agents.update_agent(
-        agent.id, fields={"memory_mb": 4096}, if_generation=None, actor="test"
-    )
+    agents.update_agent(agent.id, fields={"memory_mb": 4096}, if_generation=None, actor="test")
 
     waiting.refresh_from_db()
     assert waiting.status == "granted"
@@ -238,9 +236,7 @@ def test_two_live_leases_never_share_a_lock_key(make_agent, submit):
 
     blocked.refresh_from_db()
     assert blocked.status == "granted"
-    assert {"repo:main", "other", "repo:dev"} == set(
-        LockKey.objects.values_list("key", flat=True)
-    )
+    assert {"repo:main", "other", "repo:dev"} == set(LockKey.objects.values_list("key", flat=True))
 
 
 def test_a_freed_lock_key_serves_the_queue_of_another_pool(make_agent, submit):
@@ -321,6 +317,8 @@ def test_every_change_leaves_an_event(make_agent, submit):
     make_agent()
     release(submit().held)
 
-    assert ["agent.registered", "lease.active", "lease.released"] == list(
-        Event.objects.filter(kind__regex="agent|lease").order_by("id").values_list("kind", flat=True)
-    )
+    assert list(
+        Event.objects.filter(kind__regex="agent|lease")
+        .order_by("id")
+        .values_list("kind", flat=True)
+    ) == ["agent.registered", "lease.active", "lease.released"]

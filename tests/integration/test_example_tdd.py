@@ -20,6 +20,7 @@ from agentpool.client import batch
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "tdd"
 STORIES = EXAMPLE / "repo" / "stories"
 PHASES = ("design", "qa", "code", "data")
+pytestmark = pytest.mark.slow
 
 
 @dataclass
@@ -78,22 +79,23 @@ def bench(tmp_path: Path) -> Bench:
 def test_the_four_phases_bring_a_story_to_main(bench: Bench, story: str) -> None:
     codes = [bench.run(phase, story=story) for phase in PHASES]
 
-    assert [0, 0, 0, 0] == codes
-    assert "success" == bench.results["status"]
+    assert codes == [0, 0, 0, 0]
+    assert bench.results["status"] == "success"
     assert 95 < bench.results["metrics"]["coverage_pct"] <= 100
-    assert "data" == bench.progress()["phase"]
+    assert bench.progress()["phase"] == "data"
     assert merged(bench) == {story}
 
 
 def test_a_phase_that_is_repeated_changes_nothing(bench: Bench) -> None:
     for phase in PHASES:
-        assert 0 == bench.run(phase, story="morse")
+        assert bench.run(phase, story="morse") == 0
         heads = git("for-each-ref", cwd=bench.remote)
 
-        assert 0 == bench.run(phase, story="morse")
+        assert bench.run(phase, story="morse") == 0
         assert heads == git("for-each-ref", cwd=bench.remote)
 
 
+@pytest.mark.kill
 @pytest.mark.parametrize("after_s", [0.1, 0.3, 0.6])
 def test_a_killed_phase_is_finished_by_the_next_attempt(bench: Bench, after_s: float) -> None:
     for phase in PHASES:
@@ -103,18 +105,18 @@ def test_a_killed_phase_is_finished_by_the_next_attempt(bench: Bench, after_s: f
         time.sleep(after_s)
         end(process)
 
-        assert 0 == bench.run(phase, story="wrap", clone=clone)
+        assert bench.run(phase, story="wrap", clone=clone) == 0
 
     assert {"wrap"} == merged(bench)
 
 
 def test_a_lock_that_a_killed_push_left_on_the_remote_does_not_stop_the_next(bench: Bench) -> None:
     for phase in ("design", "qa", "code"):
-        assert 0 == bench.run(phase, story="isbn")
+        assert bench.run(phase, story="isbn") == 0
     lock = bench.remote / "refs" / "heads" / "main.lock"
     lock.touch()
 
-    assert 0 == bench.run("data", story="isbn")
+    assert bench.run("data", story="isbn") == 0
     assert not lock.exists()
 
 
@@ -125,7 +127,7 @@ def test_qa_refuses_tests_that_are_red_for_a_wrong_reason(bench: Bench) -> None:
     (clone / "stories/luhn/test_luhn.py").write_text(broken + broken * 3)
     commit_and_push(clone, branch="story/luhn")
 
-    assert 1 == bench.run("qa", story="luhn")
+    assert bench.run("qa", story="luhn") == 1
     assert "wrong reason" in bench.results["summary"]
 
 
@@ -141,7 +143,7 @@ def test_data_fails_loudly_when_main_moves_under_its_lock(bench: Bench) -> None:
     commit_and_push(intruder, branch="main")
     output = process.communicate(timeout=60)[0]
 
-    assert 1 == process.returncode
+    assert process.returncode == 1
     assert "main moved although this lease locks it" in output
 
 
@@ -149,7 +151,7 @@ def test_a_remote_that_is_gone_asks_to_try_elsewhere(bench: Bench) -> None:
     clone = bench.clone(ref="main")
     bench.remote.rename(bench.folder / "away.git")
 
-    assert 75 == bench.run("design", story="spell", clone=clone)
+    assert bench.run("design", story="spell", clone=clone) == 75
 
 
 def test_all_changes_together_apply_and_are_green(bench: Bench) -> None:
@@ -166,7 +168,7 @@ def test_all_changes_together_apply_and_are_green(bench: Bench) -> None:
         capture_output=True,
         text=True,
     )
-    assert 0 == suite.returncode, suite.stdout
+    assert suite.returncode == 0, suite.stdout
 
 
 def test_the_repository_is_the_same_each_time_and_replaces_only_its_own(tmp_path: Path) -> None:
@@ -190,7 +192,7 @@ def test_the_batch_names_every_story_as_the_story_does() -> None:
 
     assert len(described) >= 24
     assert {story: story_head(story) for story in story_ids()} == described
-    assert PHASES == tuple(phase.name for phase in batch.load(EXAMPLE / "cycles.toml").phases)
+    assert tuple(phase.name for phase in batch.load(EXAMPLE / "cycles.toml").phases) == PHASES
 
 
 def merged(bench: Bench) -> set[str]:

@@ -72,6 +72,8 @@ def test_sql_names_only_legal_statuses(file):
         for enum in (states.AgentStatus, states.AgentHealth, states.RequestStatus)
         for member in enum
     } | {member.value for enum in (states.LeaseStatus, states.Outcome) for member in enum}
-    compared = re.findall(r"(?:status|health)\s*(?:=|<>|IN|NOT IN)\s*\(?((?:'[a-z_]+'[, ]*)+)", file.read_text())
+    compared = re.findall(
+        r"(?:status|health)\s*(?:=|<>|IN|NOT IN)\s*\(?((?:'[a-z_]+'[, ]*)+)", file.read_text()
+    )
 
     assert _literals(" ".join(compared)) <= known

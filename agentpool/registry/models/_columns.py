@@ -37,9 +37,7 @@ def values(members: Iterable[StrEnum]) -> list[str]:
     return sorted(member.value for member in members)
 
 
-def one_of(
-    table: str, field: str, values: Iterable[StrEnum | IntEnum]
-) -> models.CheckConstraint:
+def one_of(table: str, field: str, values: Iterable[StrEnum | IntEnum]) -> models.CheckConstraint:
     """Return the constraint that holds a column to its enum; a test compares the two."""
     return models.CheckConstraint(
         condition=Q(**{f"{field}__in": [v.value for v in values]}),
@@ -52,9 +50,7 @@ def never_negative(table: str, *fields: str) -> models.CheckConstraint:
     condition = Q()
     for field in fields:
         condition &= Q(**{f"{field}__gte": 0})
-    return models.CheckConstraint(
-        condition=condition, name=f"{table}_amounts_not_negative"
-    )
+    return models.CheckConstraint(condition=condition, name=f"{table}_amounts_not_negative")
 
 
 def words() -> ArrayField[Any, Any]:

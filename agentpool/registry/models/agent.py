@@ -1,7 +1,6 @@
 """Agents: registered workers, what they can, and what of them is taken."""
 
 import uuid
-from typing import Any
 
 from django.contrib.postgres.fields import ArrayField
 from django.core.validators import RegexValidator
@@ -47,16 +46,12 @@ class Agent(models.Model):
         Pool, on_delete=models.PROTECT, to_field="agent_type", db_column="agent_type"
     )
     name = models.TextField(blank=True, default="")
-    status = models.TextField(
-        default=AgentStatus.IDLE.value, choices=choices(AgentStatus)
-    )
+    status = models.TextField(default=AgentStatus.IDLE.value, choices=choices(AgentStatus))
     status_reason = models.TextField(blank=True, default="")
     # Somebody asked it to take no new work; survives a time of being unreachable.
     drain_requested = models.BooleanField(default=False)
     retire_when_drained = models.BooleanField(default=False)
-    health = models.TextField(
-        default=AgentHealth.UNKNOWN.value, choices=choices(AgentHealth)
-    )
+    health = models.TextField(default=AgentHealth.UNKNOWN.value, choices=choices(AgentHealth))
     health_note = models.TextField(blank=True, default="")
     health_by = models.TextField(blank=True, default="")
     health_until = models.DateTimeField(null=True, blank=True)
@@ -72,9 +67,7 @@ class Agent(models.Model):
     security_level = models.PositiveSmallIntegerField(
         choices=choices(SecurityLevel), default=SecurityLevel.STANDARD.value
     )
-    isolation_levels = ArrayField(
-        models.PositiveSmallIntegerField(), default=_process_only
-    )
+    isolation_levels = ArrayField(models.PositiveSmallIntegerField(), default=_process_only)
     provider = models.TextField(blank=True, default="")
     endpoint = models.TextField(blank=True, default="")
     version = models.TextField(blank=True, default="")
@@ -109,7 +102,7 @@ class Agent(models.Model):
             models.Index(fields=["-created_at", "id"], name="agent_newest"),
             models.Index(fields=["pool", "status"], name="agent_by_status"),
         ]
-        constraints: list[Any] = [
+        constraints = [
             one_of("agent", "status", AgentStatus),
             one_of("agent", "health", AgentHealth),
             one_of("agent", "security_level", SecurityLevel),

@@ -1,7 +1,6 @@
 """Who may call: tokens and agent credentials, stored hashed, shown once."""
 
 import uuid
-from typing import Any
 
 from django.db import models
 from django.db.models import Q
@@ -24,9 +23,7 @@ class Credential(models.Model):
     scope = models.TextField(choices=choices(Scope))
     name = models.TextField(blank=True, default="")
     digest = models.BinaryField(unique=True, max_length=32, editable=False)
-    hint = models.TextField(
-        editable=False, help_text="The first characters, to tell it by."
-    )
+    hint = models.TextField(editable=False, help_text="The first characters, to tell it by.")
     agent = models.ForeignKey(
         Agent,
         on_delete=models.CASCADE,
@@ -57,7 +54,7 @@ class Credential(models.Model):
     class Meta:
         db_table = "credential"
         ordering = ["-created_at"]
-        constraints: list[Any] = [
+        constraints = [
             one_of("credential", "scope", Scope),
             models.CheckConstraint(
                 condition=Q(scope=Scope.AGENT.value, agent__isnull=False)
@@ -89,9 +86,7 @@ class IdempotencyKey(models.Model):
     class Meta:
         db_table = "idempotency_key"
         constraints = [
-            models.UniqueConstraint(
-                fields=["principal", "key"], name="idempotency_key_once"
-            )
+            models.UniqueConstraint(fields=["principal", "key"], name="idempotency_key_once")
         ]
         indexes = [models.Index(fields=["created_at"], name="idempotency_key_age")]
 

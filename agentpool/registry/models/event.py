@@ -1,7 +1,5 @@
 """Events: the outbox that every state change writes, and the relay's place in it."""
 
-from typing import Any
-
 from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
@@ -57,9 +55,7 @@ class RelayState(models.Model):
 
     class Meta:
         db_table = "relay_state"
-        constraints: list[Any] = [
-            models.CheckConstraint(condition=Q(id=1), name="relay_state_one_row")
-        ]
+        constraints = [models.CheckConstraint(condition=Q(id=1), name="relay_state_one_row")]
 
     def __str__(self) -> str:
         return str(self.last_seq)

@@ -1,7 +1,6 @@
 """Launches: what scaling was asked for, and each agent that a driver started for it."""
 
 import uuid
-from typing import Any
 
 from django.db import models
 from django.db.models import Q
@@ -33,7 +32,7 @@ class ScalingEvent(models.Model):
         db_table = "scaling_event"
         ordering = ["-at"]
         indexes = [models.Index(fields=["pool", "-at"], name="scaling_event_of_pool")]
-        constraints: list[Any] = [
+        constraints = [
             models.CheckConstraint(
                 condition=Q(action__in=SCALING_ACTIONS),
                 name="scaling_event_action_legal",
@@ -52,14 +51,10 @@ class Launch(models.Model):
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
-    event = models.ForeignKey(
-        ScalingEvent, on_delete=models.CASCADE, related_name="launches"
-    )
+    event = models.ForeignKey(ScalingEvent, on_delete=models.CASCADE, related_name="launches")
     agent = models.OneToOneField(Agent, on_delete=models.CASCADE, related_name="launch")
     driver = models.TextField()
-    status = models.TextField(
-        default=LaunchStatus.INTENDED.value, choices=choices(LaunchStatus)
-    )
+    status = models.TextField(default=LaunchStatus.INTENDED.value, choices=choices(LaunchStatus))
     handle = models.JSONField(default=dict, blank=True)
     error = models.TextField(blank=True, default="")
     created_at = models.DateTimeField(db_default=Now(), editable=False)
@@ -69,7 +64,7 @@ class Launch(models.Model):
     class Meta:
         db_table = "launch"
         ordering = ["-created_at"]
-        constraints: list[Any] = [one_of("launch", "status", LaunchStatus)]
+        constraints = [one_of("launch", "status", LaunchStatus)]
 
     def __str__(self) -> str:
         return f"{self.driver} launch of {self.agent_id}"

@@ -1,7 +1,6 @@
 """Leases: the right to use one slot of one agent until a time, with a fencing token."""
 
 import uuid
-from typing import Any
 
 from django.db import models
 from django.db.models import Q
@@ -25,7 +24,7 @@ from agentpool.registry.states import HOLDING, LIVE, LeaseStatus, NetworkAccess,
 
 class Lease(models.Model):
     """
-    One slot of one agent, for one request, until `expires_at` (renewed) and never past `hard_end_at`.
+    One slot of one agent, for one request, until `expires_at`, never past `hard_end_at`.
 
     `fencing_token` comes from one sequence that only grows: of two leases ever given out, the later
     has the larger token, so an outside resource can refuse the earlier holder.
@@ -35,9 +34,7 @@ class Lease(models.Model):
     fencing_token = models.BigIntegerField(
         unique=True, db_default=NextVal("lease_fencing_token_seq"), editable=False
     )
-    request = models.ForeignKey(
-        Request, on_delete=models.CASCADE, related_name="leases"
-    )
+    request = models.ForeignKey(Request, on_delete=models.CASCADE, related_name="leases")
     agent = models.ForeignKey(Agent, on_delete=models.PROTECT, related_name="leases")
     incarnation = models.PositiveIntegerField()
     slot = models.PositiveSmallIntegerField()
@@ -92,9 +89,7 @@ class Lease(models.Model):
                 fields=["project", "cycle_id", "pool", "-fencing_token"],
                 name="lease_by_cycle",
             ),
-            models.Index(
-                fields=["project", "pool", "-fencing_token"], name="lease_by_project"
-            ),
+            models.Index(fields=["project", "pool", "-fencing_token"], name="lease_by_project"),
             models.Index(fields=["agent", "-fencing_token"], name="lease_of_agent"),
             # The reaper: live leases by the time that permits to end them.
             models.Index(
@@ -103,12 +98,10 @@ class Lease(models.Model):
                 condition=Q(status__in=values(LIVE)),
             ),
         ]
-        constraints: list[Any] = [
+        constraints = [
             one_of("lease", "status", LeaseStatus),
             one_of("lease", "network", NetworkAccess),
-            never_negative(
-                "lease", "memory_mb", "cpu_cores", "token_budget", "disk_space_mb"
-            ),
+            never_negative("lease", "memory_mb", "cpu_cores", "token_budget", "disk_space_mb"),
             # Two leases never hold one slot of one agent.
             models.UniqueConstraint(
                 fields=["agent", "slot"],
@@ -130,9 +123,7 @@ class Lease(models.Model):
                 condition=Q(outcome__in=["", *[v.value for v in Outcome]]),
                 name="lease_outcome_legal",
             ),
-            models.CheckConstraint(
-                condition=Q(slot__gte=1), name="lease_slot_from_one"
-            ),
+            models.CheckConstraint(condition=Q(slot__gte=1), name="lease_slot_from_one"),
         ]
 
     def __str__(self) -> str:

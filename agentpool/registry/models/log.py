@@ -1,7 +1,5 @@
 """Logs: what the work under a lease printed, in chunks, capped with the tail kept."""
 
-from typing import Any
-
 from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
@@ -25,7 +23,7 @@ class LogChunk(models.Model):
             models.Index(fields=["lease", "id"], name="log_of_lease"),
             models.Index(fields=["at"], name="log_age"),
         ]
-        constraints: list[Any] = [
+        constraints = [
             models.CheckConstraint(
                 condition=Q(stream__in=["stdout", "stderr"]), name="log_stream_legal"
             )

@@ -1,7 +1,6 @@
 """Pools: the agents of one type, and what a new agent of it would be."""
 
 import uuid
-from typing import Any
 
 from django.contrib.postgres.fields import ArrayField
 from django.core.validators import RegexValidator
@@ -46,9 +45,7 @@ class Pool(models.Model):
     security_level = models.PositiveSmallIntegerField(
         choices=choices(SecurityLevel), default=SecurityLevel.STANDARD.value
     )
-    isolation_levels = ArrayField(
-        models.PositiveSmallIntegerField(), default=_process_only
-    )
+    isolation_levels = ArrayField(models.PositiveSmallIntegerField(), default=_process_only)
     max_concurrent = models.PositiveSmallIntegerField(default=1)
     driver = models.TextField(default="local")
     exec = models.TextField(blank=True, default="")
@@ -61,11 +58,9 @@ class Pool(models.Model):
     class Meta:
         db_table = "pool"
         ordering = ["agent_type"]
-        constraints: list[Any] = [
+        constraints = [
             one_of("pool", "security_level", SecurityLevel),
-            never_negative(
-                "pool", "memory_mb", "cpu_cores", "token_budget", "disk_space_mb"
-            ),
+            never_negative("pool", "memory_mb", "cpu_cores", "token_budget", "disk_space_mb"),
             models.CheckConstraint(
                 condition=Q(min_size__lte=F("max_size")), name="pool_sizes_in_order"
             ),

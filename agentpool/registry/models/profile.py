@@ -1,7 +1,5 @@
 """Security profiles: what the agents of one type may use, reach and write."""
 
-from typing import Any
-
 from django.db import models
 from django.db.models.functions import Now
 
@@ -35,7 +33,7 @@ class SecurityProfile(models.Model):
 
     class Meta:
         db_table = "security_profile"
-        constraints: list[Any] = [
+        constraints = [
             one_of("profile", "network_access", NetworkAccess),
             one_of("profile", "file_access", FileAccess),
         ]

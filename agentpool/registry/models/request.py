@@ -1,7 +1,6 @@
 """Requests: somebody's wish for an agent, waiting or answered."""
 
 import uuid
-from typing import Any
 
 from django.db import models
 from django.db.models import F, Q
@@ -35,9 +34,7 @@ class Request(models.Model):
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
-    number = models.BigIntegerField(
-        db_default=NextVal("request_number_seq"), editable=False
-    )
+    number = models.BigIntegerField(db_default=NextVal("request_number_seq"), editable=False)
     pool = models.ForeignKey(
         Pool, on_delete=models.PROTECT, to_field="agent_type", db_column="agent_type"
     )
@@ -58,12 +55,8 @@ class Request(models.Model):
     special_tools = words()
     capabilities = words()
     labels = models.JSONField(default=dict, blank=True)
-    security_level = models.PositiveSmallIntegerField(
-        default=SecurityLevel.STANDARD.value
-    )
-    isolation_level = models.PositiveSmallIntegerField(
-        default=IsolationLevel.PROCESS.value
-    )
+    security_level = models.PositiveSmallIntegerField(default=SecurityLevel.STANDARD.value)
+    isolation_level = models.PositiveSmallIntegerField(default=IsolationLevel.PROCESS.value)
     shape = models.BigIntegerField(default=0, editable=False)
 
     strategy = models.TextField(blank=True, default="")
@@ -76,9 +69,7 @@ class Request(models.Model):
     allow_future = models.BooleanField(default=False)
     payload = models.JSONField(null=True, blank=True)
 
-    status = models.TextField(
-        default=RequestStatus.WAITING.value, choices=choices(RequestStatus)
-    )
+    status = models.TextField(default=RequestStatus.WAITING.value, choices=choices(RequestStatus))
     reason = models.TextField(blank=True, default="")
     attempts = models.PositiveSmallIntegerField(default=0)
     not_before = models.DateTimeField(null=True, blank=True)
@@ -114,13 +105,11 @@ class Request(models.Model):
             # Arrivals per pool and time: demand, counted at arrival, the refused ones too.
             models.Index(fields=["pool", "created_at"], name="request_arrivals"),
         ]
-        constraints: list[Any] = [
+        constraints = [
             one_of("request", "status", RequestStatus),
             one_of("request", "security_level", SecurityLevel),
             one_of("request", "isolation_level", IsolationLevel),
-            never_negative(
-                "request", "memory_mb", "cpu_cores", "token_budget", "disk_space_mb"
-            ),
+            never_negative("request", "memory_mb", "cpu_cores", "token_budget", "disk_space_mb"),
             models.CheckConstraint(
                 condition=Q(affinity__in=AFFINITIES), name="request_affinity_legal"
             ),
@@ -157,9 +146,7 @@ class Request(models.Model):
         ]
 
     def __str__(self) -> str:
-        return (
-            f"{self.pool_id} for {self.project} {self.cycle_id} {self.phase}".rstrip()
-        )
+        return f"{self.pool_id} for {self.project} {self.cycle_id} {self.phase}".rstrip()
 
     @property
     def agent_type(self) -> str:

@@ -1,7 +1,5 @@
 """Samples: what each pool looked like, every 30 seconds."""
 
-from typing import Any
-
 from django.db import models
 
 from agentpool.registry.models._columns import cores
@@ -43,9 +41,7 @@ class PoolSample(models.Model):
     class Meta:
         db_table = "pool_sample"
         ordering = ["-at"]
-        constraints: list[Any] = [
-            models.UniqueConstraint(fields=["pool", "at"], name="pool_sample_once")
-        ]
+        constraints = [models.UniqueConstraint(fields=["pool", "at"], name="pool_sample_once")]
 
     def __str__(self) -> str:
         return f"{self.pool_id} at {self.at:%H:%M:%S}"

@@ -9,7 +9,9 @@ from agentpool.registry import queries
 
 
 class Command(BaseCommand):
-    help = "Compare counters with leases, requests with leases, keys with holders; exit 1 if broken."
+    help = (
+        "Compare counters with leases, requests with leases, keys with holders; exit 1 if broken."
+    )
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Declare --json."""
