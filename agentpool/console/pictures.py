@@ -1,6 +1,6 @@
 """What the live page shows, as plain values for the templates; read in a handful of queries."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -36,11 +36,30 @@ def pool_picture(filters: Filters) -> dict[str, Any]:
         "agent_types": list(Pool.objects.values_list("agent_type", flat=True)),
         "statuses": [status.value for status in AgentStatus if status not in GONE],
         "pools": pools,
+        "summary": _summary(pools),
         "agents": agents,
         "agents_hidden": hidden,
         "any_agents": any(sum(pool["counts"].values()) for pool in pools),
         "queue": _queue(filters, at),
         "queue_depth": sum(pool["queue_depth"] for pool in pools),
+    }
+
+
+def _summary(pools: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the strip above the pools; troubled: unreachable agents."""
+
+    def total(status: str) -> int:
+        return sum(pool["counts"][status] for pool in pools)
+
+    return {
+        "agents": sum(sum(pool["counts"].values()) for pool in pools),
+        "busy": total("busy"),
+        "idle": total("idle"),
+        "slots": sum(pool["slots"] for pool in pools),
+        "slots_used": sum(pool["slots_used"] for pool in pools),
+        "waiting": sum(pool["queue_depth"] for pool in pools),
+        "oldest_wait_s": max((pool["oldest_wait_s"] for pool in pools), default=0.0),
+        "troubled": total("unreachable"),
     }
 
 

@@ -13,12 +13,9 @@ from agentpool.registry.errors import NotFound
 
 @login_required
 def pool(request: HttpRequest) -> HttpResponse:
-    """Show pools, agents and queue; htmx asks for the filtered part alone."""
+    """Show pools, agents and queue, filtered."""
     filters = pictures.filters_of(request.GET)
-    template = "console/pool.html"
-    if getattr(request, "htmx", False) and not request.htmx.boosted:  # type: ignore[attr-defined]
-        template = "console/_live.html"
-    return render(request, template, pictures.pool_picture(filters))
+    return render(request, "console/pool.html", pictures.pool_picture(filters))
 
 
 @login_required
