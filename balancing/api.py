@@ -338,6 +338,7 @@ def request_body(request_id: UUID, lease: Lease | None = None) -> dict[str, Any]
     body = serializers.request_json(row, newest, at=registry_queries.now())
     if row.status == RequestStatus.WAITING:
         body["position"] = queries.position_of(row)
+        body["reason"] = queries.waiting_reasons([row])[row.id]
     return body
 
 

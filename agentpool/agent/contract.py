@@ -74,7 +74,10 @@ class Folder:
 
 def write_payload(*, folder: Folder, lease: Mapping[str, Any], payload: Mapping[str, Any]) -> None:
     """Write what `AGENTPOOL_PAYLOAD` names: the payload's own keys, and the lease as `lease`."""
-    folder.payload.write_text(json.dumps({**payload, "lease": dict(lease)}), encoding="utf-8")
+    draft = folder.payload.with_suffix(".new")
+    draft.write_text(json.dumps({**payload, "lease": dict(lease)}), encoding="utf-8")
+    # In one step: it is written again when the grant changes, while the work may read it.
+    draft.replace(folder.payload)
 
 
 def place_secrets(*, names: Sequence[str], source: Path | None, folder: Folder) -> None:

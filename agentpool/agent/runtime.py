@@ -264,6 +264,9 @@ class Runtime:
             self._drain("command")
             self._cancel_all(_LEAVE_S)
             self._signals.poke()
+        elif kind == "resize" and work is not None:
+            grant = command.get("grant")
+            work.resize(grant if isinstance(grant, Mapping) else {})
         elif kind == "refresh":
             self._beat_now.set()
         elif kind == "cancel" and command.get("reason") == "lease_lost":

@@ -68,6 +68,7 @@ class Work:
         self.is_acked = False
         self.is_over = False
         self._offer = offer
+        self._grant: Mapping[str, Any] = offer.get("grant") or {}
         self._payload: Mapping[str, Any] = offer.get("payload") or {}
         self._bench = bench
         self._folder = contract.Folder(root=bench.workdir / "leases" / self.lease_id)
@@ -89,6 +90,12 @@ class Work:
         if progress := usage.progress(usage.read_json(self._folder.progress)):
             said["progress"] = progress
         return said
+
+    def resize(self, grant: Mapping[str, Any]) -> None:
+        """Take a changed grant; the work finds it in its payload file."""
+        self._grant = {**self._grant, **grant}
+        if self._folder.payload.exists():
+            contract.write_payload(folder=self._folder, lease=self._lease(), payload=self._payload)
 
     # --- the thread -------------------------------------------------------------------------
 
@@ -183,9 +190,7 @@ class Work:
     def _do(self) -> Ending:
         """Make the workspace, run the command, read what it reported."""
         began = clock.now()
-        spec = isolation.Spec(
-            lease_id=self.lease_id, folder=self._folder.root, grant=self._offer.get("grant") or {}
-        )
+        spec = isolation.Spec(lease_id=self.lease_id, folder=self._folder.root, grant=self._grant)
         log = lease_log.LeaseLog(self._send_log, is_void=self._is_void)
         environment = isolation.tier(self._isolation()).create(spec)
         try:
@@ -252,7 +257,7 @@ class Work:
             source=self._bench.secrets_dir,
             folder=self._folder,
         )
-        lease = {key: value for key, value in self._offer.items() if key != "payload"}
+        lease = self._lease()
         contract.write_payload(folder=self._folder, lease=lease, payload=self._payload)
         identity = self._bench.identity
         return place, contract.environment(
@@ -263,6 +268,10 @@ class Work:
             payload=self._payload,
             folder=self._folder,
         )
+
+    def _lease(self) -> dict[str, Any]:
+        lease = {key: value for key, value in self._offer.items() if key != "payload"}
+        return {**lease, "grant": self._grant}
 
     def _judge(self, ended: execution.Ending) -> Ending:
         """Return what the exit code, or the reason it was stopped for, says."""

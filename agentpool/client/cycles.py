@@ -49,19 +49,18 @@ class _Record:
 
     runs: list[summary.PhaseRun] = field(default_factory=list)
     spans: list[summary.Span] = field(default_factory=list)
-    request_ids: set[str] = field(default_factory=set)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Run:
     """The things that stay the same through one run of a batch."""
 
-    id: str
     batch: batches.Batch
     repository: str | None
     client: AsyncClient
     observe: Observer
-    record: _Record
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    record: _Record = field(default_factory=_Record)
 
 
 def repository_address(repository: str | None, *, base: Path | None = None) -> str | None:
@@ -99,20 +98,13 @@ async def run(
         client: how the control plane is reached; left open.
         repository: path or address that wins over the one in the batch.
         observe: called in the event loop for everything that happens; must not block.
-    Raises: BatchInvalid, a repository is needed; asyncio.CancelledError, after the requests that
-    are still open were cancelled. Errors of single phases end their cycle, never the run.
+    Raises: BatchInvalid, a repository is needed; CancelledError, once the open requests are
+    cancelled. Errors of single phases end their cycle, never the run.
 
     """
     address = repository_address(repository or batch.repository)
     check_repository(batch, address)
-    one = _Run(
-        id=uuid.uuid4().hex,
-        batch=batch,
-        repository=address,
-        client=client,
-        observe=observe,
-        record=_Record(),
-    )
+    one = _Run(batch=batch, repository=address, client=client, observe=observe)
     started = time.monotonic()
     gate = asyncio.Semaphore(batch.parallel)
     async with asyncio.TaskGroup() as tasks:

@@ -136,6 +136,8 @@ def _queue(filters: Filters, at: datetime) -> list[dict[str, Any]]:
         rows = rows.filter(pool_id=filters["agent_type"])
     if filters["project"]:
         rows = rows.filter(project=filters["project"])
+    shown = list(rows[:QUEUE_SHOWN])
+    reasons = queries.waiting_reasons(shown)
     return [
         {
             "id": row.id,
@@ -146,9 +148,9 @@ def _queue(filters: Filters, at: datetime) -> list[dict[str, Any]]:
             "priority": row.priority,
             "waited_s": round((at - row.queued_at).total_seconds(), 1),
             "queued_at": row.queued_at,
-            "reason": row.reason or "no agent with a free slot fits",
+            "reason": reasons[row.id],
         }
-        for row in rows[:QUEUE_SHOWN]
+        for row in shown
     ]
 
 

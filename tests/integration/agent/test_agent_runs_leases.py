@@ -151,6 +151,24 @@ def test_cancel_ends_the_work_and_says_so(plane: Any, agent: Any) -> None:
     assert "retry" not in release
 
 
+def test_a_resized_grant_is_found_in_the_payload_file(plane: Any, agent: Any) -> None:
+    agent()
+    code = (
+        "import json, os, time\n"
+        "read = lambda: json.load(open(os.environ['AGENTPOOL_PAYLOAD']))['lease']['grant']\n"
+        "print(read()['memory_mb'], flush=True)\n"
+        "while read()['memory_mb'] == 256: time.sleep(0.05)\n"
+        "print(read()['memory_mb'], read()['token_budget'])"
+    )
+    lease_id = plane.offer({"command": python(code)})
+    plane.wait(lambda: plane.printed(lease_id))
+
+    plane.command(kind="resize", lease_id=lease_id, grant={"memory_mb": 512})
+    plane.release_of(lease_id)
+
+    assert plane.printed(lease_id) == "256\n512 1000\n"
+
+
 def test_a_lost_lease_kills_its_whole_tree_and_reports_nothing(
     plane: Any, agent: Any, tmp_path: Path
 ) -> None:
