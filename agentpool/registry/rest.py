@@ -4,7 +4,9 @@ The frame of every REST door: who calls, what they may, how errors, pages and ve
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import hmac
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -12,6 +14,8 @@ from dataclasses import dataclass
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from cryptography.fernet import Fernet
+from django.conf import settings
 from django.core.exceptions import PermissionDenied
 from django.db import InterfaceError, OperationalError, transaction
 from django.db.models import QuerySet
@@ -298,18 +302,30 @@ def idempotent(handler: Callable[..., Response]) -> Callable[..., Response]:
             if not created and bytes(row.digest) != digest:
                 raise InvalidReuse("This Idempotency-Key came before with another body.")
             if not created:
-                return Response(row.body, status=row.status, headers=row.headers)
+                return Response(_unsealed(request, row), status=row.status, headers=row.headers)
             response = handler(view, request, *args, **kwargs)
-            row.status, row.body = response.status_code, _as_json(response.data)
+            row.status, row.sealed_body = response.status_code, _sealed(request, response.data)
             row.headers = {k: v for k, v in response.headers.items() if k in ("Location", "ETag")}
-            row.save(update_fields=["status", "body", "headers"])
+            row.save(update_fields=["status", "sealed_body", "headers"])
         return response
 
     return answer
 
 
-def _as_json(data: Any) -> Any:
-    return json.loads(json.dumps(data, cls=JSONEncoder))
+def _sealed(request: ApiRequest, data: Any) -> bytes:
+    # An answer may hold a secret that is shown once, and secrets are never stored in clear: only
+    # who sends the same bearer token again can open it.
+    return _seal(request).encrypt(json.dumps(data, cls=JSONEncoder).encode())
+
+
+def _unsealed(request: ApiRequest, row: IdempotencyKey) -> Any:
+    return json.loads(_seal(request).decrypt(bytes(row.sealed_body or b"")))
+
+
+def _seal(request: ApiRequest) -> Fernet:
+    secret = request.headers.get("Authorization") or settings.SECRET_KEY
+    key = hmac.digest(secret.encode(), b"agentpool idempotency", "sha256")
+    return Fernet(base64.urlsafe_b64encode(key))
 
 
 def _digest(request: ApiRequest) -> bytes:

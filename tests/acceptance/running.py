@@ -107,11 +107,11 @@ class Running:
 
     def kill(self) -> None:
         """End whatever is left, for a test that failed half-way."""
-        for one in [*self.processes(), psutil.Process()]:
-            if one.pid != os.getpid():
-                with contextlib.suppress(psutil.Error):
-                    one.kill()
+        self.process.kill()
         self.process.wait()
+        for one in self.processes():
+            with contextlib.suppress(psutil.Error):
+                one.kill()
         postgres.stop(self.home, mode="immediate")
 
     def said(self) -> str:

@@ -80,7 +80,8 @@ class IdempotencyKey(models.Model):
     digest = models.BinaryField(max_length=32)
     status = models.PositiveSmallIntegerField(null=True)
     headers = models.JSONField(default=dict)
-    body = models.JSONField(null=True)
+    # Encrypted under the caller's own token, because it may hold a secret.
+    sealed_body = models.BinaryField(null=True, editable=False)
     created_at = models.DateTimeField(db_default=Now())
 
     class Meta:
