@@ -146,7 +146,7 @@ TIME_ZONE = "UTC"
 
 STATIC_URL = "/static/"
 STATICFILES_DIRS = [_beside("static")]
-STATIC_ROOT = INSTALLATION.home / "static"
+# Served from where they stand: nothing has to be collected before a start.
 WHITENOISE_USE_FINDERS = True
 WHITENOISE_MAX_AGE = 3600
 

@@ -36,6 +36,19 @@ def quick_flush():
         yield
 
 
+@pytest.fixture(autouse=True, scope="session")
+def no_connection_left(django_db_setup, django_db_blocker):
+    """End the connections that service threads keep, or the database could not be dropped."""
+    yield
+    from django.db import connection
+
+    with django_db_blocker.unblock(), connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+
+
 @pytest.fixture(autouse=True)
 def quick_passwords(settings):
     """Hash passwords cheaply: each test furnishes an installation with an admin user."""

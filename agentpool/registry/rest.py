@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from cryptography.fernet import Fernet
 from django.conf import settings
-from django.core.exceptions import PermissionDenied
+from django.core.exceptions import PermissionDenied, RequestDataTooBig
 from django.db import InterfaceError, OperationalError, transaction
 from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, JsonResponse
@@ -195,6 +195,8 @@ def _as_refusal(error: Exception) -> Refusal | None:
             return NotFound(str(error) or "There is nothing here.")
         case exceptions.APIException():
             return Invalid(str(error.detail))
+        case RequestDataTooBig():
+            return Invalid(f"The body has too many bytes; at most {MAX_BODY_BYTES:,} are taken.")
         case OperationalError() | InterfaceError():
             return Unavailable("The database is away for the moment; try again.", retry_after_s=2)
     return None

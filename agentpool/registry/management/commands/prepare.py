@@ -1,10 +1,8 @@
 """`manage.py prepare`: bring the database to this version, and furnish it on the first start."""
 
 import json
-from pathlib import Path
 from typing import Any
 
-from django.conf import settings
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import OperationalError, connection
@@ -38,8 +36,6 @@ class Command(BaseCommand):
             raise CommandError(f"The database does not answer: {error}") from error
         if behind:
             call_command("migrate", interactive=False, verbosity=0)
-        # WhiteNoise warns about a missing folder, although the files come from the finders.
-        Path(settings.STATIC_ROOT).mkdir(parents=True, exist_ok=True)
         for name, (function, cron) in SCHEDULES.items():
             Schedule.objects.update_or_create(
                 name=name,
