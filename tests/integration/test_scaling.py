@@ -1,0 +1,254 @@
+"""Growing and shrinking: intents first, drivers later, and what a crash in between leaves."""
+
+import os
+import signal
+import time
+from datetime import timedelta
+
+import psutil
+import pytest
+from django.db.models.functions import Now
+
+from agentpool.registry.errors import Invalid
+from agentpool.registry.models import Agent, Credential, Launch, Pool, ScalingEvent
+from agentpool.registry.serializers import template_of
+from agentpool.registry.states import Outcome
+from balancing.services import agents, leases
+from scaling import drivers, services
+from scaling.drivers import Spec
+from scaling.drivers.local import LocalDriver
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("whole")]
+
+
+@pytest.fixture
+def memory(pools):
+    """The pools use the memory driver; return it, empty."""
+    Pool.objects.update(driver="memory")
+    driver = drivers.named("memory")
+    driver.running.clear()
+    yield driver
+    driver.running.clear()
+    driver.failing = ""
+
+
+def execute(action="scale_up", count=1, agent_type="code"):
+    return services.execute(agent_type, action=action, count=count, reason="test", actor="test")
+
+
+def register(agent):
+    """What a runtime does when it has come up."""
+    return agents.register(
+        agent_id=agent.agent_id,
+        pool=agent.pool,
+        fields=template_of(agent.pool),
+        by=None,
+        actor=agent.agent_id,
+    ).agent
+
+
+def test_scaling_up_stores_the_intent_before_any_driver_is_called(memory):
+    done = execute(count=2)
+
+    assert memory.running == {}
+    assert list(Agent.objects.values_list("status", flat=True)) == ["starting", "starting"]
+    assert set(Launch.objects.values_list("status", flat=True)) == {"intended"}
+    assert (done.event.current_size, done.event.target_size) == (0, 2)
+
+
+def test_reconcile_starts_what_is_intended_once(memory):
+    execute(count=2)
+
+    services.reconcile()
+    services.reconcile()
+
+    assert len(memory.running) == 2
+    assert set(Launch.objects.values_list("status", flat=True)) == {"started"}
+
+
+def test_a_runtime_whose_start_was_never_stored_is_adopted(memory):
+    execute()
+    launch = Launch.objects.get()
+    spec = services._spec(launch)
+    memory.start(spec)  # the worker died right after this
+
+    services.reconcile()
+
+    assert len(memory.running) == 1
+    assert Launch.objects.get().status == "started"
+
+
+def test_a_launched_agent_registers_and_is_idle(memory):
+    execute()
+    services.reconcile()
+
+    register(Agent.objects.get())
+
+    assert Agent.objects.get().status == "idle"
+    assert services.reconcile() == {}
+
+
+def test_a_failed_launch_leaves_no_ghost(memory):
+    memory.failing = "no room"
+    execute()
+
+    services.reconcile()
+
+    assert (Agent.objects.get().status, Launch.objects.get().error) == ("retired", "no room")
+
+
+def test_a_runtime_that_never_registers_is_ended(memory):
+    execute()
+    services.reconcile()
+    Launch.objects.update(started_at=Now() - timedelta(seconds=61))
+
+    services.reconcile()
+
+    assert memory.running == {}
+    assert Agent.objects.get().status == "retired"
+
+
+def test_starting_agents_count_as_coming_supply(memory):
+    execute(count=2)
+
+    done = execute("set", 3)
+
+    assert len(done.launched) == 1
+
+
+def test_scaling_down_lets_the_idle_go_first_and_never_cuts_work_off(memory, submit):
+    execute(count=2)
+    services.reconcile()
+    for agent in Agent.objects.select_related("pool"):
+        register(agent)
+    lease = submit().held
+
+    execute("scale_down", 1)
+    assert Agent.objects.get(id=lease.agent_id).status == "busy"
+
+    execute("set", 0)
+    assert Agent.objects.get(id=lease.agent_id).status == "draining"
+    leases.release(lease.id, token=lease.fencing_token, outcome=Outcome.SUCCESS, actor="test")
+    services.reconcile()
+    services.reconcile()
+    assert set(Agent.objects.values_list("status", flat=True)) == {"retired"}
+    assert set(Launch.objects.values_list("status", flat=True)) == {"stopped"}
+    assert memory.running == {}
+
+
+@pytest.mark.parametrize(("action", "count"), [("scale_up", 21), ("set", 21)])
+def test_a_pool_keeps_to_its_maximum(memory, action, count):
+    with pytest.raises(Invalid, match="max_size is 20"):
+        execute(action, count)
+
+    assert not ScalingEvent.objects.exists()
+
+
+def test_a_pool_keeps_to_its_minimum(memory):
+    execute(count=2)
+    Pool.objects.filter(agent_type="code").update(min_size=2)
+
+    with pytest.raises(Invalid, match="min_size is 2"):
+        execute("scale_down", 1)
+
+
+def test_scaling_is_asked_for_over_rest(memory, api):
+    body = {"agent_type": "code", "action": "scale_up", "count": 1, "reason": "more"}
+
+    done = api.post("/scaling/execute", body)
+
+    assert (done.status_code, len(done.body["launched"])) == (202, 1)
+    (event,) = api.get("/scaling/history").body["results"]
+    assert (event["target_size"], event["reason"]) == (1, "more")
+    unknown = api.post("/scaling/execute", {**body, "agent_type": "nope"})
+    assert unknown.status_code == 404
+
+
+# -- the local driver, with real processes ------------------------------------------------------------
+
+
+@pytest.fixture
+def local(tmp_path, monkeypatch):
+    """The local driver starting a sleeper instead of the runtime: same way, no control plane."""
+    import sys
+
+    import scaling.drivers.local as module
+
+    def sleeper(spec, folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        code = "import time; time.sleep(60)  # agentpool.agent"
+        return [sys.executable, "-c", code, "agentpool.agent", "--workdir", str(folder)]
+
+    monkeypatch.setattr(module, "_command", sleeper)
+    monkeypatch.setenv("DATABASE_URL", os.environ["DATABASE_URL"])
+    return LocalDriver()
+
+
+@pytest.fixture
+def spec(tmp_path):
+    return Spec(
+        launch_id=f"test-{os.getpid()}-{time.monotonic_ns()}",
+        agent_id="a1",
+        agent_type="code",
+        slots=1,
+        exec="",
+        root=str(tmp_path),
+        env={"AGENTPOOL_URL": "http://127.0.0.1:1"},
+    )
+
+
+def test_a_local_runtime_is_nobodys_child_and_is_found_again(local, spec):
+    handle = local.start(spec)
+    try:
+        process = psutil.Process(handle["pid"])
+
+        assert process.ppid() != os.getpid()
+        assert os.getsid(process.pid) == process.pid
+        assert local.is_alive(handle)
+        assert local.find(spec.launch_id)["pid"] == handle["pid"]
+        assert local.find("another") is None
+    finally:
+        local.kill(handle)
+
+
+def test_a_local_runtime_sees_no_secret_of_the_server(local, spec):
+    handle = local.start(spec)
+    try:
+        seen = psutil.Process(handle["pid"]).environ()
+    finally:
+        local.kill(handle)
+
+    assert "DATABASE_URL" not in seen
+    assert "AGENTPOOL_SECRET_KEY" not in seen
+    assert seen["AGENTPOOL_URL"] == "http://127.0.0.1:1"
+
+
+def test_a_local_runtime_that_is_killed_is_gone_and_cleaned(local, spec):
+    handle = local.start(spec)
+
+    local.kill(handle)
+    deadline = time.monotonic() + 5
+    while local.is_alive(handle) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    local.clean(handle)
+
+    assert not local.is_alive(handle)
+    assert not os.path.exists(handle["folder"])
+    local.stop(handle, urgent=True)  # gone already is fine
+
+
+def test_a_pid_given_out_again_is_not_taken_for_the_runtime(local, spec):
+    handle = local.start(spec)
+    try:
+        assert not local.is_alive({**handle, "create_time": handle["create_time"] - 100})
+    finally:
+        os.kill(handle["pid"], signal.SIGKILL)
+
+
+def test_an_enrolment_token_of_a_launch_is_good_for_one(memory):
+    execute()
+    services.reconcile()
+
+    token = Credential.objects.get(scope="enrolment")
+    assert (token.uses_left, token.pool_id) == (1, "code")
+    assert token.expires_at is not None
