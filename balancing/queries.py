@@ -88,12 +88,18 @@ def offers_of(agent_row: Agent) -> Sequence[Lease]:
 
 
 def overdue_leases(*, slack_s: float) -> Sequence[Lease]:
-    """Return live leases whose term ended more than `slack_s` seconds ago."""
-    return list(
-        leases()
-        .filter(status__in=LIVE, expires_at__lt=Now() - timedelta(seconds=slack_s))
-        .order_by("id")[:1000]
-    )
+    """
+    Return live leases whose term ended more than `slack_s` seconds ago.
+
+    After the control plane's own absence, when nobody could renew, only leases that it gave out
+    since its return are among them, until a full lost window has passed.
+    """
+    rows = leases().filter(status__in=LIVE, expires_at__lt=Now() - timedelta(seconds=slack_s))
+    grace = registry_queries.grace_until()
+    if grace is not None:
+        returned_at = grace - timedelta(seconds=registry_queries.windows().lost_s)
+        rows = rows.filter(acquired_at__gt=returned_at)
+    return list(rows.order_by("id")[:1000])
 
 
 def silent_agents() -> Sequence[tuple[Agent, AgentStatus, Q]]:

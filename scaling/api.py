@@ -1,11 +1,10 @@
 """REST doors to how many agents there are."""
 
 from drf_spectacular.utils import extend_schema
-from rest_framework import serializers as drf
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from agentpool.registry.api import ANY_JSON, checked
+from agentpool.registry.api import OBJECT, PAGE, checked
 from agentpool.registry.models import ScalingEvent
 from agentpool.registry.rest import ApiRequest, idempotent, page
 from scaling import serializers, services
@@ -14,7 +13,7 @@ from scaling import serializers, services
 class Execute(APIView):
     """Grow or shrink a pool."""
 
-    @extend_schema(request=serializers.Execute, responses={202: drf.JSONField()})
+    @extend_schema(request=serializers.Execute, responses={202: OBJECT})
     @idempotent
     def post(self, request: ApiRequest) -> Response:
         """Carry out a scaling action: agents start and drain after the answer."""
@@ -33,7 +32,7 @@ class Execute(APIView):
 class History(APIView):
     """What was scaled, when, by whom and why."""
 
-    @extend_schema(parameters=[serializers.HistoryQuery], responses=ANY_JSON)
+    @extend_schema(parameters=[serializers.HistoryQuery], responses=PAGE)
     def get(self, request: ApiRequest) -> Response:
         """List changes of size, newest first."""
         query = checked(serializers.HistoryQuery(data=request.query_params.dict()))

@@ -11,7 +11,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 
 from django.conf import settings
 from django.db import transaction
@@ -125,7 +124,13 @@ def reconcile() -> dict[str, int]:
     """Bring runtimes and rows together; return how many launches were moved to which status."""
     counts: dict[str, int] = {}
     for launch in queries.unsettled(register_within_s=REGISTER_WITHIN_S):
-        if moved := _settle(launch):
+        try:
+            moved = _settle(launch)
+        except Exception:
+            # The edge of the job's loop: one launch that cannot be settled must not stop the rest.
+            log.exception("could not settle launch=%s", launch.id)
+            continue
+        if moved:
             counts[moved] = counts.get(moved, 0) + 1
     return counts
 
@@ -208,7 +213,7 @@ def _spec(launch: Launch) -> Spec:
         agent_type=pool.agent_type,
         slots=pool.max_concurrent,
         exec=pool.exec,
-        root=str(Path(settings.INSTALLATION.home) / "agents"),
+        root=str(settings.INSTALLATION.agents_folder),
         env={
             "AGENTPOOL_URL": settings.PUBLIC_URL,
             "AGENTPOOL_ENROLMENT_TOKEN": enrolment.secret,

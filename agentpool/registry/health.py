@@ -57,12 +57,12 @@ def grace_until(*, absence: Absence, now: datetime, windows: Windows) -> datetim
     Return until when nobody may be declared lost, None: no grace.
 
     The control plane was away itself if its last sign of life is older than the suspect window;
-    agents then get one full lost window to speak (measured from its return, `now`).
+    agents then get one full lost window to speak (measured from its return, `now`). Before its
+    first sign of life there was nobody to hear, and so nobody to spare.
     """
-    away = absence.last_seen_at is None or (
-        now - absence.last_seen_at > timedelta(seconds=windows.suspect_s)
-    )
-    if away:
+    if absence.last_seen_at is None:
+        return None
+    if now - absence.last_seen_at > timedelta(seconds=windows.suspect_s):
         return now + timedelta(seconds=windows.lost_s)
     return absence.until if absence.until and absence.until > now else None
 

@@ -180,6 +180,22 @@ def test_nobody_is_lost_after_the_control_planes_own_absence(make_agent):
     assert registry_queries.grace_until() is not None
 
 
+def test_no_lease_expires_while_nobody_could_renew_it(make_agent, submit):
+    make_agent(max_concurrent=2)
+    before = submit().held
+    overdue(before)
+    Lease.objects.update(acquired_at=Now() - timedelta(seconds=400))
+    Tick.objects.filter(name="web").update(at=Now() - timedelta(seconds=300))
+    registry_services.tick_web()
+    since = submit(payload=PAYLOAD).held
+    overdue(since)
+
+    assert leases.expire_leases() == 1
+
+    assert Lease.objects.get(id=before.id).status == "active"
+    assert Lease.objects.get(id=since.id).status == "expired"
+
+
 def test_everybody_is_judged_again_after_the_grace(make_agent):
     agent = make_agent()
     Tick.objects.filter(name="web").update(at=Now() - timedelta(seconds=300))

@@ -40,10 +40,10 @@ def test_two_looks_at_a_long_silence_end_in_lost(status, silent_s):
     assert verdict(status=once, silent_s=silent_s, windows=WINDOWS) is AgentStatus.LOST
 
 
-def test_a_control_plane_that_never_worked_gives_a_full_window():
+def test_a_control_plane_that_never_worked_has_nobody_to_spare():
     absence = Absence(last_seen_at=None, until=None)
 
-    assert grace_until(absence=absence, now=NOW, windows=WINDOWS) == NOW + timedelta(seconds=90)
+    assert grace_until(absence=absence, now=NOW, windows=WINDOWS) is None
 
 
 def test_a_control_plane_that_was_away_gives_a_full_window():
