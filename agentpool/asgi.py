@@ -12,9 +12,12 @@ from django.core.asgi import get_asgi_application
 django_application = get_asgi_application()
 
 # Importing models needs the application above.
+from asgiref.sync import iscoroutinefunction  # noqa: E402
 from channels.auth import AuthMiddlewareStack  # noqa: E402
 from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
 from channels.security.websocket import AllowedHostsOriginValidator  # noqa: E402
+from django.core.handlers.asgi import ASGIHandler  # noqa: E402
+from django.urls import Resolver404, resolve  # noqa: E402
 
 from agentpool.console import urls as console  # noqa: E402
 from agentpool.gateway import urls as gateway  # noqa: E402
@@ -34,7 +37,31 @@ async def _websocket(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "websocket.close", "code": 4404})
 
 
-_router = ProtocolTypeRouter({"http": django_application, "websocket": _websocket})
+class _WaitingHandler(ASGIHandler):
+    """
+    Django for asynchronous views: a call that waits costs a coroutine, no thread.
+
+    Django's own gives each call a thread for its middleware and keeps it to the call's end. These
+    share one; the views' own work runs in the threads of agentpool.live.threads.
+    """
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        await self.handle(scope, receive, send)
+
+
+_waiting_application = _WaitingHandler()
+
+
+async def _http(scope: Any, receive: Any, send: Any) -> None:
+    """Route a call by the kind of its view."""
+    try:
+        waits = iscoroutinefunction(resolve(scope["path"]).func)
+    except Resolver404:
+        waits = False
+    await (_waiting_application if waits else django_application)(scope, receive, send)
+
+
+_router = ProtocolTypeRouter({"http": _http, "websocket": _websocket})
 
 
 async def application(scope: Any, receive: Any, send: Any) -> None:

@@ -3,7 +3,7 @@
 from typing import Any, ClassVar
 from uuid import UUID
 
-from drf_spectacular.utils import extend_schema
+from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import serializers as drf
 from rest_framework.response import Response
 from rest_framework.views import APIView
@@ -12,7 +12,7 @@ from agentpool.registry import api as registry_api
 from agentpool.registry import queries as registry_queries
 from agentpool.registry import serializers as registry_serializers
 from agentpool.registry import services as registry_services
-from agentpool.registry.api import ANY_JSON, checked, shown
+from agentpool.registry.api import ANY_JSON, CREATED, IF_MATCH, OBJECT, PAGE, checked, shown
 from agentpool.registry.errors import Forbidden, NotFound
 from agentpool.registry.models import Agent, Lease, Pool, Request
 from agentpool.registry.rest import (
@@ -38,9 +38,6 @@ from agentpool.registry.states import (
 from balancing import queries, serializers
 from balancing.services import agents, heartbeats, leases, requests
 from balancing.services.heartbeats import Heartbeat
-
-CREATED = {201: drf.JSONField()}
-
 
 # -- agents --------------------------------------------------------------------------------------
 
@@ -95,7 +92,9 @@ class AgentDetail(registry_api.AgentDetail):
         "DELETE": AGENTS,
     }
 
-    @extend_schema(request=registry_serializers.AgentFields, responses=ANY_JSON)
+    @extend_schema(
+        request=registry_serializers.AgentFields, parameters=[IF_MATCH], responses=ANY_JSON
+    )
     def patch(self, request: ApiRequest, pool_id: UUID) -> Response:
         """Change what an agent is or can."""
         _own(request, registry_queries.agent_by(id=pool_id))
@@ -108,7 +107,9 @@ class AgentDetail(registry_api.AgentDetail):
         )
         return shown(request, agent)
 
-    @extend_schema(responses={202: drf.JSONField(), 204: None})
+    @extend_schema(
+        parameters=[IF_MATCH, OpenApiParameter("force", bool)], responses={202: OBJECT, 204: None}
+    )
     def delete(self, request: ApiRequest, pool_id: UUID) -> Response:
         """Retire an agent: at once when it holds nothing, else after its leases."""
         agent = _own(request, registry_queries.agent_by(id=pool_id))
@@ -297,7 +298,7 @@ class Requests(APIView):
 
     scopes: ClassVar = {"GET": READERS, "POST": ORCHESTRATORS}
 
-    @extend_schema(parameters=[serializers.RequestQuery], responses=ANY_JSON)
+    @extend_schema(parameters=[serializers.RequestQuery], responses=PAGE)
     def get(self, request: ApiRequest) -> Response:
         """List requests, newest first; an orchestrator sees its own."""
         query = checked(serializers.RequestQuery(data=request.query_params.dict()))
@@ -312,7 +313,7 @@ class Requests(APIView):
 
     @extend_schema(
         request=serializers.NewRequest,
-        responses={201: drf.JSONField(), 202: drf.JSONField()},
+        responses={201: OBJECT, 202: OBJECT},
     )
     @idempotent
     def post(self, request: ApiRequest) -> Response:
@@ -401,7 +402,7 @@ class Leases(APIView):
 
     scopes: ClassVar = {"GET": READERS | {Scope.AGENT}}
 
-    @extend_schema(parameters=[serializers.LeaseQuery], responses=ANY_JSON)
+    @extend_schema(parameters=[serializers.LeaseQuery], responses=PAGE)
     def get(self, request: ApiRequest) -> Response:
         """List leases, newest first; orchestrators and agents see their own."""
         query = checked(serializers.LeaseQuery(data=request.query_params.dict()))

@@ -56,6 +56,13 @@ def waiting(
                     break
             return response
 
+    return _documented(door, view)
+
+
+def _documented(door: View, view: View) -> View:
+    """Return the door, which the OpenAPI document shows as the view behind it."""
+    for name in ("cls", "initkwargs"):
+        setattr(door, name, getattr(view, name))
     return door
 
 
@@ -130,6 +137,9 @@ async def requests(request: HttpRequest, **kwargs: Any) -> HttpResponse:
             if response.status_code == 202:
                 _, over = await _news(news, deadline, lambda event: False)
     return response
+
+
+_documented(requests, _requests)
 
 
 def _answer(request_id: str) -> HttpResponse:

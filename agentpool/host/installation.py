@@ -47,6 +47,11 @@ class Installation:
         return self.home / "log"
 
     @property
+    def agents_folder(self) -> Path:
+        """Return the folder of the agents that scaling starts on this machine."""
+        return self.home / "agents"
+
+    @property
     def run_folder(self) -> Path:
         """Return the folder of locks and of what is known about running processes."""
         return self.home / "run"

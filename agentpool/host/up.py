@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from agentpool.host import lock, ports, postgres, process_tree
+from agentpool.host import lock, ports, postgres, process_tree, runtimes
 from agentpool.host.installation import (
     DEFAULT_INSTANCE,
     HostError,
@@ -37,6 +37,7 @@ _WEB_CONNECTIONS = "20"
 _PREPARE_S = 600.0  # migrations of a large database
 _STOP_S = 10.0  # everything; of these:
 _STOP_AGENTS_S = 4.5
+_AGENTS_LEAVE_S = 2.0  # once the command that waits for them has started
 _STOP_DATABASE_S = 1.5
 
 
@@ -213,14 +214,17 @@ class _Up:
         self._say("stopped")
 
     def _stop_agents(self) -> None:
-        is_in_a_hurry = self._is_in_a_hurry
+        """End the agents; their leases are returned when database and time allow."""
+        runtimes.ask_to_leave(self._installation)
+        command = ("stop_agents", "--within", str(_AGENTS_LEAVE_S))
         try:
-            said = self._django("stop_agents", timeout_s=_STOP_AGENTS_S, until=is_in_a_hurry)
+            said = self._django(*command, timeout_s=_STOP_AGENTS_S, until=self._is_in_a_hurry)
         except (HostError, Interrupted) as error:
-            self._say(f"agents were left running: {error}")
-            return
+            said = f"leases of agents may be left open: {error}"
         for line in said.splitlines():
             self._say(line)
+        if killed := runtimes.kill(self._installation):
+            self._say(f"{killed} agents did not leave in time: killed")
 
     def _django(self, command: str, *options: str, timeout_s: float, until: _Until) -> str:
         argv = _python("django", command, *options, "--settings", SETTINGS_MODULE)

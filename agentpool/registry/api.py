@@ -5,7 +5,8 @@ from typing import Any, ClassVar
 from uuid import UUID
 
 from django.db.models import Q, QuerySet
-from drf_spectacular.utils import extend_schema
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import serializers as drf
 from rest_framework.response import Response
 from rest_framework.views import APIView
@@ -30,7 +31,25 @@ from agentpool.registry.rest import (
 )
 from agentpool.registry.states import LIVE, Scope
 
-ANY_JSON = {200: drf.JSONField()}
+# What answers hold is told by docs/api.md; the schema says only that it is an object, or a page.
+OBJECT = OpenApiTypes.OBJECT
+ANY_JSON = {200: OBJECT}
+CREATED = {201: OBJECT}
+PAGE = {
+    200: {
+        "type": "object",
+        "required": ["results", "next"],
+        "properties": {
+            "results": {"type": "array", "items": {"type": "object", "additionalProperties": True}},
+            "next": {"type": ["string", "null"], "format": "uri"},
+        },
+    }
+}
+IF_MATCH = OpenApiParameter(
+    "If-Match",
+    location=OpenApiParameter.HEADER,
+    description="The ETag of the version that the caller has seen; another one is refused (412).",
+)
 
 
 def checked(form: drf.Serializer[Any]) -> Any:
@@ -44,7 +63,7 @@ class AgentList(APIView):
 
     scopes: ClassVar = {"GET": READERS}
 
-    @extend_schema(parameters=[serializers.AgentQuery], responses=ANY_JSON)
+    @extend_schema(parameters=[serializers.AgentQuery], responses=PAGE)
     def get(self, request: ApiRequest) -> Response:
         """List agents: cursor pages, newest first unless `ordering` says otherwise."""
         query = checked(serializers.AgentQuery(data=request.query_params.dict()))
@@ -117,13 +136,13 @@ def shown(request: ApiRequest, agent: Agent, *, status: int = 200, **more: Any) 
 class Pools(APIView):
     """The pools with their launch templates."""
 
-    @extend_schema(responses=ANY_JSON)
+    @extend_schema(responses=PAGE)
     def get(self, request: ApiRequest) -> Response:
         """List pools."""
         rows = Pool.objects.order_by("agent_type")
         return Response({"results": [serializers.pool_json(p) for p in rows], "next": None})
 
-    @extend_schema(request=serializers.NewPool, responses={201: drf.JSONField()})
+    @extend_schema(request=serializers.NewPool, responses=CREATED)
     @idempotent
     def post(self, request: ApiRequest) -> Response:
         """Make a pool for a new type of agents."""
@@ -147,7 +166,7 @@ class PoolDetail(APIView):
         pool = queries.pool(agent_type)
         return Response(serializers.pool_json(pool), headers={"ETag": etag(pool.generation)})
 
-    @extend_schema(request=serializers.PoolFields, responses=ANY_JSON)
+    @extend_schema(request=serializers.PoolFields, parameters=[IF_MATCH], responses=ANY_JSON)
     def patch(self, request: ApiRequest, agent_type: str) -> Response:
         """Change a pool's policy or launch template."""
         pool = queries.pool(agent_type)
@@ -164,7 +183,7 @@ class PoolDetail(APIView):
 class EnrolmentTokens(APIView):
     """Tokens with which agents enrol in a pool."""
 
-    @extend_schema(request=serializers.NewEnrolmentToken, responses={201: drf.JSONField()})
+    @extend_schema(request=serializers.NewEnrolmentToken, responses=CREATED)
     @idempotent
     def post(self, request: ApiRequest, agent_type: str) -> Response:
         """Make an enrolment token; it is shown this once."""
@@ -181,7 +200,7 @@ class Tokens(APIView):
 
     scopes: ClassVar = {"GET": OPERATORS, "POST": OPERATORS}
 
-    @extend_schema(responses=ANY_JSON)
+    @extend_schema(responses=PAGE)
     def get(self, request: ApiRequest) -> Response:
         """List tokens that are not revoked, without their secrets."""
         rows = Credential.objects.exclude(scope=Scope.AGENT).filter(revoked_at=None)
@@ -192,7 +211,7 @@ class Tokens(APIView):
             show=lambda found: [serializers.credential_json(c) for c in found],
         )
 
-    @extend_schema(request=serializers.NewToken, responses={201: drf.JSONField()})
+    @extend_schema(request=serializers.NewToken, responses=CREATED)
     @idempotent
     def post(self, request: ApiRequest) -> Response:
         """Make a token; it is shown this once."""
@@ -229,7 +248,7 @@ class Whoami(APIView):
 class Profiles(APIView):
     """Security profiles of all types."""
 
-    @extend_schema(responses=ANY_JSON)
+    @extend_schema(responses=PAGE)
     def get(self, request: ApiRequest) -> Response:
         """List security profiles."""
         rows = SecurityProfile.objects.order_by("pool")
@@ -360,7 +379,7 @@ def _total(samples: list[PoolSample]) -> dict[str, Any]:
 class MetricsHealth(APIView):
     """How each agent is: its last sign of life, status, health, and why it gets no work."""
 
-    @extend_schema(parameters=[serializers.AgentQuery], responses=ANY_JSON)
+    @extend_schema(parameters=[serializers.AgentQuery], responses=PAGE)
     def get(self, request: ApiRequest) -> Response:
         """List agents with age of heartbeat, status, health and reasons."""
         query = checked(serializers.AgentQuery(data=request.query_params.dict()))

@@ -19,6 +19,20 @@ from agentpool.host import ports, postgres, probes
 from agentpool.host.installation import Installation, code_folder, stored_database_url
 
 INSTANCE = "acceptance"
+POOLS = ("design", "qa", "code", "data")
+# Short, so that each loss is noticed within seconds; a lease outlives a restart of the database
+# or the web process, as it does with the defaults.
+WINDOWS = {
+    "AGENTPOOL_HEARTBEAT_S": "0.5",
+    "AGENTPOOL_SUSPECT_S": "2",
+    "AGENTPOOL_LOST_S": "5",
+    "AGENTPOOL_OFFER_S": "4",
+    "AGENTPOOL_RUN_LEASE_S": "10",
+    "AGENTPOOL_REAP_SLACK_S": "0.5",
+    "AGENTPOOL_BACKOFF_S": "0.5",
+    "AGENTPOOL_CANARY_EVERY_S": "1",
+    "AGENTPOOL_STALE_S": "6",
+}
 START_S = 90
 STOP_S = 15
 _LOOK_S = 0.1
@@ -29,7 +43,7 @@ _FOREIGN = ("DATABASE_URL", "AGENTPOOL_DB_PORT", "AGENTPOOL_TOKEN", "AGENTPOOL_T
 class Running:
     """One `agentpool up` in a process of its own, with its data below `root`."""
 
-    def __init__(self, root: Path, *, settings: dict[str, str]) -> None:
+    def __init__(self, root: Path) -> None:
         self.site = probes.Site(port=ports.any_free())
         self.home = Installation(key="test", instance=INSTANCE, root=root)
         self.log = root / "up.log"
@@ -40,7 +54,7 @@ class Running:
             "AGENTPOOL_URL": self.site.url,
             "DJANGO_SETTINGS_MODULE": "agentpool.settings",
             "PYTHONPATH": str(code_folder()),
-            **settings,
+            **WINDOWS,
         }
         with self.log.open("wb") as out:
             self.process = self.start("agentpool.cli", "up", "--port", str(self.site.port), to=out)
@@ -144,13 +158,25 @@ def wait_until(claim: Callable[[], Any], *, within_s: float, what: str, said: Ca
 
 
 @contextlib.contextmanager
-def running(root: Path, *, settings: dict[str, str]) -> Iterator[Running]:
+def running(root: Path) -> Iterator[Running]:
     """Give an installation that is ready; nothing of it runs afterwards."""
-    one = Running(root, settings=settings)
+    one = Running(root)
     try:
-        wait_until(
-            lambda: one.readiness().is_ok, within_s=START_S, what="ready", said=one.said
-        )
+        wait_until(lambda: one.readiness().is_ok, within_s=START_S, what="ready", said=one.said)
         yield one
     finally:
         one.kill()
+
+
+def launch_agents(site: Running, *, per_pool: int) -> None:
+    """Let scaling start agents, and wait until they are idle."""
+    with site.client() as client:
+        for pool in POOLS:
+            client.scale(agent_type=pool, action="set", count=per_pool, reason="a test")
+    idle = "SELECT count(*) FROM agent WHERE status = 'idle'"
+    wait_until(
+        lambda: site.rows(idle)[0][0] == per_pool * len(POOLS),
+        within_s=60,
+        what="all agents idle",
+        said=site.said,
+    )

@@ -5,56 +5,31 @@ import itertools
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
 
 from agentpool.host.installation import code_folder
-from tests.acceptance.running import Running, running, wait_until
+from tests.acceptance.running import POOLS, Running, launch_agents, running, wait_until
 
 pytestmark = [pytest.mark.kill, pytest.mark.slow, pytest.mark.timeout(300)]
 
 EXAMPLE = code_folder() / "examples" / "tdd"
-POOLS = ("design", "qa", "code", "data")
-AGENTS_PER_POOL = 3
 CYCLES = 12
 # Merging goes one by one under a lock key, so this makes the batch outlast the kills on a fast
 # machine, too, and costs a slow one nothing.
 MERGE = '["python", "tools/phase.py", "data"]'
 SLOW_MERGE = '["sh", "-c", "sleep 4; exec python tools/phase.py data"]'
-# Short, so that each loss is noticed within seconds; a lease outlives a restart of the database
-# or the web process, as it does with the defaults.
-WINDOWS = {
-    "AGENTPOOL_HEARTBEAT_S": "0.5",
-    "AGENTPOOL_SUSPECT_S": "2",
-    "AGENTPOOL_LOST_S": "5",
-    "AGENTPOOL_OFFER_S": "4",
-    "AGENTPOOL_RUN_LEASE_S": "10",
-    "AGENTPOOL_REAP_SLACK_S": "0.5",
-    "AGENTPOOL_BACKOFF_S": "0.5",
-    "AGENTPOOL_CANARY_EVERY_S": "1",
-    "AGENTPOOL_STALE_S": "6",
-}
 HEAL_S = 60
 BATCH_S = 200
-
-
-@pytest.fixture
-def root() -> Iterator[Path]:
-    """A folder that the database's user may pass through."""
-    folder = Path(tempfile.mkdtemp(prefix="agentpool-kills-"))
-    folder.chmod(0o711)
-    yield folder
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 class Batch:
@@ -88,8 +63,8 @@ class Batch:
 
 
 def test_the_batch_survives_a_kill_of_each_part(root: Path) -> None:
-    with running(root, settings=WINDOWS) as site:
-        launch_agents(site)
+    with running(root) as site:
+        launch_agents(site, per_pool=3)
         batch = Batch(site)
 
         struck = [strike(batch, name, find) for name, find in VICTIMS.items()]
@@ -204,19 +179,6 @@ def works_since(site: Running, seconds: float) -> bool:
 # -- before and after ----------------------------------------------------------------------------
 
 
-def launch_agents(site: Running) -> None:
-    with site.client() as client:
-        for pool in POOLS:
-            client.scale(agent_type=pool, action="set", count=AGENTS_PER_POOL, reason="a test")
-    idle = "SELECT count(*) FROM agent WHERE status = 'idle'"
-    wait_until(
-        lambda: site.rows(idle)[0][0] == AGENTS_PER_POOL * len(POOLS),
-        within_s=60,
-        what="all agents idle",
-        said=site.said,
-    )
-
-
 def example(name: str, *arguments: str) -> str:
     """Return what one of the example's programs prints."""
     command = [sys.executable, str(EXAMPLE / name), *arguments]
@@ -249,7 +211,6 @@ def assert_every_phase_was_done_once(site: Running, *, killed: int) -> None:
     # The lock key of main: its holders came one after the other, each with a larger token.
     merging = [row for row in leases if row[1] == "data"]
     assert_one_after_the_other(sorted(merging, key=lambda row: row[3]))
-    print("DEBUG", site.rows("select phase, attempt, outcome, left(error,60), count(*), min(acquired_at::time(0)), max(released_at::time(0)) from lease where outcome<>$$success$$ group by 1,2,3,4 order by 6"))
     done = [row[1:3] for row in leases if row[6] == "success"]
     phases = CYCLES * len(POOLS)
     assert (len(done), len(set(done))) == (phases, phases)
