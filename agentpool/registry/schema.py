@@ -64,11 +64,14 @@ class ProblemSchema(AutoSchema):
         return [_IDEMPOTENCY_KEY] if getattr(handler, "is_idempotent", False) else []
 
     def _shows_pages(self) -> bool:
-        body = (self.get_response_serializers() or {}).get(200)
+        answers: Any = self.get_response_serializers()
+        body = answers.get(200) if isinstance(answers, dict) else None
         return isinstance(body, dict) and "results" in body.get("properties", {})
 
     def _resolve_path_parameters(self, variables: list[str]) -> list[dict[str, Any]]:
-        parameters: list[dict[str, Any]] = super()._resolve_path_parameters(variables)
+        parameters: list[dict[str, Any]] = super()._resolve_path_parameters(  # type: ignore[no-untyped-call]
+            variables
+        )
         for parameter in parameters:
             converter = get_converters().get(parameter["name"])
             if converter is not None:  # ours are named as what they convert

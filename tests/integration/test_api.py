@@ -33,7 +33,7 @@ def refused(answer, status, code):
     return answer.body
 
 
-# -- who may --------------------------------------------------------------------------------------
+# -- who may -----
 
 
 def test_a_caller_without_a_token_is_asked_for_one(api):
@@ -140,7 +140,7 @@ def test_a_browser_session_needs_the_csrf_token(api, pools):
     assert refused_.status_code == 403
 
 
-# -- enrolment ------------------------------------------------------------------------------------
+# -- enrolment -----
 
 
 def test_an_enrolment_token_is_good_for_its_uses_and_its_pool(api):
@@ -195,7 +195,7 @@ def test_a_name_that_could_not_be_addressed_is_refused(api, name):
     refused(api.post("", {"agent_id": name, "agent_type": "code"}), 422, "invalid")
 
 
-# -- bad input ------------------------------------------------------------------------------------
+# -- bad input -----
 
 
 @pytest.mark.parametrize(
@@ -293,7 +293,7 @@ def test_a_stale_fencing_token_changes_nothing(api, enrolled):
     assert Lease.objects.get().status == "active"
 
 
-# -- asking and getting ---------------------------------------------------------------------------
+# -- asking and getting -----
 
 
 def test_a_request_is_answered_with_the_lease_or_with_itself(api, enrolled):
@@ -414,7 +414,7 @@ def test_a_batch_is_stored_in_one_go(api, enrolled):
     assert Request.objects.count() == 3
 
 
-# -- repeats, versions, pages -----------------------------------------------------------------------
+# -- repeats, versions, pages -----
 
 
 def test_a_repeated_post_gets_the_same_answer_and_changes_nothing(api, enrolled):

@@ -149,7 +149,7 @@ def live_lease(request):
     return Lease.objects.get(request_id=request.id, released_at=None)
 
 
-# -- the websocket: saying hello -------------------------------------------------------------------
+# -- the websocket: saying hello -----
 
 
 def test_hello_binds_an_agent_and_tells_what_it_needs(line, enrolled):
@@ -252,7 +252,7 @@ def test_a_newer_incarnation_cuts_the_old_connection_off(worker, enrolled):
     refusal(old.call("heartbeat", agent_id="a1", incarnation=1), "unauthenticated")
 
 
-# -- the websocket: work ---------------------------------------------------------------------------
+# -- the websocket: work -----
 
 
 def test_an_offer_is_pushed_once_it_is_committed_elsewhere(worker, submit):
@@ -433,7 +433,7 @@ def test_a_viewer_may_not_acquire(line, token_of):
     refusal(guest.call("acquire", agent_type="code", project="p"), "forbidden")
 
 
-# -- REST that waits -------------------------------------------------------------------------------
+# -- REST that waits -----
 
 
 def test_offers_are_answered_when_one_comes(rest, enrolled, submit):

@@ -229,7 +229,7 @@ def test_a_stale_flush_after_reregistration_renews_nothing(make_agent, submit):
         beat(old, lease)
 
 
-# -- offers, expiry, and the reaper ---------------------------------------------------------------
+# -- offers, expiry, and the reaper -----
 
 
 def test_an_offer_nobody_takes_waits_again(make_agent, submit):
@@ -345,7 +345,7 @@ def test_asking_for_a_request_keeps_it_waiting(submit):
     assert request.expires_at > registry_queries.now() + timedelta(seconds=90)
 
 
-# -- draining and retiring --------------------------------------------------------------------------
+# -- draining and retiring -----
 
 
 def test_a_draining_agent_finishes_and_retires(make_agent, submit):

@@ -1,4 +1,4 @@
-"""Two connections at once: whoever changes the row first has done it, the other has changed nothing."""
+"""Two connections at once: whoever changes the row first has done it, the other nothing."""
 
 import threading
 from datetime import timedelta
@@ -158,7 +158,7 @@ def test_draining_while_work_ends_retires_the_agent(make_agent, submit, round_):
     assert Agent.objects.get().status == "retired"
 
 
-# -- the outbox -------------------------------------------------------------------------------------
+# -- the outbox -----
 
 
 def test_the_relay_numbers_every_event_once_and_in_order(pools):

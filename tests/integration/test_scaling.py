@@ -164,7 +164,7 @@ def test_scaling_is_asked_for_over_rest(memory, api):
     assert unknown.status_code == 404
 
 
-# -- the local driver, with real processes ------------------------------------------------------------
+# -- the local driver, with real processes -----
 
 
 @pytest.fixture
