@@ -30,6 +30,9 @@ say = Console(highlight=False).print
 def main() -> int:
     """Run the demo and return its exit code."""
     options = _options()
+    # Whoever started it may have ignored SIGINT for it; either signal stops all that it started.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     _prepare(options)
     with _installation(options) as site:
         code = _batch(options)
@@ -150,4 +153,7 @@ def _launch(count: int) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

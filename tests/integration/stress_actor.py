@@ -11,6 +11,7 @@ import sys
 import time
 
 import django
+from django.db import transaction
 
 django.setup()
 
@@ -61,8 +62,11 @@ def work(project: str, cycles: int, open_at_most: int) -> int:
     return ended
 
 
-def ask(memory_mb: int) -> None:
-    requests.submit(_wish("stress", memory_mb=memory_mb))
+def ask(memory_mb: int, pause_s: float) -> None:
+    """Ask for an agent; the pause keeps the transaction open, so that others act meanwhile."""
+    with transaction.atomic():
+        requests.submit(_wish("stress", memory_mb=memory_mb))
+        time.sleep(pause_s)
 
 
 def beat(agent_id: str, held: list) -> None:
@@ -73,8 +77,11 @@ def beat(agent_id: str, held: list) -> None:
     )
 
 
-def release(lease_id: str, token: int) -> None:
-    leases.release(lease_id, token=token, outcome=Outcome.SUCCESS, actor="stress")
+def release(lease_id: str, token: int, pause_s: float = 0) -> None:
+    """Give a lease back; the pause as above."""
+    with transaction.atomic():
+        leases.release(lease_id, token=token, outcome=Outcome.SUCCESS, actor="stress")
+        time.sleep(pause_s)
 
 
 def cancel(request_id: str) -> None:

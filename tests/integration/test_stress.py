@@ -24,8 +24,10 @@ ACTOR = Path(__file__).with_name("stress_actor.py")
 ROUNDS = 2_000
 ROUND_ACTORS = 4
 # Of waiting and granted together: around the number of slots, where grants and arrivals cross.
-FEWEST_OPEN, MOST_OPEN = 2, 8
+FEWEST_OPEN, MOST_OPEN = 2, 7
 MEMORY_MB = (512, 1024)
+# A transaction that stays open for a moment makes the moves of a round cross each other.
+PAUSES_S = (0, 0.002, 0.005, 0.01)
 
 
 class Actor:
@@ -139,12 +141,13 @@ def plan(chance: random.Random, agents: list[str], seen: Seen) -> list[list[tupl
     for number in range(ROUND_ACTORS):
         open_ = len(live) + len(waiting) + asked
         is_full = open_ >= MOST_OPEN
+        pause_s = chance.choice(PAUSES_S)
         if live and (is_full or (open_ > FEWEST_OPEN and chance.random() < 0.5)):
-            moves: list[tuple] = [("release", *live.pop()[:2])]
+            moves: list[tuple] = [("release", *live.pop()[:2], pause_s)]
         elif waiting and (is_full or chance.random() < 0.1):
             moves = [("cancel", waiting.pop())]
         else:
-            moves = [("ask", chance.choice(MEMORY_MB))]
+            moves = [("ask", chance.choice(MEMORY_MB), pause_s)]
             asked += 1
         if number % 2:
             # Also leases that are released in this very round: their renewal must change nothing.
