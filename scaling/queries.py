@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import timedelta
 
-from django.db.models import Q
+from django.db.models import Case, Q, When
 from django.db.models.functions import Now
 
 from agentpool.registry.models import Agent, Launch
@@ -19,11 +19,12 @@ def size(agent_type: str) -> int:
 
 
 def victims(agent_type: str, *, count: int) -> Sequence[Agent]:
-    """Return whom to let go: those without work first, of these the one idle longest."""
+    """Return whom to let go: who has not started yet, then the one idle longest, then the busy."""
+    starting = Case(When(status=AgentStatus.STARTING, then=0), default=1)
     return list(
-        Agent.objects.filter(pool_id=agent_type, status__in=SUPPLY)
-        .exclude(status=AgentStatus.STARTING)
-        .order_by("load", "updated_at", "id")[:count]
+        Agent.objects.filter(pool_id=agent_type, status__in=SUPPLY).order_by(
+            starting, "load", "updated_at", "id"
+        )[:count]
     )
 
 

@@ -21,7 +21,7 @@ from agentpool.registry import queries as registry_queries
 from agentpool.registry.errors import Invalid, UnsupportedTransition
 from agentpool.registry.models import Agent, Launch, Pool, ScalingEvent
 from agentpool.registry.serializers import template_of
-from agentpool.registry.states import AgentStatus, LaunchStatus, Scope
+from agentpool.registry.states import PLACEABLE_STATUS, AgentStatus, LaunchStatus, Scope
 from balancing.services import agents, leases
 from scaling import drivers, queries
 from scaling.drivers import DriverError, Spec
@@ -109,12 +109,17 @@ def _let_go(agent_type: str, *, count: int, actor: str, reason: str) -> list[Age
     drained = []
     for agent in queries.victims(agent_type, count=count) if count > 0 else []:
         try:
-            drained.append(
-                agents.drain(agent, retire=True, actor=actor, reason=reason or "scaling")
-            )
+            drained.append(_let_one_go(agent, actor=actor, reason=reason or "scaling"))
         except UnsupportedTransition:
             continue  # it went by itself
     return drained
+
+
+def _let_one_go(agent: Agent, *, actor: str, reason: str) -> Agent:
+    if agent.status in PLACEABLE_STATUS:
+        return agents.drain(agent, retire=True, actor=actor, reason=reason)
+    # Starting or on standby: it has nothing to finish.
+    return agents.move(agent, to=AgentStatus.RETIRED, actor=actor, reason=reason)
 
 
 # -- reconcile -----------------------------------------------------------------------------------
@@ -153,6 +158,8 @@ def _settle(launch: Launch) -> str | None:
 
 def _start(launch: Launch) -> str:
     driver = drivers.named(launch.driver)
+    if launch.agent.status != AgentStatus.STARTING:
+        return _moved(launch, LaunchStatus.STOPPED, ended_at=Now())  # let go before it came up
     # A worker that died between the start and its commit has left a runtime; adopt it.
     handle = driver.find(str(launch.id))
     try:
@@ -165,6 +172,8 @@ def _start(launch: Launch) -> str:
 
 def _end(launch: Launch) -> str | None:
     driver = drivers.named(launch.driver)
+    if not driver.reaches(launch.handle):
+        return None  # a job worker of the machine where it runs will see to it
     if not driver.is_alive(launch.handle):
         if launch.agent.status == AgentStatus.STARTING:
             return _failed(launch, "the runtime ended before it registered")
@@ -230,7 +239,7 @@ def stop_all(*, within_s: float) -> int:
 
     Their leases are returned: by the runtimes themselves, else as lost. within_s: bound, seconds.
     """
-    launches = queries.running()
+    launches = [la for la in queries.running() if drivers.named(la.driver).reaches(la.handle)]
     deadline = time.monotonic() + within_s
     for launch in launches:
         drivers.named(launch.driver).stop(launch.handle, urgent=True)

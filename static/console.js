@@ -5,6 +5,9 @@
   const STALE_AFTER_MS = 4000;      // A shorter gap is a restart that nobody needs to read about.
   const STALLED_AFTER_MS = 35000;   // The server draws at least every 10 s, also when nothing happens.
   const RECONNECT_MS = 2000;        // The extension itself comes back only after abnormal closes.
+  // Its own delay grows to 64 s: a person who watches an outage wants to see its end. The jitter
+  // keeps all pages from coming back at one moment.
+  htmx.config.wsReconnectDelay = (retries) => 300 + Math.random() * Math.min(5000, 500 * 2 ** retries);
   document.documentElement.classList.add("js");
 
   // --- ages: data-at is a moment, data-age were seconds when the page was written ----------------

@@ -23,7 +23,7 @@ def events(*, follow: bool, after: int | None, limit: int | None, is_json: bool)
     """Print what happens in the pool, in order: the latest 50, or from now on with --follow."""
     with Client(patience_s=120) as client:
         if after is None and not follow:
-            after = max(0, client.event_page().next - _LATEST)
+            after = max(0, client.event_page().next - (limit or _LATEST))
         for event in islice(client.events(after=after, follow=follow), limit):
             click.echo(json.dumps(event.raw, default=str) if is_json else _line(event))
 

@@ -41,11 +41,8 @@ def ls(*, is_json: bool) -> None:
     if is_json:
         show.json_value([each.raw for each in page.items])
         return
-    rows = [
-        (each.id, each.name, each.scope, show.age(each.created_at), show.age(each.last_used_at))
-        for each in page.items
-    ]
-    show.table(("id", "name", "scope", "age", "used"), rows, empty="There are no tokens.")
+    rows = [(each.id, each.name, each.scope, show.age(each.created_at)) for each in page.items]
+    show.table(("id", "name", "scope", "age"), rows, empty="There are no tokens.")
 
 
 @tokens.command()

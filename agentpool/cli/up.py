@@ -1,5 +1,7 @@
 """The `agentpool up` command: run one installation in the foreground."""
 
+import importlib.util
+
 import click
 
 from agentpool.host import up as installation
@@ -30,6 +32,10 @@ def up(*, port: int, bind: str, keep_agents: bool) -> None:
     file. Ctrl-C stops all of it within 10 s, a second Ctrl-C at once. DATABASE_URL names a
     Postgres of your own; without it an embedded one is used.
     """
+    if importlib.util.find_spec("django") is None:
+        raise click.ClickException(
+            "this is a light install, without the server; install agentpool[server] to run one"
+        )
     try:
         code = installation.up(port=port, bind=bind, keep_agents=keep_agents)
     except HostError as error:

@@ -8,7 +8,7 @@ from django.db.models import Q
 
 from agentpool.registry import queries as registry_queries
 from agentpool.registry.models import Agent, Pool, Request
-from agentpool.registry.states import AgentStatus, RequestStatus
+from agentpool.registry.states import AgentHealth, AgentStatus, RequestStatus
 from balancing import queries
 
 FILTERS = ("agent_type", "status", "project", "search")
@@ -46,7 +46,7 @@ def pool_picture(filters: Filters) -> dict[str, Any]:
 
 
 def _summary(pools: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the strip above the pools; troubled: unreachable agents."""
+    """Return the strip above the pools; troubled: agents that a person should look at."""
 
     def total(status: str) -> int:
         return sum(pool["counts"][status] for pool in pools)
@@ -59,8 +59,13 @@ def _summary(pools: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "slots_used": sum(pool["slots_used"] for pool in pools),
         "waiting": sum(pool["queue_depth"] for pool in pools),
         "oldest_wait_s": max((pool["oldest_wait_s"] for pool in pools), default=0.0),
-        "troubled": total("unreachable"),
+        "troubled": _troubled(),
     }
+
+
+def _troubled() -> int:
+    troubled = Q(status=AgentStatus.UNREACHABLE) | Q(health=AgentHealth.QUARANTINED)
+    return Agent.objects.exclude(status__in=GONE).filter(troubled).count()
 
 
 def _pool(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -69,6 +74,7 @@ def _pool(row: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "agent_type": row["agent_type"],
         "counts": counts,
+        "agents": sum(counts.values()),
         "slots": slots,
         "slots_used": used,
         "utilisation": used / slots if slots else 0.0,

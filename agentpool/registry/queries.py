@@ -110,7 +110,9 @@ def performance(agent_ids: Iterable[UUID]) -> Mapping[UUID, Mapping[str, Any]]:
     """
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT agent_id, count(*), avg((outcome = 'success')::int), avg(duration_s),"
+            "SELECT agent_id, count(*),"
+            " avg((outcome = 'success')::int) FILTER (WHERE outcome <> 'cancelled'),"
+            " avg(duration_s),"
             " percentile_cont(0.95) WITHIN GROUP (ORDER BY duration_s), sum(tokens_in + tokens_out)"
             " FROM outcome WHERE agent_id = ANY(%s)"
             " AND ended_at > now() - make_interval(secs => %s) GROUP BY agent_id",
@@ -119,7 +121,7 @@ def performance(agent_ids: Iterable[UUID]) -> Mapping[UUID, Mapping[str, Any]]:
         return {
             row[0]: {
                 "leases": row[1],
-                "success_rate": round(float(row[2]), 4),
+                "success_rate": round(float(row[2]), 4) if row[2] is not None else None,
                 "mean_s": round(row[3], 3),
                 "p95_s": round(row[4], 3),
                 "tokens": int(row[5]),
@@ -246,6 +248,8 @@ def measure(agent_type: str, *, at: datetime) -> PoolSample:
         service=Avg("duration_s"),
         ok=Count("pk", filter=Q(outcome=Outcome.SUCCESS)),
         late=Count("pk", filter=Q(outcome=Outcome.TIMEOUT)),
+        # What was cancelled says nothing about the agent.
+        judged=Count("pk", filter=~Q(outcome=Outcome.CANCELLED)),
     )
     granted = Lease.objects.filter(pool_id=agent_type, acquired_at__gt=minute, acquired_at__lte=at)
     held = Lease.objects.filter(pool_id=agent_type, status__in=LIVE).aggregate(
@@ -271,15 +275,19 @@ def measure(agent_type: str, *, at: datetime) -> PoolSample:
         ).count(),
         completion_rate_per_minute=done["n"],
         average_service_time_s=done["service"] or 0.0,
-        success_rate=done["ok"] / done["n"] if done["n"] else None,
-        error_rate=(done["n"] - done["ok"] - done["late"]) / done["n"] if done["n"] else None,
-        timeout_rate=done["late"] / done["n"] if done["n"] else None,
+        success_rate=_share(done["ok"], done["judged"]),
+        error_rate=_share(done["judged"] - done["ok"] - done["late"], done["judged"]),
+        timeout_rate=_share(done["late"], done["judged"]),
         total_memory_allocated_mb=held["memory"],
         total_cpu_allocated=held["cpu"],
         total_tokens_allocated=held["tokens"],
         resource_efficiency=_efficiency(agent_type, at),
         throughput_per_agent=done["n"] / working if working else 0.0,
     )
+
+
+def _share(part: int, whole: int) -> float | None:
+    return part / whole if whole else None
 
 
 def _efficiency(agent_type: str, at: datetime) -> float | None:

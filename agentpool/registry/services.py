@@ -8,7 +8,7 @@ from typing import Any
 from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.db import IntegrityError, connection, transaction
-from django.db.models import F
+from django.db.models import F, Q
 from django.db.models.functions import Now
 from django.utils.crypto import get_random_string
 
@@ -16,6 +16,7 @@ from agentpool.registry import credentials, events, queries
 from agentpool.registry.credentials import Issued
 from agentpool.registry.errors import Duplicate, StaleVersion
 from agentpool.registry.models import (
+    Credential,
     Event,
     IdempotencyKey,
     Lease,
@@ -31,6 +32,8 @@ from agentpool.registry.profiles import DEFAULT_PROFILES, SAFE_PROFILE, Profile
 from agentpool.registry.states import LIVE, RequestStatus, Scope
 
 _IDEMPOTENCY_KEPT = timedelta(hours=24)
+# Of tokens that are worth nothing any more: long enough to ask what became of one.
+_TOKENS_KEPT = timedelta(days=7)
 
 
 # -- pools, profiles, tokens ---------------------------------------------------------------------
@@ -234,5 +237,11 @@ def prune() -> dict[str, int]:
         name: rows.filter(**{f"{column}__lt": Now() - timedelta(days=days)}).delete()[0]
         for name, (rows, column, days) in kept.items()
     }
+    spent = Q(uses_left=0) | Q(revoked_at__lt=Now() - _TOKENS_KEPT)
+    old_tokens = Credential.objects.filter(spent | Q(expires_at__lt=Now() - _TOKENS_KEPT))
     old_keys = IdempotencyKey.objects.filter(created_at__lt=Now() - _IDEMPOTENCY_KEPT)
-    return {**counts, "idempotency_keys": old_keys.delete()[0]}
+    return {
+        **counts,
+        "tokens": old_tokens.delete()[0],
+        "idempotency_keys": old_keys.delete()[0],
+    }

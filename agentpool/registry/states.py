@@ -31,6 +31,14 @@ class AgentHealth(StrEnum):
     MAINTENANCE = "maintenance"
 
 
+class AgentWish(StrEnum):
+    """What somebody asked of an agent last, whatever its status is now."""
+
+    WORK = "work"
+    DRAIN = "drain"
+    STANDBY = "standby"
+
+
 class RequestStatus(StrEnum):
     """Where somebody's wish for an agent stands."""
 

@@ -26,6 +26,7 @@ from agentpool.registry.states import (
     PLACEABLE_STATUS,
     AgentHealth,
     AgentStatus,
+    AgentWish,
     Scope,
 )
 from balancing import queries
@@ -97,7 +98,7 @@ def _enrol(agent_id: str, pool: Pool, fields: Mapping[str, Any], actor: str) -> 
             **fields,
             status=AgentStatus.IDLE,
             status_reason="",
-            drain_requested=False,
+            wish=AgentWish.WORK,
             retire_when_drained=False,
             incarnation=F("incarnation") + 1,
             generation=F("generation") + 1,
@@ -171,7 +172,8 @@ def set_status(agent: Agent, *, to: AgentStatus, reason: str, actor: str) -> Age
     if to in (AgentStatus.STANDBY, AgentStatus.RETIRED):
         if agent.load:
             raise AgentBusy(f"{agent.agent_id} holds {agent.load} leases; drain it first.")
-        return move(agent, to=to, reason=reason, actor=actor)
+        wish = AgentWish.STANDBY if to is AgentStatus.STANDBY else AgentWish.WORK
+        return move(agent, to=to, reason=reason, actor=actor, wish=wish)
     raise UnsupportedTransition(f"Nobody may set an agent {to}; the health check does that.")
 
 
@@ -191,7 +193,7 @@ def drain(agent: Agent, *, retire: bool, actor: str, reason: str = "") -> Agent:
         to=AgentStatus.DRAINING,
         reason=reason,
         actor=actor,
-        drain_requested=True,
+        wish=AgentWish.DRAIN,
         retire_when_drained=retire,
     )
     return retire_if_empty(moved, actor=actor)
@@ -212,7 +214,7 @@ def resume(agent: Agent, *, actor: str, reason: str = "") -> Agent:
         to=AgentStatus.BUSY if agent.load else AgentStatus.IDLE,
         reason=reason,
         actor=actor,
-        drain_requested=False,
+        wish=AgentWish.WORK,
         retire_when_drained=False,
     )
     serve_after_commit(agent.pool_id)

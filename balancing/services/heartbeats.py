@@ -12,7 +12,7 @@ from django.db.models.functions import Now
 from agentpool.registry import queries as registry_queries
 from agentpool.registry.errors import LeaseLost, UnsupportedTransition
 from agentpool.registry.models import Agent, Lease, Liveness
-from agentpool.registry.states import PLACEABLE_STATUS, AgentHealth, AgentStatus
+from agentpool.registry.states import PLACEABLE_STATUS, AgentHealth, AgentStatus, AgentWish
 from balancing import claim, queries
 from balancing.services import agents, leases
 from balancing.services.queue import serve_after_commit
@@ -82,6 +82,10 @@ def heartbeat(agent: Agent, *, beat: Heartbeat) -> Answer:
     )
 
 
+# What an agent comes back to, other than work.
+_WISHED = {AgentWish.DRAIN: AgentStatus.DRAINING, AgentWish.STANDBY: AgentStatus.STANDBY}
+
+
 def _welcome_back(agent: Agent) -> Agent:
     """Take an agent that speaks out of starting, unreachable or lost."""
     if agent.status not in (
@@ -91,8 +95,8 @@ def _welcome_back(agent: Agent) -> Agent:
     ):
         return agent
     to = AgentStatus.BUSY if agent.load else AgentStatus.IDLE
-    if agent.drain_requested and agent.status == AgentStatus.UNREACHABLE:
-        to = AgentStatus.DRAINING
+    if agent.status == AgentStatus.UNREACHABLE:
+        to = _WISHED.get(AgentWish(agent.wish), to)
     try:
         agent = agents.move(agent, to=to, reason="it speaks", actor=agent.agent_id)
     except UnsupportedTransition:

@@ -37,7 +37,8 @@ def release(
     """
     ending = Ending(
         to=LeaseStatus.CANCELLED if outcome is Outcome.CANCELLED else LeaseStatus.RELEASED,
-        outcome=outcome,
+        # To be tried elsewhere: nobody's fault, so no failure of this agent.
+        outcome=Outcome.CANCELLED if retry else outcome,
         error=error,
         retry=retry,
         request_to=(

@@ -46,6 +46,10 @@ class Driver(Protocol):
         """Return the handle of a runtime that was started for a launch, None: there is none."""
         ...
 
+    def reaches(self, handle: Handle) -> bool:
+        """Return whether this process can judge and end that runtime from where it runs."""
+        ...
+
     def is_alive(self, handle: Handle) -> bool:
         """Return whether the runtime still runs."""
         ...

@@ -10,6 +10,7 @@ import contextlib
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ MARK = "AGENTPOOL_LAUNCH_ID"
 START_TIMEOUT_S = 10
 PASSED_ON = (
     *("PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "TMPDIR", "PYTHONPATH", "VIRTUAL_ENV"),
-    *("SSL_CERT_FILE", "AGENTPOOL_SECRETS_DIR"),
+    "SSL_CERT_FILE",
 )
 
 # Forks, makes a session of its own, prints the child's pid, and is gone.
@@ -63,7 +64,7 @@ class LocalDriver:
         except (OSError, subprocess.SubprocessError) as error:
             raise DriverError(f"The runtime did not start: {error}") from error
         pid = int(done.stdout)
-        return {"pid": pid, "create_time": _create_time(pid), "folder": str(folder)}
+        return {"pid": pid, "create_time": _create_time(pid), "folder": str(folder), **_here()}
 
     def find(self, launch_id: str) -> Handle | None:
         """Look for the launch's mark among the processes of this user."""
@@ -73,6 +74,10 @@ class LocalDriver:
                 if is_runtime and process.environ().get(MARK) == launch_id:
                     return _handle(process)
         return None
+
+    def reaches(self, handle: Handle) -> bool:
+        """Return whether the runtime runs on this machine."""
+        return handle.get("host") == socket.gethostname()
 
     def is_alive(self, handle: Handle) -> bool:
         """Return whether that very process runs; a pid alone may have been given out again."""
@@ -106,7 +111,7 @@ class LocalDriver:
 def _handle(process: psutil.Process) -> Handle:
     command = process.cmdline()
     folder = command[command.index("--workdir") + 1] if "--workdir" in command else ""
-    return {"pid": process.pid, "create_time": process.create_time(), "folder": folder}
+    return {"pid": process.pid, "create_time": process.create_time(), "folder": folder, **_here()}
 
 
 def _passed_on() -> dict[str, str]:
@@ -114,10 +119,16 @@ def _passed_on() -> dict[str, str]:
     return {name: os.environ[name] for name in PASSED_ON if name in os.environ}
 
 
+def _here() -> Handle:
+    return {"host": socket.gethostname()}
+
+
 def _command(spec: Spec, folder: Path) -> list[str]:
     command = [sys.executable, "-m", "agentpool.agent", "--pool", spec.agent_type]
     command += ["--workdir", str(folder)]
     command += ["--name", spec.agent_id, "--slots", str(spec.slots)]
+    if secrets_dir := os.environ.get("AGENTPOOL_SECRETS_DIR"):
+        command += ["--secrets-dir", secrets_dir]
     return command + (["--exec", spec.exec] if spec.exec else [])
 
 

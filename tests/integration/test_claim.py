@@ -264,6 +264,17 @@ def test_work_that_asks_to_be_tried_elsewhere_waits_again(make_agent, submit, se
     assert "no network" in request.reason
 
 
+def test_work_to_be_tried_elsewhere_is_no_failure_of_the_agent(make_agent, submit):
+    from agentpool.registry import queries
+
+    agent = make_agent()
+    lease = submit(payload={"command": ["x"]}).held
+
+    release(lease, outcome=Outcome.FAILURE, retry=True)
+
+    assert queries.performance([agent.id])[agent.id]["success_rate"] is None
+
+
 def test_attempts_are_bounded(make_agent, submit, settings):
     settings.BACKOFF_S = 0
     make_agent()

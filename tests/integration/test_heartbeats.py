@@ -9,7 +9,7 @@ from agentpool.registry import queries as registry_queries
 from agentpool.registry import services as registry_services
 from agentpool.registry.errors import LeaseLost
 from agentpool.registry.models import Agent, Lease, Liveness, Request, Tick
-from agentpool.registry.states import Outcome
+from agentpool.registry.states import AgentStatus, Outcome
 from balancing.services import agents, heartbeats, leases, requests
 from balancing.services.heartbeats import Heartbeat
 
@@ -145,6 +145,17 @@ def test_an_agent_that_was_draining_comes_back_draining(make_agent):
     beat(agent)
 
     assert Agent.objects.get().status == "draining"
+
+
+def test_an_agent_on_standby_comes_back_on_standby(make_agent):
+    agents.set_status(make_agent(), to=AgentStatus.STANDBY, reason="", actor="test")
+    agent = Agent.objects.get()
+    silence(agent, 31)
+    heartbeats.suspect_and_lose()
+
+    beat(agent)
+
+    assert Agent.objects.get().status == "standby"
 
 
 def test_a_lost_agent_that_speaks_again_is_idle_without_its_leases(make_agent, submit):

@@ -136,6 +136,31 @@ def test_scaling_down_lets_the_idle_go_first_and_never_cuts_work_off(memory, sub
     assert memory.running == {}
 
 
+def test_agents_that_are_still_starting_are_let_go_at_once(memory):
+    execute(count=2)
+    services.reconcile()
+    execute(count=1)
+
+    execute("set", 0)
+    services.reconcile()
+    services.reconcile()
+
+    assert set(Agent.objects.values_list("status", flat=True)) == {"retired"}
+    assert set(Launch.objects.values_list("status", flat=True)) == {"stopped"}
+    assert memory.running == {}
+
+
+def test_a_runtime_of_another_machine_is_left_to_it(memory, monkeypatch):
+    execute()
+    services.reconcile()
+    Launch.objects.update(started_at=Now() - timedelta(seconds=61))
+    monkeypatch.setattr(memory, "reaches", lambda handle: False)
+
+    assert services.reconcile() == {}
+    assert services.stop_all(within_s=0) == 0
+    assert Launch.objects.get().status == "started"
+
+
 @pytest.mark.parametrize(("action", "count"), [("scale_up", 21), ("set", 21)])
 def test_a_pool_keeps_to_its_maximum(memory, action, count):
     with pytest.raises(Invalid, match="max_size is 20"):
@@ -235,6 +260,10 @@ def test_a_local_runtime_that_is_killed_is_gone_and_cleaned(local, spec):
     assert not local.is_alive(handle)
     assert not os.path.exists(handle["folder"])
     local.stop(handle, urgent=True)  # gone already is fine
+
+
+def test_a_runtime_elsewhere_is_out_of_reach(local):
+    assert not local.reaches({"pid": 1, "host": "somewhere-else"})
 
 
 def test_a_pid_given_out_again_is_not_taken_for_the_runtime(local, spec):

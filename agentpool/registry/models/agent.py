@@ -22,6 +22,7 @@ from agentpool.registry.states import (
     PLACEABLE_STATUS,
     AgentHealth,
     AgentStatus,
+    AgentWish,
     SecurityLevel,
 )
 
@@ -48,8 +49,8 @@ class Agent(models.Model):
     name = models.TextField(blank=True, default="")
     status = models.TextField(default=AgentStatus.IDLE.value, choices=choices(AgentStatus))
     status_reason = models.TextField(blank=True, default="")
-    # Somebody asked it to take no new work; survives a time of being unreachable.
-    drain_requested = models.BooleanField(default=False)
+    # What somebody asked of it last; survives a time of being unreachable.
+    wish = models.TextField(default=AgentWish.WORK.value, choices=choices(AgentWish))
     retire_when_drained = models.BooleanField(default=False)
     health = models.TextField(default=AgentHealth.UNKNOWN.value, choices=choices(AgentHealth))
     health_note = models.TextField(blank=True, default="")
@@ -105,6 +106,7 @@ class Agent(models.Model):
         constraints = [
             one_of("agent", "status", AgentStatus),
             one_of("agent", "health", AgentHealth),
+            one_of("agent", "wish", AgentWish),
             one_of("agent", "security_level", SecurityLevel),
             never_negative(
                 "agent", "used_memory_mb", "used_cpu_cores", "used_token_budget", "load"

@@ -1,0 +1,89 @@
+"""A chromium for the whole module, and pages of a person who is logged in."""
+
+import os
+import shutil
+
+import pytest
+from django.conf import settings
+from django.contrib.auth import get_user_model
+from django.test import Client
+from playwright.sync_api import sync_playwright
+
+_SWITCHES = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    where = shutil.which("chromium") or shutil.which("chromium-browser")
+    with pytest.MonkeyPatch.context() as patch, sync_playwright() as playwright:
+        # Playwright keeps an event loop in this thread, in which Django would refuse its database.
+        patch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "1")
+        browser = playwright.chromium.launch(executable_path=where, args=_SWITCHES)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def cookie(pools, web):
+    """The session of the admin user, as the browser keeps it."""
+    client = Client()
+    client.force_login(get_user_model().objects.get(username="admin"))
+    name = settings.SESSION_COOKIE_NAME
+    return {"name": name, "value": client.cookies[name].value, "url": web.url}
+
+
+@pytest.fixture
+def open_page(chromium, web, cookie):
+    """
+    Open a page: open_page("/", viewport=..., java_script_enabled=...).
+
+    Asserts afterwards that no page failed inside, nor asked another host for anything.
+    """
+    contexts, failures = [], []
+
+    def open_(path="/", *, logged_in=True, **options):
+        context = chromium.new_context(base_url=web.url, **options)
+        contexts.append(context)
+        context.set_default_timeout(15_000)
+        if logged_in:
+            context.add_cookies([cookie])
+        page = context.new_page()
+        page.on("pageerror", lambda error: failures.append(str(error)))
+        page.on("request", lambda r: _is_ours(r.url, web.url) or failures.append(r.url))
+        page.goto(path)
+        return page
+
+    yield open_
+    for context in contexts:
+        context.close()
+    assert failures == []
+
+
+def _is_ours(address, site):
+    return address.startswith((site, "data:", "blob:"))
+
+
+@pytest.fixture
+def live_page(open_page):
+    """Open a page and wait until its websocket has shown something."""
+
+    def open_(path="/", **options):
+        page = open_page(path, **options)
+        page.locator("#live-state[data-state=live]").wait_for()
+        return page
+
+    return open_
+
+
+@pytest.fixture
+def picture_folder():
+    """Where pictures for the documents go; skips unless they are asked for."""
+    if os.environ.get("AGENTPOOL_PICTURES") != "1":
+        pytest.skip("pictures are made on demand: AGENTPOOL_PICTURES=1")
+    return settings.BASE_DIR / "docs" / "images"
