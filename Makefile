@@ -39,7 +39,7 @@ check: setup ## format, lint, types, import contracts, Django's checks, missing 
 	$(BIN)/lint-imports
 	$(BIN)/mypy agentpool balancing scaling
 	$(BIN)/python manage.py check --fail-level WARNING
-	$(BIN)/python manage.py makemigrations --check --dry-run
+	$(BIN)/python -W ignore::RuntimeWarning manage.py makemigrations --check --dry-run
 
 bench: setup ## print the benches there are
 	@ls bench/*.py 2>/dev/null || echo "The benches come with the claim engine; the yardsticks are in bench/yardsticks."

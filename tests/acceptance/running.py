@@ -146,7 +146,9 @@ class Running:
         )
 
 
-def wait_until(claim: Callable[[], Any], *, within_s: float, what: str, said: Callable[[], str]):
+def wait_until(
+    claim: Callable[[], Any], *, within_s: float, what: str, said: Callable[[], str]
+) -> Any:
     """Return the claim's first true value; fail with what was said when none comes in time."""
     deadline = time.monotonic() + within_s
     while True:

@@ -1,6 +1,5 @@
 """A chromium for the whole module, and pages of a person who is logged in."""
 
-import os
 import shutil
 
 import pytest
@@ -79,11 +78,3 @@ def live_page(open_page):
         return page
 
     return open_
-
-
-@pytest.fixture
-def picture_folder():
-    """Where pictures for the documents go; skips unless they are asked for."""
-    if os.environ.get("AGENTPOOL_PICTURES") != "1":
-        pytest.skip("pictures are made on demand: AGENTPOOL_PICTURES=1")
-    return settings.BASE_DIR / "docs" / "images"

@@ -10,8 +10,6 @@ from agentpool.registry import services as registry_services
 from agentpool.registry.states import Outcome
 from balancing.services import leases
 
-pytest_plugins = ["tests.browser.serving"]
-
 
 @pytest.fixture
 def rows(make_agent, submit):
@@ -51,11 +49,3 @@ def test_a_person_who_is_no_staff_is_sent_to_log_in(client, pools):
     client.force_login(get_user_model().objects.create_user("ada"))
 
     assert client.get("/admin/").status_code == 302
-
-
-@pytest.mark.browser
-@pytest.mark.django_db(transaction=True)
-def test_the_admin_asks_no_other_host_and_raises_no_error(open_page):
-    page = open_page("/admin/")
-
-    assert page.get_by_role("link", name="Agents").first.is_visible()

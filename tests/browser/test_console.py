@@ -8,7 +8,7 @@ from django.contrib.auth import get_user_model
 from agentpool.registry import queries as registry_queries
 from agentpool.registry import services as registry_services
 from agentpool.registry.models import Lease
-from agentpool.registry.states import Outcome
+from agentpool.registry.states import AgentHealth, Outcome
 from balancing.services import agents, leases
 
 pytest_plugins = ["tests.browser.serving"]
@@ -27,21 +27,16 @@ def append(lease, text, stream="stdout"):
     registry_services.append_log(lease, chunks=[(stream, text)])
 
 
-@pytest.fixture
-def quickest(eventually):
-    """Assert that what an action causes is shown soon: quickest(times, act, shows)."""
-
-    def measure(times, act, shows):
-        taken = []
-        for n in range(times):
-            act(n)
-            committed = time.monotonic()
-            shows(n)
-            taken.append(time.monotonic() - committed)
-        # One of several: a machine that is busy with other work may be late with the rest.
-        assert min(taken) < LIVE_S, taken
-
-    return measure
+def shown_soon(act, shows, *, times=4):
+    """Assert that what an act has committed is shown within a second."""
+    taken = []
+    # Several chances: a machine that is busy with other work may be late with the first.
+    while not taken or (taken[-1] >= LIVE_S and len(taken) < times):
+        act(len(taken))
+        committed = time.monotonic()
+        shows(len(taken))
+        taken.append(time.monotonic() - committed)
+    assert min(taken) < LIVE_S, taken
 
 
 # -- who may look ----------------------------------------------------------------------------------
@@ -119,36 +114,32 @@ def test_the_page_works_without_javascript(open_page, make_agent, submit):
     assert "hello from the work" in page.locator("#log").inner_text()
 
 
-@pytest.mark.parametrize(
-    ("query", "shown"),
-    [
-        ("agent_type=qa", ["tester"]),
-        ("status=busy", ["coder"]),
-        ("project=shop", ["coder"]),
-        ("search=TEST", ["tester"]),
-        ("agent_type=qa&status=busy", []),
-        ("agent_type=nonsense&colour=red", []),
-    ],
-)
-def test_filters_are_part_of_the_address(open_page, make_agent, submit, query, shown):
+def test_filters_are_part_of_the_address(open_page, make_agent, submit):
     make_agent("code", agent_id="coder")
     make_agent("qa", agent_id="tester")
     submit("code", project="shop")
+    shown = {
+        "agent_type=qa": ["tester"],
+        "status=busy": ["coder"],
+        "project=shop": ["coder"],
+        "search=TEST": ["tester"],
+        "agent_type=qa&status=busy": [],
+        "agent_type=nonsense&colour=red": [],
+    }
 
-    page = open_page(f"/?{query}", java_script_enabled=False)
+    page = open_page(java_script_enabled=False)
 
-    assert agent_names(page) == shown
+    assert {query: page.goto(f"/?{query}") and agent_names(page) for query in shown} == shown
 
 
 # -- what moves by itself --------------------------------------------------------------------------
 
 
-def test_an_agent_that_registers_appears_without_a_reload(live_page, make_agent, quickest):
+def test_an_agent_that_registers_appears_without_a_reload(live_page, make_agent):
     page = live_page()
     page.evaluate("window.sameDocument = true")
 
-    quickest(
-        4,
+    shown_soon(
         lambda n: make_agent("code", agent_id=f"new-{n}"),
         lambda n: page.get_by_role("heading", name=f"new-{n}").wait_for(),
     )
@@ -156,13 +147,12 @@ def test_an_agent_that_registers_appears_without_a_reload(live_page, make_agent,
     assert page.evaluate("window.sameDocument") is True
 
 
-def test_a_grant_and_its_end_appear_without_a_reload(live_page, make_agent, submit, quickest):
+def test_a_grant_and_its_end_appear_without_a_reload(live_page, make_agent, submit):
     make_agent("code", agent_id="coder", max_concurrent=4)
     page = live_page()
     card = page.locator(".agent", has_text="coder")
 
-    quickest(
-        4,
+    shown_soon(
         lambda n: submit("code", cycle_id=f"story-{n}"),
         lambda n: card.get_by_role("link", name=f"story-{n}").wait_for(),
     )
@@ -185,16 +175,13 @@ def test_a_request_that_must_wait_appears_with_its_reason(live_page, make_agent,
     assert len(row.locator(".reason").inner_text()) > 5
 
 
-def test_what_the_work_prints_appears_on_the_page_of_its_lease(
-    live_page, make_agent, submit, quickest
-):
+def test_what_the_work_prints_appears_on_the_page_of_its_lease(live_page, make_agent, submit):
     make_agent("code")
     lease = submit("code", cycle_id="cart", payload={"command": ["true"]}).held
     leases.acknowledge(lease.id, token=lease.fencing_token)
     page = live_page(f"/leases/{lease.id}")
 
-    quickest(
-        4,
+    shown_soon(
         lambda n: append(lease, f"line <b>{n}</b>\n"),
         lambda n: page.locator("#log", has_text=f"line <b>{n}</b>").wait_for(),
     )
@@ -206,7 +193,7 @@ def test_what_the_work_prints_appears_on_the_page_of_its_lease(
     page.locator("#log", has_text="end of the log").wait_for()
 
 
-def test_filters_act_at_once_and_hold_for_what_comes_later(live_page, make_agent, web, eventually):
+def test_filters_act_at_once_and_hold_for_what_comes_later(live_page, make_agent):
     make_agent("code", agent_id="coder")
     page = live_page()
     page.evaluate("window.sameDocument = true")
@@ -220,7 +207,7 @@ def test_filters_act_at_once_and_hold_for_what_comes_later(live_page, make_agent
     assert agent_names(page) == ["tester"]
     assert "agent_type=qa" in page.url
     page.locator("#filter-search").press_sequentially("nobody")
-    eventually(lambda: "search=nobody" in page.url)
+    page.wait_for_url("**search=nobody**")
     page.get_by_text("No agent matches these filters").wait_for()
     assert page.evaluate("window.sameDocument") is True
 
@@ -259,33 +246,32 @@ def test_a_page_whose_line_is_cut_says_so_and_comes_back_fresh(live_page, make_a
 
 # -- for every hand and eye ------------------------------------------------------------------------
 
-STOPS = """() => [...document.querySelectorAll(
-    'a[href], button, input, select, textarea, [tabindex]')]
-  .filter(e => e.tabIndex >= 0 && !e.disabled && e.type !== 'hidden' && e.checkVisibility())
-  .map((e, n) => { e.dataset.stop = n; return n; })"""
-FOCUSED = """() => {
+# A stop is known by what it is: pushes put new elements in the place of old ones.
+STOP = "const stop = e => [e.tagName, e.id, e.textContent.trim().slice(0, 40)].join(' ');"
+STOPS = f"""() => {{ {STOP}
+  return [...document.querySelectorAll('a[href], button, input, select, [tabindex]')]
+    .filter(e => e.tabIndex >= 0 && e.type !== 'hidden' && e.checkVisibility()).map(stop);
+}}"""
+FOCUSED = f"""() => {{ {STOP}
   const e = document.activeElement, style = getComputedStyle(e);
-  return [e.dataset.stop, style.outlineStyle !== 'none' && parseFloat(style.outlineWidth) > 0];
-}"""
+  return [stop(e), style.outlineStyle !== 'none' && parseFloat(style.outlineWidth) > 0];
+}}"""
 
 
-def test_the_keyboard_reaches_everything_and_shows_where_it_is(open_page, make_agent, submit):
+def test_the_keyboard_reaches_everything_and_shows_where_it_is(live_page, make_agent, submit):
     make_agent("code", agent_id="coder")
     submit("code", cycle_id="cart")
-    page = open_page("/?search=coder")
-    page.add_style_tag(content="* { animation: none !important; }")
-    stops = {str(n) for n in page.evaluate(STOPS)}
+    page = live_page("/?search=coder")
+    stops = page.evaluate(STOPS)
 
-    reached, unseen = set(), set()
-    for _ in range(len(stops) + 2):
+    reached = {}
+    for _ in range(len(stops)):
         page.keyboard.press("Tab")
         stop, is_outlined = page.evaluate(FOCUSED)
-        reached.add(stop)
-        if stop and not is_outlined:
-            unseen.add(stop)
+        reached[stop] = is_outlined
 
-    assert stops - reached == set()
-    assert unseen == set()
+    assert set(stops) == set(reached)
+    assert all(reached.values()), reached
 
 
 def test_the_first_stop_skips_to_the_content(open_page):
@@ -321,3 +307,26 @@ def test_status_is_told_by_a_word_too(open_page, make_agent):
     page = open_page(java_script_enabled=False)
 
     assert page.locator(".agent .status").first.inner_text().strip() == "draining"
+
+
+def test_agents_in_trouble_are_counted_above(open_page, make_agent):
+    for name in ("coder", "coder-2"):
+        make_agent("code", agent_id=name)
+    agents.set_health(
+        registry_queries.agent_by(agent_id="coder"),
+        health=AgentHealth.QUARANTINED,
+        note="strange answers",
+        until=None,
+        actor="t",
+    )
+
+    page = open_page(java_script_enabled=False)
+
+    assert "1 unreachable or quarantined" in page.locator("#summary").inner_text()
+    assert "quarantined" in page.locator(".agent", has_text="coder").first.inner_text()
+
+
+def test_the_admin_asks_no_other_host_and_raises_no_error(open_page):
+    page = open_page("/admin/")
+
+    assert page.get_by_role("link", name="Agents").first.is_visible()
