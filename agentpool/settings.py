@@ -63,7 +63,6 @@ ALLOWED_HOSTS = os.environ.get("AGENTPOOL_ALLOWED_HOSTS", "*").split(",")
 CSRF_TRUSTED_ORIGINS = [o for o in os.environ.get("AGENTPOOL_ORIGINS", "").split(",") if o]
 
 INSTALLED_APPS = [
-    "daphne",
     "unfold",
     "django.contrib.admin",
     "django.contrib.auth",

@@ -47,7 +47,8 @@ def open_page(chromium, web, cookie):
     contexts, failures = [], []
 
     def open_(path="/", *, logged_in=True, **options):
-        context = chromium.new_context(base_url=web.url, **options)
+        # Nothing here looks at movement, and drawing it takes half a core.
+        context = chromium.new_context(base_url=web.url, reduced_motion="reduce", **options)
         contexts.append(context)
         context.set_default_timeout(15_000)
         if logged_in:

@@ -83,7 +83,7 @@ def _judge_one():
 
 
 def test_the_picture_of_the_pool(pool_at_work, live_page):
-    page = live_page("/", viewport=DESKTOP, color_scheme="light", reduced_motion="reduce")
+    page = live_page("/", viewport=DESKTOP, color_scheme="light")
     assert "7 busy" in page.locator("#summary").inner_text()
     assert page.locator("#queue tbody tr").count() == 3
     FOLDER.mkdir(parents=True, exist_ok=True)
