@@ -10,8 +10,8 @@ from uuid import UUID
 
 from rest_framework import serializers as drf
 
+from agentpool.registry import credentials, rest
 from agentpool.registry import queries as registry_queries
-from agentpool.registry import rest
 from agentpool.registry.errors import Forbidden, Invalid, NotFound, Unauthenticated
 from agentpool.registry.models import Agent
 from agentpool.registry.rest import Principal
@@ -43,6 +43,7 @@ class Session:
         bound = self.agents[name].credential
         if bound is not None and bound.incarnation != agent.incarnation:
             raise Unauthenticated(f"A newer incarnation of {name} has registered.")
+        _still_good(self.agents[name])
         return agent
 
 
@@ -155,6 +156,11 @@ OPS: Mapping[str, Callable[[Session, Message], Reply]] = {
 _FRAME = frozenset({"id", "op", "agent_id", "lease_id"})
 
 
+def open_of(agent_id: str) -> Reply:
+    """Return the offers and commands that an agent has not answered yet."""
+    return api.offers_answer(registry_queries.agent_by(agent_id=agent_id))
+
+
 def offer_of(lease_id: str) -> Reply | None:
     """Return an offer to push, None: it is not open any more."""
     lease = queries.leases().filter(id=lease_id, status="offered").first()
@@ -182,11 +188,13 @@ def _checked(form: type[drf.Serializer[Any]], message: Message) -> dict[str, Any
 def _fenced(
     session: Session, message: Message, form: type[drf.Serializer[Any]]
 ) -> tuple[UUID, dict[str, Any]]:
+    principal = None if session.agents else _orchestrator(session)
     lease = queries.lease(_uuid(message, "lease_id"))
-    if session.agents:
-        if lease.agent_id != session.agent({"agent_id": lease.agent.agent_id}).id:
+    if principal is None:
+        if lease.agent.agent_id not in session.agents:
             raise Forbidden("An agent's credential is good for its own leases only.")
-    elif lease.request.requested_by != _orchestrator(session).name:
+        session.agent({"agent_id": lease.agent.agent_id})
+    elif not principal.is_operator and lease.request.requested_by != principal.name:
         raise NotFound(f"There is no lease {lease.id} of yours.")
     return lease.id, _checked(form, message)
 
@@ -204,7 +212,14 @@ def _orchestrator(session: Session) -> Principal:
         raise Unauthenticated("Say hello with an orchestrator's token first.")
     if principal.scope not in (Scope.ORCHESTRATOR, Scope.OPERATOR):
         raise Forbidden(f"The scope {principal.scope} may not ask for agents.")
+    _still_good(principal)
     return principal
+
+
+def _still_good(principal: Principal) -> None:
+    """This will refuse a token that was revoked after its hello."""
+    if principal.credential is not None:
+        credentials.check(principal.credential)
 
 
 def _speaker(session: Session, message: Message) -> str:

@@ -95,11 +95,29 @@ class GatewaySocket(AsyncWebsocketConsumer):
         with contextlib.suppress(asyncio.CancelledError):
             while True:
                 event = await self.news.next()
-                if event is not None:
-                    try:
+                if event is None:
+                    continue
+                try:
+                    if self.news.lagged:
+                        await self._push_all()
+                    else:
                         await self._push_event(event)
-                    except (Refusal, DatabaseError):
-                        log.warning("could not push kind=%s", event["kind"], exc_info=True)
+                except (Refusal, DatabaseError):
+                    log.warning("could not push kind=%s", event["kind"], exc_info=True)
+
+    async def _push_all(self) -> None:
+        """Send everything that is still open: this reader was too slow, events were left out."""
+        self.news.lagged = False
+        self.news.drain()
+        for agent_id in list(self.session.agents):
+            still_open = await in_thread(ops.open_of, agent_id)
+            for offer in still_open["offers"]:
+                await self._send({"push": "offer", "agent_id": agent_id, "offer": offer})
+            for command in still_open["commands"]:
+                await self._send({"push": "command", "agent_id": agent_id, "command": command})
+        for topic in list(self.topics):
+            if topic.startswith("request:"):
+                await self._push_grant(topic.removeprefix("request:"))
 
     async def _push_event(self, event: Event) -> None:
         kind, agent_id = event["kind"], event["agent_id"]

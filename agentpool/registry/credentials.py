@@ -75,6 +75,17 @@ def find(secret: str) -> Credential:
     return credential
 
 
+def check(credential: Credential) -> None:
+    """
+    Hold a credential that was found earlier against what has become of it since.
+
+    Raises: Unauthenticated, it has been revoked or has expired meanwhile.
+    """
+    good = Q(expires_at=None) | Q(expires_at__gt=Now())
+    if not Credential.objects.filter(good, id=credential.id, revoked_at=None).exists():
+        raise Unauthenticated("The token has been revoked or has expired.")
+
+
 def spend(credential: Credential) -> None:
     """
     Use an enrolment token once, in the caller's transaction.

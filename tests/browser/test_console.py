@@ -4,6 +4,8 @@ import time
 
 import pytest
 from django.contrib.auth import get_user_model
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
 
 from agentpool.registry import queries as registry_queries
 from agentpool.registry import services as registry_services
@@ -66,6 +68,13 @@ def test_logging_out_ends_the_session(open_page, web):
     page.goto("/")
 
     assert page.url == f"{web.url}/login?next=/"
+
+
+def test_the_websocket_of_the_page_needs_a_login_too(web, pools):
+    address = web.url.replace("http", "ws", 1) + "/ws/console/"
+
+    with pytest.raises(InvalidStatus), connect(address, origin=web.url, open_timeout=20):
+        pass
 
 
 # -- what is shown ---------------------------------------------------------------------------------

@@ -13,8 +13,9 @@ import psutil
 import pytest
 from websockets.sync.client import connect
 
+from agentpool.registry import credentials
 from agentpool.registry import queries as registry_queries
-from agentpool.registry.models import Agent, Lease, Request
+from agentpool.registry.models import Agent, Credential, Event, Lease, Request
 from agentpool.registry.states import AgentStatus, Outcome
 from balancing.services import agents, leases, requests
 
@@ -138,15 +139,11 @@ def still_waits(future, for_s=0.5):
         future.result(timeout=for_s)
 
 
-def answered(future, *, since, within_s=SOON_S):
+def answered(future, *, since):
     response = future.result(timeout=WAIT_S)
     took = time.monotonic() - since
-    assert took < within_s, f"answered after {took:.2f} s"
+    assert took < SOON_S, f"answered after {took:.2f} s"
     return response
-
-
-def live_lease(request):
-    return Lease.objects.get(request_id=request.id, released_at=None)
 
 
 # -- the websocket: saying hello -----
@@ -207,15 +204,14 @@ def test_a_wrong_token_is_refused(line, pools, token):
 
 
 @pytest.mark.parametrize("op", ["heartbeat", "ack", "log", "usage", "release", "renew", "acquire"])
-def test_an_op_before_hello_is_refused(line, pools, submit, op):
+def test_an_op_before_hello_is_refused(line, make_agent, submit, op):
+    make_agent("code", agent_id="a1")
     wish = submit()
-    fields = {"lease_id": str(uuid.uuid4()), "fencing_token": 1, "agent_id": "a1"}
+    held = {"lease_id": str(wish.held.id), "fencing_token": wish.held.fencing_token}
 
-    answer = line().call(op, **fields)
+    refusal(line().call(op, agent_id="a1", **held), "unauthenticated")
 
-    assert answer["ok"] is False
-    assert answer["error"]["code"] in ("unauthenticated", "not_found")
-    assert Request.objects.get().id == wish.id
+    assert Lease.objects.get().status == "active"
 
 
 @pytest.mark.parametrize(
@@ -263,6 +259,19 @@ def test_an_offer_is_pushed_once_it_is_committed_elsewhere(worker, submit):
     offer = mine.push("offer", agent_id="a1")["offer"]
     assert (offer["id"], offer["request_id"]) == (str(wish.held.id), str(wish.id))
     assert (offer["payload"], offer["ack_within_s"]) == (PAYLOAD, 15)
+
+
+def test_a_line_that_cannot_keep_up_is_told_what_is_still_open(worker, submit):
+    mine = worker("a1")
+    noise = [
+        Event(kind="lease.offered", agent_id="a1", agent_type="code", lease_id=uuid.uuid4())
+        for _ in range(4000)
+    ]
+
+    Event.objects.bulk_create(noise)
+    wish = submit(payload=PAYLOAD)
+
+    assert mine.push("offer")["offer"]["id"] == str(wish.held.id)
 
 
 def test_work_goes_from_offer_over_log_and_usage_to_its_end(worker, submit):
@@ -317,8 +326,7 @@ def test_another_agents_lease_is_forbidden(worker, submit):
         "ack", agent_id="b1", lease_id=str(lease.id), fencing_token=lease.fencing_token
     )
 
-    assert answer["ok"] is False
-    assert answer["error"]["code"] in ("forbidden", "unauthenticated")
+    refusal(answer, "forbidden")
     assert Lease.objects.get().status == "offered"
 
 
@@ -426,6 +434,30 @@ def test_an_orchestrator_does_not_see_what_others_asked_for(boss, make_agent, su
     assert Request.objects.get(id=wish.id).status == "granted"
 
 
+def test_an_operator_releases_what_others_asked_for(line, pools, make_agent, submit):
+    make_agent("code")
+    wish = submit()
+    operator = line()
+    assert operator.call("hello", token=pools["operator_token"])["scope"] == "operator"
+
+    held = {"lease_id": str(wish.held.id), "fencing_token": wish.held.fencing_token}
+
+    assert operator.call("release", **held)["lease"]["status"] == "released"
+
+
+@pytest.mark.parametrize("scope", ["orchestrator", "agent"])
+def test_a_token_that_is_revoked_after_its_hello_is_worth_nothing(line, api, enrolled, scope):
+    mine = line()
+    made = api.post("/tokens", {"scope": "orchestrator"}).body if scope != "agent" else {}
+    assert mine.call("hello", token=made.get("token") or enrolled("a1")["credential"])["ok"]
+
+    for credential in Credential.objects.filter(scope=scope):
+        credentials.revoke(credential.id)
+
+    op = {"op": "heartbeat"} if scope == "agent" else {"agent_type": "code", "project": "p"}
+    refusal(mine.call(op.pop("op", "acquire"), **op), "unauthenticated")
+
+
 def test_a_viewer_may_not_acquire(line, token_of):
     guest = line()
     assert guest.call("hello", token=token_of("viewer"))["ok"]
@@ -503,16 +535,22 @@ def test_asking_for_an_agent_waits_until_somebody_releases_one(
     make_agent("code")
     held = submit().held
     body = {"agent_type": "code", "project": "p", "wait_s": WAIT_S}
-    call = rest.later("POST", "/requests", json=body)
-    eventually(lambda: Request.objects.filter(status="waiting").exists())
-    still_waits(call)
+    taken = []
 
-    leases.release(held.id, token=held.fencing_token, outcome=Outcome.SUCCESS, actor="t")
-    since = time.monotonic()
+    # Several chances: a machine that is busy with other work may be late with the first.
+    while not taken or (min(taken) >= 1 and len(taken) < 4):
+        call = rest.later("POST", "/requests", json=body)
+        eventually(lambda: Request.objects.filter(status="waiting").exists())
+        still_waits(call)
+        leases.release(held.id, token=held.fencing_token, outcome=Outcome.SUCCESS, actor="t")
+        released = time.monotonic()
+        response = answered(call, since=released)
+        taken.append(time.monotonic() - released)
+        assert response.status_code == 201
+        assert response.headers["Location"].endswith(response.json()["request_id"])
+        held = Lease.objects.get(id=response.json()["id"])
 
-    response = answered(call, since=since, within_s=1.5)
-    assert response.status_code == 201
-    assert response.headers["Location"].endswith(response.json()["request_id"])
+    assert min(taken) < 1, taken
 
 
 def test_asking_for_an_agent_in_vain_ends_in_time_and_keeps_waiting(rest, make_agent, submit):

@@ -18,7 +18,7 @@ from balancing.services import agents, heartbeats, leases, requests
 from balancing.services.heartbeats import Heartbeat
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("whole")]
-ROUNDS = 15
+ROUNDS = 6
 
 
 def at_once(*calls):
