@@ -12,7 +12,14 @@ def pytest_configure(config):
     os.environ.setdefault("AGENTPOOL_LOG_LEVEL", "WARNING")
 
 
+# Each of these starts databases or runtimes of its own: seconds a test, minutes together.
+SLOW_FOLDERS = ("tests/integration/host/", "tests/integration/agent/")
+
+
 def pytest_collection_modifyitems(config, items):
+    for item in items:
+        if item.nodeid.startswith(SLOW_FOLDERS):
+            item.add_marker(pytest.mark.slow)
     chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
     if chromium or os.environ.get("CI"):
         return  # under CI a missing browser is a failure, not a skip

@@ -234,8 +234,11 @@ def _create_data(server: _Server, binaries: Binaries) -> None:
     password = secrets.token_urlsafe(24)
     # The password goes first: data whose password nobody knows would be lost.
     store_database_url(server.installation, url=_url(password=password, port=ports.any_free()))
-    partial = server.folder / "data.new"
-    shutil.rmtree(partial, ignore_errors=True)
+    for left in server.folder.glob("data.new*"):
+        shutil.rmtree(left, ignore_errors=True)
+    # A name of its own: the initdb of a starter that was killed lives on, and cleans up when it
+    # fails; it must not find our folder under its name.
+    partial = server.folder / f"data.new.{os.getpid()}"
     server_files.initialise(
         partial, binaries=binaries, account=server.account, user=USER, password=password
     )
