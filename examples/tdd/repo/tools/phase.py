@@ -38,6 +38,10 @@ def main(arguments: list[str]) -> int:
         print(f"usage: phase.py {'|'.join(PHASES)}", file=sys.stderr)
         return WORK_FAILED
     phase, story_id = arguments[0], os.environ.get("AGENTPOOL_CYCLE", "")
+    if phase != "data":
+        # Stories are merged one after the other, so the merge is what all the others wait for:
+        # where phases share a machine, the rest gives way to it.
+        os.nice(10)
     journal = Journal(phase=phase, story=story_id)
     code, outcome = _attempt(phase, story_id, journal)
     journal.note(outcome.summary)
