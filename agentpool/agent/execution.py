@@ -13,7 +13,7 @@ from agentpool.agent.isolation import Environment, Exit
 from agentpool.agent.usage import Meter
 
 # Output goes out after this time or size, whichever comes first.
-_FLUSH_S = 0.3
+_FLUSH_S = 0.5
 _FLUSH_BYTES = 16 * 1024
 # How often the loop looks at the clock and at the child when nothing is printed.
 _LOOK_S = 0.1

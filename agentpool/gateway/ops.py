@@ -39,7 +39,7 @@ class Session:
         name = message.get("agent_id") or (next(iter(self.agents)) if len(self.agents) == 1 else "")
         if name not in self.agents:
             raise Unauthenticated(f"{name or 'No agent'} has not said hello on this connection.")
-        agent = registry_queries.agent_by(agent_id=name)
+        agent = registry_queries.agent_row(name)
         bound = self.agents[name].credential
         if bound is not None and bound.incarnation != agent.incarnation:
             raise Unauthenticated(f"A newer incarnation of {name} has registered.")

@@ -102,6 +102,18 @@ def agent_by(*, id: UUID | None = None, agent_id: str | None = None) -> Agent:
     return agent
 
 
+def agent_row(agent_id: str) -> Agent:
+    """
+    Return one agent by external id, without what only its JSON needs.
+
+    Raises: NotFound.
+    """
+    agent = Agent.objects.filter(agent_id=agent_id).first()
+    if agent is None:
+        raise NotFound(f"There is no agent {agent_id}.")
+    return agent
+
+
 def performance(agent_ids: Iterable[UUID]) -> Mapping[UUID, Mapping[str, Any]]:
     """
     Return leases, success_rate (0-1), mean_s, p95_s and tokens per agent over the last 7 days.

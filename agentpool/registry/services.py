@@ -179,6 +179,8 @@ def append_log(lease: Lease, *, chunks: Sequence[tuple[str, str]]) -> int:
 
 
 def _drop_oldest(lease: Lease, excess: int) -> int:
+    if excess <= 0:
+        return 0
     dropped = 0
     for chunk in LogChunk.objects.filter(lease=lease).order_by("id").iterator(100):
         if dropped >= excess:
