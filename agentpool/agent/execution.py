@@ -13,7 +13,7 @@ from agentpool.agent.isolation import Environment, Exit
 from agentpool.agent.usage import Meter
 
 # Output goes out after this time or size, whichever comes first.
-_FLUSH_S = 0.5
+FLUSH_S = 0.5
 _FLUSH_BYTES = 16 * 1024
 # How often the loop looks at the clock and at the child when nothing is printed.
 _LOOK_S = 0.1
@@ -59,7 +59,7 @@ class Stream:
         """Pass on what is held, when it is large or old enough or `is_due`."""
         if not self._held:
             return
-        if is_due or self._size >= _FLUSH_BYTES or now - self._since >= _FLUSH_S:
+        if is_due or self._size >= _FLUSH_BYTES or now - self._since >= FLUSH_S:
             self._write(self._name, "".join(self._held))
             self._held, self._size = [], 0
 

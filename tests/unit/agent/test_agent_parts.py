@@ -99,9 +99,9 @@ def test_output_is_held_for_a_moment_only() -> None:
     stream = execution.Stream("stdout", lambda _, text: written.append(text))
 
     stream.feed(b"a", now=0)
-    stream.flush(now=0.29)
-    stream.feed(b"b", now=0.29)
-    stream.flush(now=0.31)
+    stream.flush(now=0.9 * execution.FLUSH_S)
+    stream.feed(b"b", now=0.9 * execution.FLUSH_S)
+    stream.flush(now=1.1 * execution.FLUSH_S)
 
     assert written == ["ab"]
 
