@@ -18,3 +18,13 @@ def expire() -> dict[str, int]:
 def serve() -> int:
     """Grant what a process that died between its commit and its look has left waiting."""
     return queue.serve(queries.pools_with_servable_waiters())
+
+
+def reserve() -> int:
+    """Keep capacity for requests that others have passed too often."""
+    return queue.reserve(queries.pools_with_waiters())
+
+
+def learn() -> dict[str, int]:
+    """Charge projects for what they used; take up what the newest outcomes say of agents."""
+    return queue.learn()

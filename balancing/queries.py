@@ -143,6 +143,13 @@ def pools_with_servable_waiters() -> Sequence[str]:
         return [row[0] for row in cursor.fetchall()]
 
 
+def pools_with_waiters() -> Sequence[str]:
+    """Return pools where somebody waits."""
+    return list(
+        Request.objects.filter(status="waiting").values_list("pool_id", flat=True).distinct()
+    )
+
+
 def waiting_reasons(rows: Sequence[Request]) -> Mapping[UUID, str]:
     """Return, in one query, why each of these requests waits now, for people to read."""
     keys = {key for row in rows for key in row.lock_keys}

@@ -12,14 +12,12 @@ from agentpool.registry.models import (
     AGENT_ID,
     TYPE_NAME,
     Lease,
-    Pool,
     Request,
 )
 from agentpool.registry.serializers import (
     MAX_BIGINT,
     Cores,
     Flag,
-    Labels,
     Level,
     Number,
     Object,
@@ -37,7 +35,9 @@ from agentpool.registry.states import (
     Outcome,
     RequestStatus,
     SecurityLevel,
+    Strategy,
 )
+from balancing import fit
 
 MAX_LOG_CHUNKS = 200
 _ENV_NAME = RegexValidator(r"^[A-Za-z_][A-Za-z0-9_]{0,99}\Z", "Not the name of a variable.")
@@ -49,22 +49,42 @@ class Requirements(Strict):
     memory_mb = Whole(min_value=1, default=1024)
     min_memory_mb = Whole(min_value=1, required=False)
     cpu_cores = Cores(default=1)
+    min_cpu_cores = Cores(required=False)
     token_budget = Whole(max_value=MAX_BIGINT, default=50_000)
     disk_space_mb = Whole(default=500)
     network_access = Flag(default=True)
     special_tools = Words(default=list)
-    capabilities = Words(default=list)
-    labels = Labels(default=dict)
+    capabilities = serializers.ListField(
+        child=serializers.JSONField(), max_length=100, default=list
+    )
+    labels = Object(default=dict)
     security_level = Level(SecurityLevel, default="standard")
     isolation_level = Level(IsolationLevel, default="process")
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        """Let the minimum follow the wish; refuse one above it."""
-        attrs.setdefault("min_memory_mb", attrs["memory_mb"])
-        if attrs["min_memory_mb"] > attrs["memory_mb"]:
-            raise serializers.ValidationError(
-                {"min_memory_mb": [f"Exceeds memory_mb, {attrs['memory_mb']}."]}
-            )
+        """Let minima follow the wish; read what is required of labels and what is preferred."""
+        for amount in ("memory_mb", "cpu_cores"):
+            least = attrs.setdefault(f"min_{amount}", attrs[amount])
+            if least > attrs[amount]:
+                raise serializers.ValidationError(
+                    {f"min_{amount}": [f"Exceeds {amount}, {attrs[amount]}."]}
+                )
+        try:
+            required, preferred = fit.rules_of(attrs["labels"], attrs["capabilities"])
+        except fit.BadRule as bad:
+            raise serializers.ValidationError({bad.field: [bad.message]}) from bad
+        # What every agent's columns can be asked for directly; the rest is compared rule by rule.
+        names = [r.name for r in required if r.kind == "capability" and r.op == "exists"]
+        equal = {r.name: r.value for r in required if r.kind == "label" and r.op == "="}
+        rest = [r for r in required if r.op != ("=" if r.kind == "label" else "exists")]
+        attrs |= {
+            "capabilities": names,
+            "labels": equal,
+            "rules": [fit.rule_json(rule) for rule in rest],
+            "preferences": [
+                {**fit.rule_json(rule), "weight": weight} for rule, weight in preferred
+            ],
+        }
         for name, enum in (
             ("security_level", SecurityLevel),
             ("isolation_level", IsolationLevel),
@@ -130,7 +150,7 @@ class NewRequest(Strict):
     paths = Words(default=list, max_length=1000)
     priority = Whole(max_value=100, default=50)
     requirements = Requirements(required=False)
-    strategy = serializers.ChoiceField(["least_loaded"], required=False, default="")
+    strategy = serializers.ChoiceField([v.value for v in Strategy], required=False, default="")
     preferred_agent = Text(
         required=False,
         allow_blank=True,
@@ -147,13 +167,6 @@ class NewRequest(Strict):
     allow_future = Flag(default=False)
     duration_limit_s = Seconds(min_value=1, max_value=7 * 86_400, required=False)
     payload = Payload(required=False, allow_null=True, default=None)
-
-    def validate_agent_type(self, value: str) -> str:
-        """Refuse a type that has no pool, naming those that exist."""
-        if not Pool.objects.filter(agent_type=value).exists():
-            names = ", ".join(Pool.objects.values_list("agent_type", flat=True))
-            raise serializers.ValidationError(f"There is no pool {value}; there are: {names}.")
-        return value
 
 
 class Batch(Strict):
@@ -342,6 +355,7 @@ def request_json(request: Request, lease: Lease | None, *, at: datetime) -> dict
         "tags": request.tags,
         "paths": request.paths,
         "priority": request.priority,
+        "strategy": request.strategy,
         "requirements": _requirements_json(request),
         "preferred_agent": request.preferred_agent,
         "affinity": request.affinity,
@@ -350,6 +364,8 @@ def request_json(request: Request, lease: Lease | None, *, at: datetime) -> dict
         "status": request.status,
         "reason": request.reason,
         "attempts": request.attempts,
+        "unsatisfiable": request.unsatisfiable,
+        "urgent_at": request.urgent_at,
         "not_before": request.not_before,
         "outcome": request.outcome,
         "error": request.error,
@@ -375,12 +391,15 @@ def _requirements_json(request: Request) -> dict[str, Any]:
         "memory_mb": request.memory_mb,
         "min_memory_mb": request.min_memory_mb,
         "cpu_cores": float(request.cpu_cores),
+        "min_cpu_cores": float(request.min_cpu_cores),
         "token_budget": request.token_budget,
         "disk_space_mb": request.disk_space_mb,
         "network_access": request.network_access,
         "special_tools": request.special_tools,
         "capabilities": request.capabilities,
         "labels": request.labels,
+        "rules": request.rules,
+        "preferences": request.preferences,
         "security_level": SecurityLevel(request.security_level).name.lower(),
         "isolation_level": IsolationLevel(request.isolation_level).name.lower(),
     }

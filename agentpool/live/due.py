@@ -69,6 +69,20 @@ def jobs() -> list[Due]:
             " AND NOT EXISTS (SELECT FROM lock_key k WHERE k.key = ANY (q.lock_keys)))",
         ),
         Due(
+            job="balancing.jobs.reserve",
+            every_s=1,
+            sql="SELECT EXISTS (SELECT FROM agent WHERE reserved_for IS NOT NULL)"
+            " OR EXISTS (SELECT FROM request q JOIN pool p USING (agent_type)"
+            "   WHERE q.status = 'waiting' AND q.queued_at < now()"
+            "     - make_interval(secs => least(p.reserve_after_s, 5)))",
+        ),
+        Due(
+            job="balancing.jobs.learn",
+            every_s=2,
+            sql="SELECT coalesce((SELECT last_seq FROM relay_state), 0)"
+            " > coalesce((SELECT last_seq FROM share_state), 0)",
+        ),
+        Due(
             job="scaling.jobs.reconcile",
             every_s=1,
             sql="SELECT EXISTS (SELECT FROM launch l JOIN agent a ON a.id = l.agent_id"

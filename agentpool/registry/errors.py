@@ -49,6 +49,12 @@ class Invalid(Refusal):
     code, status, title = "invalid", 400, "Invalid input"
 
 
+class InvalidField(Refusal):
+    """A field is well-formed and still names nothing that exists."""
+
+    code, status, title = "invalid", 422, "Invalid input"
+
+
 class InvalidReuse(Refusal):
     """An Idempotency-Key came again with another body."""
 

@@ -118,6 +118,25 @@ class FileAccess(IntEnum):
     FULL = 3
 
 
+class Strategy(StrEnum):
+    """How an agent is chosen among those that fit; `balancing.scoring` has the formulas."""
+
+    ROUND_ROBIN = "round_robin"
+    LEAST_LOADED = "least_loaded"
+    WORKLOAD_AWARE = "workload_aware"
+    PREDICTIVE = "predictive"
+    BEST_OF_K = "best_of_k"
+    BIN_PACK = "bin_pack"
+
+
+class LimitLevel(StrEnum):
+    """Whom a resource limit binds."""
+
+    INSTALLATION = "installation"
+    POOL = "pool"
+    PROJECT = "project"
+
+
 class Scope(StrEnum):
     """What the holder of a credential may call."""
 

@@ -8,28 +8,69 @@ SQL = Path(__file__).resolve().parent.parent / "sql"
 # In the order of their dependence.
 FUNCTIONS = [
     "timing_1",
-    "shape_1",
+    "policy_1",
+    "agent_class_1",
+    "agent_counted_1",
+    "rule_holds_1",
+    "rules_hold_1",
+    "able_1",
     "fits_1",
-    "sticky_1",
+    "shape_1",
+    "policy_of_1",
+    "within_1",
+    "satisfiable_1",
+    "queue_full_1",
     "keys_free_1",
+    "bound_to_1",
+    "warm_1",
+    "limits_take_1",
+    "limits_give_1",
+    "limits_lock_1",
+    "limits_spread_1",
+    "limit_set_1",
+    "share_enter_1",
+    "share_charge_1",
+    "shares_fold_1",
+    "track_records_1",
+    "workload_parts_1",
+    "predicted_parts_1",
+    "candidates_1",
     "pick_1",
     "grant_1",
-    "acquire_1",
+    "granted_event_1",
+    "granted_from_queue_1",
+    "waiting_shapes_1",
+    "next_waiter_1",
     "hand_over_1",
+    "free_slot_1",
+    "acquire_1",
+    "acquire_many_1",
     "serveable_shapes_1",
     "serve_1",
+    "reserve_1",
     "close_1",
+    "close_many_1",
+    "park_1",
+    "resume_1",
+    "resize_1",
     "renew_1",
+    "agent_triggers_1",
 ]
+TYPES = ("timing_1", "policy_1")
+
+
+def _undo(name: str) -> str:
+    if name == "agent_triggers_1":
+        return (
+            "DROP TRIGGER agent_class ON agent; DROP TRIGGER agent_counted ON agent;"
+            " DROP TRIGGER agent_recounted ON agent"
+        )
+    return f"DROP TYPE {name}" if name in TYPES else f"DROP FUNCTION {name}"
 
 
 class Migration(migrations.Migration):
     dependencies = [("registry", "0002_storage")]
 
     operations = [
-        migrations.RunSQL(
-            (SQL / f"{name}.sql").read_text(),
-            f"DROP TYPE {name}" if name == "timing_1" else f"DROP FUNCTION {name}",
-        )
-        for name in FUNCTIONS
+        migrations.RunSQL((SQL / f"{name}.sql").read_text(), _undo(name)) for name in FUNCTIONS
     ]

@@ -1,6 +1,6 @@
 """Ends, renews and acknowledges leases; every write checks the fencing token."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -11,11 +11,19 @@ from django.db.models import F
 from django.db.models.functions import Greatest, Least, Now
 
 from agentpool.registry import events
-from agentpool.registry.errors import LeaseLost
+from agentpool.registry.errors import (
+    AgentBusy,
+    CapacityExhausted,
+    LeaseLost,
+    NotFound,
+    Refusal,
+    Unsatisfiable,
+    UnsupportedTransition,
+)
 from agentpool.registry.models import Agent, Lease
 from agentpool.registry.states import LIVE, LeaseStatus, Outcome, RequestStatus
 from balancing import claim, queries
-from balancing.claim import Ending
+from balancing.claim import Close, Closed, Ending
 from balancing.services.queue import serve, serve_after_commit
 
 
@@ -29,26 +37,72 @@ def release(
     retry: bool = False,
     usage: Mapping[str, Any] | None = None,
     result: Mapping[str, Any] | None = None,
+    asker: str | None = None,
+    agent: UUID | None = None,
 ) -> Lease:
     """
     End a lease as its holder (with its token) or as an operator (token None).
 
-    Raises: LeaseLost, the lease has ended or the token is stale; nothing has changed.
+    asker: only if this principal asked for it; agent: only if it is this agent's.
+    Raises: LeaseLost, the lease has ended or the token is stale; NotFound, it is not the caller's.
+    Nothing has changed then.
     """
+    close = closing(
+        lease_id,
+        token=token,
+        outcome=outcome,
+        actor=actor,
+        error=error,
+        retry=retry,
+        usage=usage,
+        result=result,
+        asker=asker,
+        agent=agent,
+    )
+    return _ended(claim.close(close), close)
+
+
+def closing(
+    lease_id: UUID,
+    *,
+    token: int | None,
+    outcome: Outcome,
+    actor: str,
+    error: str = "",
+    retry: bool = False,
+    usage: Mapping[str, Any] | None = None,
+    result: Mapping[str, Any] | None = None,
+    asker: str | None = None,
+    agent: UUID | None = None,
+) -> Close:
+    """Return what a holder's word about the end of its work means for the lease."""
+    is_cancelled = outcome is Outcome.CANCELLED
     ending = Ending(
-        to=LeaseStatus.CANCELLED if outcome is Outcome.CANCELLED else LeaseStatus.RELEASED,
+        to=LeaseStatus.CANCELLED if is_cancelled else LeaseStatus.RELEASED,
         # To be tried elsewhere: nobody's fault, so no failure of this agent.
         outcome=Outcome.CANCELLED if retry else outcome,
         error=error,
         retry=retry,
-        request_to=(
-            RequestStatus.CANCELLED if outcome is Outcome.CANCELLED else RequestStatus.FINISHED
-        ),
+        request_to=RequestStatus.CANCELLED if is_cancelled else RequestStatus.FINISHED,
         usage=dict(usage or {}),
         result=dict(result) if result is not None else None,
     )
-    _close(lease_id, token=token, ending=ending, actor=actor)
-    return queries.lease(lease_id)
+    return Close(lease_id, token, ending, actor, asker, agent)
+
+
+def release_many(closes: Sequence[Close]) -> list[Lease | Refusal]:
+    """
+    End leases whose releases arrived together, in one transaction.
+
+    Returns for each the lease as it ended, or the refusal that `release` would raise.
+    """
+    answers: list[Lease | Refusal] = []
+    for closed, close in zip(claim.close_many(closes), closes, strict=True):
+        try:
+            answers.append(_ended(closed, close))
+        except Refusal as refusal:
+            answers.append(refusal)
+    return answers
 
 
 def release_agent(
@@ -156,7 +210,7 @@ def lose_all(agent: Agent, *, why: str, actor: str) -> None:
         request_to=RequestStatus.FAILED,
     )
     for lease in agent.leases.filter(status__in=LIVE).order_by("id"):
-        closed = claim.close(lease.id, token=lease.fencing_token, ending=ending, actor=actor)
+        closed = claim.close(Close(lease.id, lease.fencing_token, ending, actor))
         serve_after_commit(*closed.pools)
 
 
@@ -169,12 +223,7 @@ def expire_leases() -> int:
     """
     ended = 0
     for lease in queries.overdue_leases(slack_s=settings.REAP_SLACK_S):
-        closed = claim.close(
-            lease.id,
-            token=lease.fencing_token,
-            ending=_expiry_of(lease),
-            actor="expiry",
-        )
+        closed = claim.close(Close(lease.id, lease.fencing_token, _expiry_of(lease), "expiry"))
         serve(closed.pools)
         ended += closed.ok
     if ended:
@@ -209,33 +258,105 @@ def cancel(lease: Lease, *, reason: str, actor: str) -> bool:
         error=reason,
         request_to=RequestStatus.CANCELLED,
     )
+    close = Close(lease.id, lease.fencing_token, ending, actor)
     try:
-        _close(lease.id, token=lease.fencing_token, ending=ending, actor=actor)
+        _ended(claim.close(close), close)
     except LeaseLost:
         return False
     return True
 
 
-def _close(lease_id: UUID, *, token: int | None, ending: Ending, actor: str) -> None:
-    closed = claim.close(lease_id, token=token, ending=ending, actor=actor)
-    if not closed.ok:
-        raise _lost(lease_id)
+def park(lease_id: UUID, *, token: int, reason: str, actor: str) -> Lease:
+    """
+    Free a lease's slot and amounts while it waits for a person or a rate limit; its keys stay.
+
+    Raises: LeaseLost; UnsupportedTransition, it is not active.
+    """
+    if claim.park(lease_id, token=token, actor=actor, reason=reason) != "ok":
+        lease = mine(lease_id, token)
+        raise UnsupportedTransition(f"The lease is {lease.status}; only an active one parks.")
+    lease = queries.lease(lease_id)
+    events.nudge_on_commit()
+    serve_after_commit(lease.pool_id)
+    return lease
+
+
+def resume(lease_id: UUID, *, token: int, actor: str) -> Lease:
+    """
+    Let a parked lease go on, on its agent, under a new fencing token.
+
+    Raises: LeaseLost; UnsupportedTransition, it is not parked; AgentBusy, no room there now.
+    """
+    code = claim.resume(lease_id, token=token, actor=actor, exact=False)
+    if code == "again":
+        code = claim.resume(lease_id, token=token, actor=actor, exact=True)
+    if code == "agent_busy":
+        raise AgentBusy(
+            "The lease's agent has no free slot, or not enough is free, now.",
+            retry_after_s=settings.BACKOFF_S,
+        )
+    if code != "ok":
+        lease = mine(lease_id, token)
+        raise UnsupportedTransition(f"The lease is {lease.status}; only a parked one resumes.")
+    events.nudge_on_commit()
+    return queries.lease(lease_id)
+
+
+def resize(lease_id: UUID, *, token: int, amounts: Mapping[str, Any], actor: str) -> Lease:
+    """
+    Change what an active lease reserves; amounts: memory_mb, cpu_cores, token_budget, disk_space_mb.
+
+    Raises: LeaseLost; UnsupportedTransition, it is not active; CapacityExhausted, not enough is
+    free now; Unsatisfiable, above a ceiling or the tokens asked for, or below the caller's minimum.
+    """
+    code = claim.resize(lease_id, token=token, amounts=amounts, actor=actor, exact=False)
+    if code == "again":
+        code = claim.resize(lease_id, token=token, amounts=amounts, actor=actor, exact=True)
+    if code == "lease_lost":
+        lease = mine(lease_id, token)
+        raise UnsupportedTransition(f"The lease is {lease.status}; only an active one resizes.")
+    if code == "exhausted":
+        raise CapacityExhausted(
+            "Its agent or a limit has not that much free now.", retry_after_s=settings.BACKOFF_S
+        )
+    if code == "unsatisfiable":
+        raise Unsatisfiable(
+            "That is above the profile's or a limit's ceiling, above the tokens asked for, "
+            "or below the least that the request can live with."
+        )
+    lease = queries.lease(lease_id)
+    events.nudge_on_commit()
+    serve_after_commit(lease.pool_id)
+    return lease
+
+
+def _ended(closed: Closed, close: Close) -> Lease:
+    if closed.code == "not_found":
+        raise NotFound(f"There is no lease {close.lease_id} of yours.")
+    if closed.lease is None:
+        raise _lost(close)
     events.nudge_on_commit()
     serve_after_commit(*closed.pools)
+    return closed.lease
 
 
 def mine(lease_id: UUID, token: int) -> Lease:
     """Return a live lease if the token is its own; raises LeaseLost."""
     lease = queries.lease(lease_id)
     if lease.fencing_token != token or lease.status not in LIVE:
-        raise _lost(lease_id)
+        raise _why_lost(lease)
     return lease
 
 
-def _lost(lease_id: UUID) -> LeaseLost:
-    lease = Lease.objects.filter(id=lease_id).first()
-    if lease is None:
-        return LeaseLost("There is no such lease.")
+def _lost(close: Close) -> Refusal:
+    lease = queries.lease(close.lease_id)
+    is_own = (close.asker is None or lease.request.requested_by == close.asker) and (
+        close.agent is None or lease.agent_id == close.agent
+    )
+    return _why_lost(lease) if is_own else NotFound(f"There is no lease {lease.id} of yours.")
+
+
+def _why_lost(lease: Lease) -> LeaseLost:
     if lease.status in LIVE:
         return LeaseLost("The fencing token is not this lease's.")
     return LeaseLost(f"The lease has ended: it is {lease.status}.")

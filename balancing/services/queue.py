@@ -8,6 +8,7 @@ dies between its commit and its look.
 import time
 from collections.abc import Iterable
 
+from django.conf import settings
 from django.db import transaction
 
 from agentpool.registry import events
@@ -34,13 +35,33 @@ def serve_after_commit(*agent_types: str) -> None:
 
 def _serve_one(agent_type: str) -> int:
     total = 0
+    exact = False
     for _ in range(AGAIN_AT_MOST):
-        granted, again = claim.serve(agent_type)
-        total += granted
-        if granted:
+        look = claim.serve(agent_type, exact=exact)
+        total += look.granted
+        exact = look.exact
+        if look.granted:
             events.nudge_on_commit()
-        if not again:
+        if not (look.again or look.exact):
             break
-        if not granted:
+        if not look.granted and not look.exact:
             time.sleep(AGAIN_AFTER_S)
     return total
+
+
+def reserve(agent_types: Iterable[str]) -> int:
+    """Keep capacity for whoever was passed too often in these pools; return how many there are."""
+    helped = 0
+    for agent_type in agent_types:
+        if claim.reserve(agent_type) is not None:
+            helped += 1
+            _serve_one(agent_type)
+    return helped
+
+
+def learn() -> dict[str, int]:
+    """Charge the projects' shares and refresh the agents' records; return how much was read."""
+    return {
+        "events": claim.fold_shares(),
+        "records": claim.refresh_records(days=settings.RECORD_DAYS),
+    }

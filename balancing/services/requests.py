@@ -5,16 +5,16 @@ from collections.abc import Sequence
 from datetime import timedelta
 from uuid import UUID
 
-from django.conf import settings
 from django.db import transaction
 from django.db.models import F
 from django.db.models.functions import Greatest, Now
 
 from agentpool.registry import events
-from agentpool.registry.errors import CapacityExhausted, UnsupportedTransition
+from agentpool.registry.errors import Refusal, UnsupportedTransition
 from agentpool.registry.models import Lease, Request
 from agentpool.registry.states import RequestStatus
-from balancing import claim, queries
+from balancing import claim, explain, queries
+from balancing.claim import Acquired
 from balancing.services import leases
 from balancing.services.queue import AGAIN_AFTER_S, AGAIN_AT_MOST, serve_after_commit
 
@@ -23,19 +23,40 @@ def submit(request: Request, *, queue: bool = True) -> Lease | None:
     """
     Grant the request now, or store it as waiting; return its lease, None: it waits.
 
-    queue: False raises CapacityExhausted instead of waiting, and stores nothing.
+    queue: False refuses instead of waiting. Raises, with nothing stored: CapacityExhausted;
+    Unsatisfiable, nobody could ever serve it; QueueFull.
     """
-    lease_id = claim.acquire(request, queue=queue)
+    got = claim.acquire(request, queue=queue)
+    if got.code == "again":
+        # Publish, then look: the doubt about a limit is settled in a transaction of its own.
+        got = claim.acquire(request, queue=queue, exact=True)
+    return _answered(got)
+
+
+def submit_many(requests: Sequence[Request]) -> list[Lease | Refusal | None]:
+    """
+    Do what `submit` does for requests that arrived together, in one transaction.
+
+    Returns for each its lease, None (it waits), or the refusal that `submit` would raise.
+    """
+    answers: list[Lease | Refusal | None] = []
+    for got in claim.acquire_many(requests, queue=True):
+        try:
+            answers.append(submit(got.request) if got.code == "again" else _answered(got))
+        except Refusal as refusal:
+            answers.append(refusal)
+    return answers
+
+
+def _answered(got: Acquired) -> Lease | None:
+    request = got.request
     events.nudge_on_commit()
-    if lease_id is None and not queue:
-        raise CapacityExhausted(
-            f"No {request.pool_id} agent with a free slot fits now.",
-            retry_after_s=settings.BACKOFF_S,
-        )
-    if lease_id is None:
+    if got.code == "granted":
+        return got.lease
+    if got.code == "waiting":
         serve_after_commit(request.pool_id)
         return None
-    return queries.lease(lease_id)
+    raise explain.refusal(got.code, request)
 
 
 @transaction.atomic
@@ -43,10 +64,11 @@ def submit_all(requests: Sequence[Request], *, gang: bool) -> list[Request]:
     """
     Store a list of requests in one transaction; return them as they stand afterwards.
 
-    gang: grant all at once or none (CapacityExhausted, nothing stored).
+    gang: grant all at once or none (CapacityExhausted, nothing stored). Locks the limits first.
     """
+    claim.lock_limits()
     for request in sorted(requests, key=lambda r: str(r.pool_id)):
-        submit(request, queue=not gang)
+        _answered(claim.acquire(request, queue=not gang, exact=True))
     found = Request.objects.in_bulk([request.id for request in requests])
     return [found[request.id] for request in requests]
 

@@ -1,56 +1,124 @@
 -- grant_1: give one slot of a locked agent to a request: reserve, insert the lease, write the event.
 -- The caller holds the agent's row lock and, for a request that is already stored, that one's too.
+-- Memory and CPU are optimised in the seed's three bands (formulas: balancing/grants.py). l.id is
+-- null when the limits do not allow it now; then nothing has changed.
 -- The fencing token is drawn here, after agent and lock keys are held, so that the later holder
 -- always has the larger token.
 CREATE FUNCTION grant_1(
-  INOUT r request, a agent, tier text, t timing_1, OUT l lease
+  INOUT r request, a agent, p policy_1, decision jsonb, p_exact boolean, t timing_1, OUT l lease
 ) LANGUAGE plpgsql AS $$
 DECLARE
   at timestamptz := clock_timestamp();
+  least_memory bigint := greatest(r.min_memory_mb, r.memory_mb::bigint * 8 / 10);
+  least_cpu numeric := greatest(r.min_cpu_cores, trunc(r.cpu_cores * 0.8, 3));
+  share_memory bigint := least(a.memory_mb / a.max_concurrent, p.ceiling_memory_mb);
+  share_cpu numeric := least(trunc(a.cpu_cores / a.max_concurrent, 3), p.ceiling_cpu_cores);
+  used_memory float8;
+  used_cpu float8;
+  network_mbps float8 := 10;
 BEGIN
+  l.memory_mb := r.memory_mb;
+  l.cpu_cores := r.cpu_cores;
+  -- Utilisation only matters where there is something to give or to save.
+  IF share_memory > r.memory_mb OR least_memory < r.memory_mb
+      OR share_cpu > r.cpu_cores OR least_cpu < r.cpu_cores THEN
+    SELECT max(x.memory), max(x.cpu) INTO used_memory, used_cpu FROM (
+      SELECT coalesce(a.used_memory_mb::float8 / nullif(a.memory_mb, 0), 1),
+          coalesce((a.used_cpu_cores / nullif(a.cpu_cores, 0))::float8, 1)
+      UNION ALL
+      SELECT 1 - sum(s.memory_mb)::float8 / nullif(x.memory_mb, 0),
+          1 - sum(s.cpu_cores)::float8 / nullif(x.cpu_cores, 0)::float8
+        FROM unnest(p.limits) x JOIN limit_shard s ON s.resource_limit_id = x.id
+        GROUP BY x.id, x.memory_mb, x.cpu_cores) x (memory, cpu);
+    l.memory_mb := CASE
+      WHEN used_memory < 0.6 THEN
+        greatest(r.memory_mb, least(r.memory_mb::bigint * 3 / 2, share_memory))
+      WHEN used_memory < 0.8 THEN r.memory_mb ELSE least_memory END;
+    l.cpu_cores := CASE
+      WHEN used_cpu < 0.6 THEN
+        greatest(r.cpu_cores, least(trunc(r.cpu_cores * 1.5, 3), share_cpu))
+      WHEN used_cpu < 0.8 THEN r.cpu_cores ELSE least_cpu END;
+  END IF;
+  l.memory_mb := greatest(least_memory,
+    least(l.memory_mb, a.memory_mb - a.used_memory_mb, p.ceiling_memory_mb));
+  l.cpu_cores := greatest(least_cpu,
+    least(l.cpu_cores, a.cpu_cores - a.used_cpu_cores, p.ceiling_cpu_cores));
+
+  IF p.limits IS NOT NULL AND NOT limits_take_1(p.limits, r.id, p_exact, l.memory_mb, l.cpu_cores,
+      r.token_budget, r.disk_space_mb, network_mbps) THEN
+    -- Not with more than it needs; perhaps with the least that it can live with.
+    l.memory_mb := least_memory;
+    l.cpu_cores := least_cpu;
+    IF NOT p_exact OR NOT limits_take_1(p.limits, r.id, p_exact, l.memory_mb, l.cpu_cores,
+        r.token_budget, r.disk_space_mb, network_mbps) THEN
+      l := NULL;
+      RETURN;
+    END IF;
+  END IF;
+
+  l.id := gen_random_uuid();
+  l.fencing_token := nextval('lease_fencing_token_seq');
   UPDATE agent SET load = load + 1, status = CASE WHEN status = 'idle' THEN 'busy' ELSE status END,
-      used_memory_mb = used_memory_mb + r.memory_mb,
-      used_cpu_cores = used_cpu_cores + r.cpu_cores,
+      used_memory_mb = used_memory_mb + l.memory_mb,
+      used_cpu_cores = used_cpu_cores + l.cpu_cores,
       used_token_budget = used_token_budget + r.token_budget,
-      used_disk_space_mb = used_disk_space_mb + r.disk_space_mb
+      used_disk_space_mb = used_disk_space_mb + r.disk_space_mb,
+      last_token = l.fencing_token, reserved_for = NULL
     WHERE id = a.id;
+  IF r.reserved_agent IS NOT NULL THEN
+    UPDATE agent SET reserved_for = NULL WHERE id = r.reserved_agent AND reserved_for = r.id;
+    UPDATE resource_limit SET reserved_for = NULL WHERE reserved_for = r.id;
+  END IF;
 
   r.status := 'granted';
   r.reason := '';
   r.attempts := r.attempts + 1;
   r.granted_at := at;
   r.not_before := NULL;
+  r.reserved_agent := NULL;
 
-  l.id := gen_random_uuid();
-  l.fencing_token := nextval('lease_fencing_token_seq');
   l.slot := 1;
   IF a.load > 0 THEN
     SELECT min(s) INTO l.slot FROM generate_series(1, a.max_concurrent) s
       WHERE NOT EXISTS (SELECT FROM lease o
         WHERE o.agent_id = a.id AND o.slot = s AND o.status IN ('active', 'offered'));
   END IF;
-  INSERT INTO lease (
-      id, fencing_token, request_id, agent_id, incarnation, slot, agent_type, project, cycle_id,
-      phase, attempt, status, memory_mb, cpu_cores, token_budget, disk_space_mb,
-      network_bandwidth_mbps, network, decision, offered_at, acquired_at, expires_at, hard_end_at,
-      waited_s, outcome, error, progress_counter, progress_phase, progress_note,
-      measured_memory_mb, peak_memory_mb, measured_cpu_cores, cpu_seconds, measured_disk_space_mb,
-      tokens_in, tokens_out, cost_usd)
-    VALUES (
-      l.id, l.fencing_token, r.id, a.id, a.incarnation, l.slot, r.agent_type, r.project, r.cycle_id,
-      r.phase, r.attempts, CASE WHEN r.payload IS NULL THEN 'active' ELSE 'offered' END,
-      r.memory_mb, r.cpu_cores, r.token_budget, r.disk_space_mb,
-      10, CASE WHEN r.network_access THEN 2 ELSE 0 END, jsonb_build_object('tier', tier,
-        'strategy', 'least_loaded', 'score', -a.load, 'parts', jsonb_build_object('load', a.load)),
-      CASE WHEN r.payload IS NOT NULL THEN at END, at,
-      at + make_interval(secs => least(r.duration_limit_s,
-        CASE WHEN r.payload IS NULL THEN t.run_lease_s ELSE t.offer_s END)),
-      at + make_interval(secs => r.duration_limit_s),
-      extract(epoch FROM at - r.queued_at), '', '', 0, '', '', 0, 0, 0, 0, 0, 0, 0, 0)
-    RETURNING * INTO l;
-  INSERT INTO lock_key (key, lease_id) SELECT DISTINCT k, l.id FROM unnest(r.lock_keys) k;
-  INSERT INTO event (kind, agent_type, agent_id, project, request_id, lease_id, detail)
-    VALUES ('lease.' || l.status, r.agent_type, a.agent_id, r.project, r.id, l.id,
-      jsonb_build_object('cycle_id', r.cycle_id, 'phase', r.phase, 'attempt', r.attempts,
-        'fencing_token', l.fencing_token, 'tier', tier, 'waited_s', round(l.waited_s::numeric, 3)));
+  l.request_id := r.id;
+  l.agent_id := a.id;
+  l.incarnation := a.incarnation;
+  l.agent_type := r.agent_type;
+  l.project := r.project;
+  l.cycle_id := r.cycle_id;
+  l.phase := r.phase;
+  l.attempt := r.attempts;
+  l.status := CASE WHEN r.payload IS NULL THEN 'active' ELSE 'offered' END;
+  l.token_budget := r.token_budget;
+  l.disk_space_mb := r.disk_space_mb;
+  l.network_bandwidth_mbps := network_mbps;
+  l.network := CASE WHEN r.network_access THEN coalesce(p.network, 0) ELSE 0 END;
+  l.decision := decision;
+  l.offered_at := CASE WHEN r.payload IS NOT NULL THEN at END;
+  l.acquired_at := at;
+  l.expires_at := at + make_interval(secs => least(r.duration_limit_s,
+    CASE WHEN r.payload IS NULL THEN t.run_lease_s ELSE t.offer_s END));
+  l.hard_end_at := at + make_interval(secs => r.duration_limit_s);
+  l.waited_s := extract(epoch FROM at - r.queued_at);
+  l.charged_s := coalesce(r.expected_duration_s, p.mean_service_s);
+  l.outcome := '';
+  l.error := '';
+  l.progress_counter := 0;
+  l.progress_phase := '';
+  l.progress_note := '';
+  l.measured_memory_mb := 0;
+  l.peak_memory_mb := 0;
+  l.measured_cpu_cores := 0;
+  l.cpu_seconds := 0;
+  l.measured_disk_space_mb := 0;
+  l.tokens_in := 0;
+  l.tokens_out := 0;
+  l.cost_usd := 0;
+  INSERT INTO lease SELECT l.*;
+  IF r.lock_keys <> '{}' THEN
+    INSERT INTO lock_key (key, lease_id) SELECT DISTINCT k, l.id FROM unnest(r.lock_keys) k;
+  END IF;
 END $$

@@ -1,30 +1,43 @@
--- hand_over_1: give what just became free on this agent to the first waiting request that fits it.
--- Called inside the transaction that freed it; the caller may hold the agent's row lock already.
--- Locks the waiter SKIP LOCKED; never waits for another one. Returns the lease, or null.
+-- hand_over_1: give what just became free on this agent to the waiting request whose turn it is
+-- among those that it fits. Called inside the transaction that freed it; the caller may hold the
+-- agent's row lock already. Never waits: a waiter that is locked is passed. Returns the lease.
 CREATE FUNCTION hand_over_1(p_agent uuid, t timing_1) RETURNS uuid LANGUAGE plpgsql AS $$
 DECLARE
   a agent;
   r request;
+  p policy_1;
   g record;
+  shapes bigint[];
+  skip uuid[] := '{}';
+  blocked text[] := '{}';
+  next_id uuid;
 BEGIN
   SELECT * INTO a FROM agent
     WHERE id = p_agent AND status IN ('busy', 'idle')
       AND health IN ('good', 'probation', 'unknown') AND load < max_concurrent
     FOR NO KEY UPDATE SKIP LOCKED;
   IF NOT FOUND THEN RETURN NULL; END IF;
-  SELECT * INTO r FROM request w
-    WHERE w.agent_type = a.agent_type AND w.status = 'waiting'
-      AND (w.not_before IS NULL OR w.not_before <= clock_timestamp())
-      AND w.expires_at > clock_timestamp()
-      AND fits_1(a, w)
-      AND (w.affinity <> 'hard' OR coalesce(sticky_1(w), a.id) = a.id)
-      AND NOT EXISTS (SELECT FROM lock_key k WHERE k.key = ANY (w.lock_keys))
-    ORDER BY w.priority DESC, w.number LIMIT 1
-    FOR NO KEY UPDATE SKIP LOCKED;
-  IF NOT FOUND OR NOT keys_free_1(r.lock_keys) THEN RETURN NULL; END IF;
-  SELECT * INTO g FROM grant_1(r, a, 'queue', t);
-  r := g.r;
-  UPDATE request SET status = r.status, reason = r.reason, attempts = r.attempts,
-      granted_at = r.granted_at, not_before = NULL WHERE id = r.id;
-  RETURN (g.l).id;
+  shapes := waiting_shapes_1(a);
+  IF shapes IS NULL THEN RETURN NULL; END IF;
+  -- A few tries: the look after the commit sees to the rest.
+  FOR i IN 1..5 LOOP
+    next_id := next_waiter_1(a.agent_type, shapes, a.id, skip, blocked);
+    EXIT WHEN next_id IS NULL;
+    SELECT * INTO r FROM request q WHERE q.id = next_id AND q.status = 'waiting'
+      FOR NO KEY UPDATE SKIP LOCKED;
+    IF FOUND AND fits_1(a, r) AND keys_free_1(r.lock_keys) THEN
+      p := policy_of_1(r.agent_type, r.project);
+      IF within_1(r, p) THEN
+        SELECT * INTO g FROM grant_1(r, a, p, jsonb_build_object('strategy', 'queue',
+          'tier', 'queue', 'score', 1, 'parts', '{}'::jsonb), false, t);
+        IF (g.l).id IS NOT NULL THEN
+          PERFORM granted_from_queue_1(g.r, g.l, a.agent_id, 'queue', p);
+          RETURN (g.l).id;
+        END IF;
+      END IF;
+      blocked := blocked || (r.shape || '/' || r.project);
+    END IF;
+    skip := skip || next_id;
+  END LOOP;
+  RETURN NULL;
 END $$

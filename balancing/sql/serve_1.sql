@@ -2,44 +2,56 @@
 -- To be called in a transaction of its own after whatever published (a request, a freed slot).
 -- Gate by plain reads; then one advisory lock a pool, so that one server at a time walks the queue
 -- with a snapshot newer than every commit before it. Agents are SKIP LOCKED and never waited for:
--- if a fitting one was only locked, or the batch was full, `again` tells the caller to repeat.
+-- if a fitting one was only locked, or the batch was full, `again` tells the caller to repeat;
+-- `exact`, to repeat with p_exact, because a limit refused without being sure.
 CREATE FUNCTION serve_1(
-  p_type text, p_batch int, t timing_1, OUT granted int, OUT again boolean
+  p_type text, p_batch int, p_exact boolean, t timing_1,
+  OUT granted int, OUT again boolean, OUT exact boolean
 ) LANGUAGE plpgsql AS $$
 DECLARE
   shapes bigint[];
-  w request;
+  skip uuid[] := '{}';
+  blocked text[] := '{}';
+  next_id uuid;
+  limits resource_limit[];
   r request;
   a agent;
-  p record;
+  p policy_1;
+  c record;
   g record;
 BEGIN
   granted := 0;
   again := false;
+  exact := false;
   shapes := serveable_shapes_1(p_type);
   IF shapes IS NULL THEN RETURN; END IF;
   PERFORM pg_advisory_xact_lock(hashtextextended('serve:' || p_type, 0));
+  IF p_exact THEN
+    SELECT array_agg(x ORDER BY x.id) INTO limits FROM resource_limit x
+      WHERE x.level <> 'pool' OR x.name = p_type;
+    PERFORM limits_lock_1(limits);
+  END IF;
   shapes := serveable_shapes_1(p_type);
-  FOR w IN
-    SELECT * FROM request q
-      WHERE q.agent_type = p_type AND q.status = 'waiting' AND q.shape = ANY (shapes)
-        AND (q.not_before IS NULL OR q.not_before <= clock_timestamp())
-        AND q.expires_at > clock_timestamp()
-        AND NOT EXISTS (SELECT FROM lock_key k WHERE k.key = ANY (q.lock_keys))
-      ORDER BY q.priority DESC, q.number
-  LOOP
-    CONTINUE WHEN w.shape <> ALL (shapes);
+  WHILE shapes <> '{}' LOOP
+    next_id := next_waiter_1(p_type, shapes, NULL, skip, blocked);
+    EXIT WHEN next_id IS NULL;
     IF granted >= p_batch THEN again := true; EXIT; END IF;
     -- Lock the waiter by itself: a locking cursor would hold all of the queue that it reads ahead.
-    SELECT * INTO r FROM request q WHERE q.id = w.id AND q.status = 'waiting'
+    SELECT * INTO r FROM request q WHERE q.id = next_id AND q.status = 'waiting'
       FOR NO KEY UPDATE SKIP LOCKED;
-    IF NOT FOUND THEN again := true; CONTINUE; END IF;
+    IF NOT FOUND THEN again := true; skip := skip || next_id; CONTINUE; END IF;
     IF NOT keys_free_1(r.lock_keys) THEN
       again := again OR NOT EXISTS (SELECT FROM lock_key k WHERE k.key = ANY (r.lock_keys));
+      skip := skip || next_id;
       CONTINUE;
     END IF;
-    SELECT * INTO p FROM pick_1(r);
-    a := p.chosen;
+    p := policy_of_1(p_type, r.project);
+    IF NOT within_1(r, p) THEN
+      blocked := blocked || (r.shape || '/' || r.project);
+      CONTINUE;
+    END IF;
+    SELECT * INTO c FROM pick_1(r, p);
+    a := c.chosen;
     IF a.id IS NULL THEN
       -- Nobody for this one: either all were taken, or one was only locked by somebody else.
       IF EXISTS (
@@ -47,16 +59,24 @@ BEGIN
           WHERE f.agent_type = p_type AND f.status IN ('busy', 'idle')
             AND f.health IN ('good', 'probation', 'unknown') AND f.load < f.max_concurrent
             AND fits_1(f, r)
-            AND (r.affinity <> 'hard' OR coalesce(sticky_1(r), f.id) = f.id)
+            AND (r.affinity <> 'hard' OR coalesce(bound_to_1(r), f.id) = f.id)
       ) THEN again := true; END IF;
-      shapes := array_remove(shapes, r.shape);
-      EXIT WHEN shapes = '{}';
+      -- A kept agent fits one request only: that one's failure says nothing of its shape.
+      IF r.reserved_agent IS NULL THEN shapes := array_remove(shapes, r.shape); END IF;
+      skip := skip || next_id;
       CONTINUE;
     END IF;
-    SELECT * INTO g FROM grant_1(r, a, p.tier, t);
-    r := g.r;
-    UPDATE request SET status = r.status, reason = r.reason, attempts = r.attempts,
-        granted_at = r.granted_at, not_before = NULL WHERE id = r.id;
+    SELECT * INTO g FROM grant_1(r, a, p, c.decision, p_exact, t);
+    IF (g.l).id IS NULL THEN
+      exact := NOT p_exact;
+      blocked := blocked || (r.shape || '/' || r.project);
+      CONTINUE;
+    END IF;
+    PERFORM granted_from_queue_1(g.r, g.l, a.agent_id, c.decision->>'tier', p);
     granted := granted + 1;
   END LOOP;
+  IF p_exact AND limits IS NOT NULL THEN
+    PERFORM limits_spread_1(limits, coalesce(r.memory_mb, 1024), coalesce(r.cpu_cores, 1),
+      coalesce(r.token_budget, 50000), coalesce(r.disk_space_mb, 500), 10);
+  END IF;
 END $$

@@ -1,16 +1,18 @@
 """All tables of agentpool, one file a noun."""
 
-from agentpool.registry.models.agent import AGENT_ID, Agent
+from agentpool.registry.models.agent import AGENT_ID, Agent, CapabilityClass
 from agentpool.registry.models.credential import Credential, IdempotencyKey
 from agentpool.registry.models.event import Event, RelayState
 from agentpool.registry.models.launch import SCALING_ACTIONS, Launch, ScalingEvent
 from agentpool.registry.models.lease import Lease, LeaseOutcome, LockKey
+from agentpool.registry.models.limit import LimitShard, ResourceLimit
 from agentpool.registry.models.liveness import Liveness, Tick
 from agentpool.registry.models.log import LogChunk, LogTotal
 from agentpool.registry.models.pool import TYPE_NAME, Pool
 from agentpool.registry.models.profile import SecurityProfile
 from agentpool.registry.models.request import AFFINITIES, Request
 from agentpool.registry.models.sample import PoolSample
+from agentpool.registry.models.share import Share, ShareState, TrackRecord
 
 __all__ = [
     "AFFINITIES",
@@ -18,12 +20,14 @@ __all__ = [
     "SCALING_ACTIONS",
     "TYPE_NAME",
     "Agent",
+    "CapabilityClass",
     "Credential",
     "Event",
     "IdempotencyKey",
     "Launch",
     "Lease",
     "LeaseOutcome",
+    "LimitShard",
     "Liveness",
     "LockKey",
     "LogChunk",
@@ -32,7 +36,11 @@ __all__ = [
     "PoolSample",
     "RelayState",
     "Request",
+    "ResourceLimit",
     "ScalingEvent",
     "SecurityProfile",
+    "Share",
+    "ShareState",
     "Tick",
+    "TrackRecord",
 ]

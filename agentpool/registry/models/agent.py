@@ -31,6 +31,41 @@ AGENT_ID = RegexValidator(
 )
 
 
+class CapabilityClass(models.Model):
+    """
+    All that is the same in agents with the same static profile.
+
+    A pool of 100,000 agents has some hundred classes, so "could anybody ever serve this?" is asked
+    of them. Rows are made by the trigger `agent_class_1`; only their count changes.
+    """
+
+    id = models.BigAutoField(primary_key=True)
+    agent_type = models.TextField()
+    memory_mb = models.PositiveIntegerField()
+    cpu_cores = cores()
+    token_budget = models.PositiveBigIntegerField()
+    disk_space_mb = models.PositiveIntegerField()
+    security_level = models.PositiveSmallIntegerField()
+    isolation_levels = ArrayField(models.PositiveSmallIntegerField())
+    tools = words()
+    capabilities = words()
+    labels = models.JSONField(default=dict)
+    # Of all of the above: md5, so that equal profiles meet in one row.
+    digest = models.TextField()
+    # Those neither lost nor retired; kept by the trigger `agent_counted_1`.
+    agents = models.PositiveIntegerField(default=0, db_default=0)
+
+    class Meta:
+        db_table = "capability_class"
+        indexes = [models.Index(fields=["agent_type"], name="capability_class_of_pool")]
+        constraints = [
+            models.UniqueConstraint(fields=["digest"], name="capability_class_one_each"),
+        ]
+
+    def __str__(self) -> str:
+        return f"class {self.pk} of {self.agent_type}"
+
+
 class Agent(models.Model):
     """
     A registered worker with slots.
@@ -42,9 +77,13 @@ class Agent(models.Model):
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
-    agent_id = models.TextField(unique=True, validators=[AGENT_ID])
+    agent_id = models.TextField(validators=[AGENT_ID])
     pool = models.ForeignKey(
-        Pool, on_delete=models.PROTECT, to_field="agent_type", db_column="agent_type"
+        Pool,
+        on_delete=models.PROTECT,
+        to_field="agent_type",
+        db_column="agent_type",
+        db_index=False,
     )
     name = models.TextField(blank=True, default="")
     status = models.TextField(default=AgentStatus.IDLE.value, choices=choices(AgentStatus))
@@ -74,6 +113,21 @@ class Agent(models.Model):
     version = models.TextField(blank=True, default="")
     host = models.TextField(blank=True, default="")
 
+    # Set by the trigger agent_class_1 from the columns above.
+    capability_class = models.ForeignKey(
+        CapabilityClass,
+        on_delete=models.PROTECT,
+        db_column="capability_class",
+        db_index=False,
+        null=True,
+        editable=False,
+    )
+    generality = models.PositiveSmallIntegerField(default=0, editable=False)
+    # Kept for one waiting request that others have passed too often; nobody else is placed here.
+    reserved_for = models.UUIDField(null=True, editable=False)
+    # Fencing token of its newest lease: whose turn it is.
+    last_token = models.BigIntegerField(default=0, editable=False)
+
     load = models.PositiveSmallIntegerField(default=0, editable=False)
     used_memory_mb = models.PositiveIntegerField(default=0, editable=False)
     used_cpu_cores = cores(default=0, editable=False)
@@ -91,8 +145,18 @@ class Agent(models.Model):
         indexes = [
             # balancing/sql: the claim's walk from the least loaded agent upwards.
             models.Index(
-                fields=["pool", "load"],
+                fields=["pool", "load", "generality"],
                 name="agent_placeable",
+                condition=Q(
+                    status__in=values(PLACEABLE_STATUS),
+                    health__in=values(PLACEABLE_HEALTH),
+                    load__lt=F("max_concurrent"),
+                ),
+            ),
+            # The same by capability class, for requests that few can serve.
+            models.Index(
+                fields=["capability_class", "load"],
+                name="agent_placeable_class",
                 condition=Q(
                     status__in=values(PLACEABLE_STATUS),
                     health__in=values(PLACEABLE_HEALTH),
@@ -101,9 +165,15 @@ class Agent(models.Model):
             ),
             # The list page and its cursor.
             models.Index(fields=["-created_at", "id"], name="agent_newest"),
-            models.Index(fields=["pool", "status"], name="agent_by_status"),
+            models.Index(
+                fields=["reserved_for"],
+                name="agent_reserved",
+                condition=Q(reserved_for__isnull=False),
+            ),
         ]
         constraints = [
+            # As a constraint: the field's own option would add an index for LIKE.
+            models.UniqueConstraint(fields=["agent_id"], name="agent_agent_id_unique"),
             one_of("agent", "status", AgentStatus),
             one_of("agent", "health", AgentHealth),
             one_of("agent", "wish", AgentWish),

@@ -1,5 +1,6 @@
 """Events: the outbox that every state change writes, and the relay's place in it."""
 
+from django.contrib.postgres.indexes import BrinIndex
 from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
@@ -29,12 +30,12 @@ class Event(models.Model):
         db_table = "event"
         ordering = ["-id"]
         indexes = [
-            models.Index(fields=["at"], name="event_age"),
-            models.Index(fields=["agent_id", "-id"], name="event_of_agent"),
+            BrinIndex(fields=["at"], name="event_age", pages_per_range=16),
+            # What happened to an agent itself; its leases' events are found by their request.
             models.Index(
-                fields=["lease_id"],
-                name="event_of_lease",
-                condition=Q(lease_id__isnull=False),
+                fields=["agent_id", "-id"],
+                name="event_of_agent",
+                condition=Q(lease_id__isnull=True),
             ),
             models.Index(
                 fields=["request_id"],

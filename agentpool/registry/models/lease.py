@@ -34,12 +34,21 @@ class Lease(models.Model):
     fencing_token = models.BigIntegerField(
         unique=True, db_default=NextVal("lease_fencing_token_seq"), editable=False
     )
-    request = models.ForeignKey(Request, on_delete=models.CASCADE, related_name="leases")
-    agent = models.ForeignKey(Agent, on_delete=models.PROTECT, related_name="leases")
+    request = models.ForeignKey(
+        Request, on_delete=models.CASCADE, related_name="leases", db_index=False
+    )
+    agent = models.ForeignKey(
+        Agent, on_delete=models.PROTECT, related_name="leases", db_index=False
+    )
     incarnation = models.PositiveIntegerField()
     slot = models.PositiveSmallIntegerField()
     pool = models.ForeignKey(
-        Pool, on_delete=models.PROTECT, to_field="agent_type", db_column="agent_type"
+        Pool,
+        on_delete=models.PROTECT,
+        to_field="agent_type",
+        db_column="agent_type",
+        db_constraint=False,
+        db_index=False,
     )
     project = models.TextField()
     cycle_id = models.TextField(blank=True, default="")
@@ -62,6 +71,8 @@ class Lease(models.Model):
     hard_end_at = models.DateTimeField()
     released_at = models.DateTimeField(null=True, blank=True)
     waited_s = models.FloatField(default=0)
+    # Slot-seconds that the project's share was charged with at the grant; settled at the end.
+    charged_s = models.FloatField(default=0)
     outcome = models.TextField(blank=True, default="")
     error = models.TextField(blank=True, default="")
 
@@ -88,6 +99,7 @@ class Lease(models.Model):
             models.Index(
                 fields=["project", "cycle_id", "pool", "-fencing_token"],
                 name="lease_by_cycle",
+                condition=~Q(cycle_id=""),
             ),
             models.Index(fields=["project", "pool", "-fencing_token"], name="lease_by_project"),
             models.Index(fields=["agent", "-fencing_token"], name="lease_of_agent"),
@@ -154,9 +166,14 @@ class LeaseOutcome(models.Model):
     lease = models.OneToOneField(
         Lease, on_delete=models.CASCADE, primary_key=True, related_name="lesson"
     )
-    agent = models.ForeignKey(Agent, on_delete=models.CASCADE)
+    agent = models.ForeignKey(Agent, on_delete=models.CASCADE, db_constraint=False, db_index=False)
     pool = models.ForeignKey(
-        Pool, on_delete=models.PROTECT, to_field="agent_type", db_column="agent_type"
+        Pool,
+        on_delete=models.PROTECT,
+        to_field="agent_type",
+        db_column="agent_type",
+        db_constraint=False,
+        db_index=False,
     )
     project = models.TextField()
     cycle_id = models.TextField(blank=True, default="")

@@ -15,7 +15,7 @@ from agentpool.registry.models._columns import (
     one_of,
     words,
 )
-from agentpool.registry.states import IsolationLevel, SecurityLevel
+from agentpool.registry.states import IsolationLevel, SecurityLevel, Strategy
 
 TYPE_NAME = RegexValidator(
     r"^[a-z][a-z0-9_-]{0,62}\Z", "lower-case letters, digits, '-' and '_', at most 63."
@@ -51,6 +51,21 @@ class Pool(models.Model):
     exec = models.TextField(blank=True, default="")
     secrets = words()
 
+    # How work is placed; a request may name another strategy.
+    strategy = models.TextField(default=Strategy.WORKLOAD_AWARE.value, choices=choices(Strategy))
+    # An agent's memory of a cycle or project is worth half after this long.
+    affinity_half_life_s = models.FloatField(default=300)
+
+    # The queue: how long a project's past use counts against it, how long the first in line may be
+    # passed (seconds, and grants to later ones) before capacity is kept for it, how many may wait.
+    share_half_life_s = models.FloatField(default=3600)
+    reserve_after_s = models.FloatField(default=60)
+    max_bypass = models.PositiveIntegerField(default=100)
+    queue_limit = models.PositiveIntegerField(default=20_000)
+    project_queue_limit = models.PositiveIntegerField(default=20_000)
+    # Mean seconds of its newest leases, measured: what a grant is charged with until it ends.
+    mean_service_s = models.FloatField(default=60, editable=False)
+
     generation = models.PositiveIntegerField(default=1)
     created_at = models.DateTimeField(db_default=Now(), editable=False)
     updated_at = models.DateTimeField(db_default=Now(), editable=False)
@@ -66,6 +81,11 @@ class Pool(models.Model):
             ),
             models.CheckConstraint(
                 condition=Q(max_concurrent__gte=1), name="pool_max_concurrent_positive"
+            ),
+            one_of("pool", "strategy", Strategy),
+            models.CheckConstraint(
+                condition=Q(affinity_half_life_s__gt=0, share_half_life_s__gt=0),
+                name="pool_half_lives_positive",
             ),
         ]
 

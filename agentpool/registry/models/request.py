@@ -2,6 +2,7 @@
 
 import uuid
 
+from django.contrib.postgres.indexes import BrinIndex
 from django.db import models
 from django.db.models import F, Q
 from django.db.models.functions import Now
@@ -35,8 +36,14 @@ class Request(models.Model):
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     number = models.BigIntegerField(db_default=NextVal("request_number_seq"), editable=False)
+    # No foreign key in the database: thousands of claims a second would lock the pool's row.
     pool = models.ForeignKey(
-        Pool, on_delete=models.PROTECT, to_field="agent_type", db_column="agent_type"
+        Pool,
+        on_delete=models.PROTECT,
+        to_field="agent_type",
+        db_column="agent_type",
+        db_constraint=False,
+        db_index=False,
     )
     project = models.TextField()
     cycle_id = models.TextField(blank=True, default="")
@@ -49,12 +56,16 @@ class Request(models.Model):
     memory_mb = models.PositiveIntegerField(default=1024)
     min_memory_mb = models.PositiveIntegerField(default=1024)
     cpu_cores = cores(default=1)
+    min_cpu_cores = cores(default=1)
     token_budget = models.PositiveBigIntegerField(default=50_000)
     disk_space_mb = models.PositiveIntegerField(default=500)
     network_access = models.BooleanField(default=True)
     special_tools = words()
     capabilities = words()
     labels = models.JSONField(default=dict, blank=True)
+    # Comparators beyond equality: required ones, and weighted wishes (balancing.fit.Rule).
+    rules = models.JSONField(default=list, blank=True)
+    preferences = models.JSONField(default=list, blank=True)
     security_level = models.PositiveSmallIntegerField(default=SecurityLevel.STANDARD.value)
     isolation_level = models.PositiveSmallIntegerField(default=IsolationLevel.PROCESS.value)
     shape = models.BigIntegerField(default=0, editable=False)
@@ -73,6 +84,12 @@ class Request(models.Model):
     reason = models.TextField(blank=True, default="")
     attempts = models.PositiveSmallIntegerField(default=0)
     not_before = models.DateTimeField(null=True, blank=True)
+    # Somebody waited in vain for it: scaling hurries.
+    urgent_at = models.DateTimeField(null=True, blank=True)
+    # Nobody can serve it today; it waits for an agent that does not exist yet (allow_future).
+    unsatisfiable = models.BooleanField(default=False)
+    # The agent that is kept for it, after others passed it too often.
+    reserved_agent = models.UUIDField(null=True, editable=False)
     outcome = models.TextField(blank=True, default="")
     error = models.TextField(blank=True, default="")
     result = models.JSONField(null=True, blank=True)
@@ -96,14 +113,19 @@ class Request(models.Model):
                 condition=Q(status=RequestStatus.WAITING.value),
             ),
             models.Index(
-                fields=["pool", "shape"],
+                fields=["pool", "shape", "project", "priority", "number"],
                 name="request_waiting_shapes",
+                condition=Q(status=RequestStatus.WAITING.value),
+            ),
+            models.Index(
+                fields=["pool", "project"],
+                name="request_waiting_projects",
                 condition=Q(status=RequestStatus.WAITING.value),
             ),
             models.Index(fields=["-number"], name="request_newest"),
             models.Index(fields=["project", "cycle_id"], name="request_by_cycle"),
-            # Arrivals per pool and time: demand, counted at arrival, the refused ones too.
-            models.Index(fields=["pool", "created_at"], name="request_arrivals"),
+            # Arrivals by time: demand, counted at arrival, the refused ones too.
+            BrinIndex(fields=["created_at"], name="request_arrivals", pages_per_range=16),
         ]
         constraints = [
             one_of("request", "status", RequestStatus),
@@ -117,8 +139,8 @@ class Request(models.Model):
                 condition=Q(priority__lte=100), name="request_priority_0_to_100"
             ),
             models.CheckConstraint(
-                condition=Q(min_memory_mb__lte=F("memory_mb")),
-                name="request_memory_in_order",
+                condition=Q(min_memory_mb__lte=F("memory_mb"), min_cpu_cores__lte=F("cpu_cores")),
+                name="request_minima_in_order",
             ),
             models.CheckConstraint(
                 condition=Q(outcome__in=["", *[v.value for v in Outcome]]),

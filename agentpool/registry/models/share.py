@@ -1,0 +1,82 @@
+"""Shares: what each project has used of a pool lately; the queue is served by it."""
+
+from django.db import models
+from django.db.models.functions import Now
+
+from agentpool.registry.models.pool import Pool
+
+
+class Share(models.Model):
+    """
+    The decayed use of one pool by one project, inflated so that their order never changes by time.
+
+    log_usage = log2 of the sum of cost / weight x 2^(t / half-life) (balancing.fairness).
+    """
+
+    id = models.BigAutoField(primary_key=True)
+    pool = models.ForeignKey(
+        Pool,
+        on_delete=models.CASCADE,
+        to_field="agent_type",
+        db_column="agent_type",
+        db_constraint=False,
+        db_index=False,
+    )
+    project = models.TextField()
+    log_usage = models.FloatField()
+    updated_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        db_table = "share"
+        constraints = [
+            models.UniqueConstraint(fields=["pool", "project"], name="share_one_each"),
+        ]
+        indexes = [models.Index(fields=["pool", "log_usage"], name="share_order")]
+
+    def __str__(self) -> str:
+        return f"{self.project} in {self.pool_id}"
+
+
+class ShareState(models.Model):
+    """Up to which event the shares have been charged."""
+
+    id = models.PositiveSmallIntegerField(primary_key=True, default=1)
+    last_seq = models.BigIntegerField(default=0)
+
+    class Meta:
+        db_table = "share_state"
+
+    def __str__(self) -> str:
+        return str(self.last_seq)
+
+
+class TrackRecord(models.Model):
+    """
+    What the outcomes of the last 30 days say of one agent (or, agent null, of its whole pool).
+
+    Per story type; sums, so that means and rates can be taken. Refreshed by a job.
+    """
+
+    id = models.BigAutoField(primary_key=True)
+    agent_type = models.TextField()
+    agent_id = models.UUIDField(null=True)
+    story_type = models.TextField(blank=True, default="")
+    leases = models.IntegerField()
+    successes = models.IntegerField()
+    duration_s = models.FloatField()
+    efficiency = models.FloatField()
+    updated_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        db_table = "track_record"
+        constraints = [
+            models.UniqueConstraint(
+                fields=["agent_type", "agent_id", "story_type"],
+                name="track_record_one_each",
+                nulls_distinct=False,
+            ),
+        ]
+        indexes = [models.Index(fields=["agent_id", "story_type"], name="track_record_of_agent")]
+
+    def __str__(self) -> str:
+        return f"{self.successes} of {self.leases}"

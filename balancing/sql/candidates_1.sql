@@ -1,0 +1,103 @@
+-- candidates_1: the agents that a strategy prefers for a request, best first, at most 16, each with
+-- a card {agent_id, score, parts}. Formulas: balancing/scoring.py; a test holds the two together.
+-- Plain reads, locks nothing. Looks at no more than 64 agents with a free slot, in index order; if
+-- there are more and none of those fits, at the capability classes that are able, plainest first.
+CREATE FUNCTION candidates_1(
+  r request, p_strategy text, warm uuid[], warmth float8[], OUT ids uuid[], OUT cards jsonb[]
+) LANGUAGE plpgsql AS $$
+DECLARE
+  near agent[];
+  prior track_record;
+  c bigint;
+BEGIN
+  IF p_strategy = 'best_of_k' THEN
+    SELECT array_agg(DISTINCT y.a) INTO near
+      FROM (SELECT gen_random_uuid() AS at FROM generate_series(1, 3)) k
+        CROSS JOIN LATERAL (
+          SELECT x.a FROM (SELECT a FROM agent a WHERE a.id >= k.at ORDER BY a.id LIMIT 64) x
+            WHERE (x.a).agent_type = r.agent_type AND (x.a).status IN ('busy', 'idle')
+              AND (x.a).health IN ('good', 'probation', 'unknown')
+              AND (x.a).load < (x.a).max_concurrent AND fits_1(x.a, r)
+            LIMIT 1) y;
+  ELSIF p_strategy = 'bin_pack' THEN
+    SELECT array_agg(y.a) INTO near FROM (
+      SELECT x.a FROM (
+        SELECT a FROM agent a
+          WHERE a.agent_type = r.agent_type AND a.status IN ('busy', 'idle')
+            AND a.health IN ('good', 'probation', 'unknown') AND a.load < a.max_concurrent
+          ORDER BY a.load DESC, a.generality DESC LIMIT 64) x
+        WHERE fits_1(x.a, r) LIMIT 16) y;
+  END IF;
+  IF near IS NULL THEN
+    SELECT array_agg(y.a) INTO near FROM (
+      SELECT x.a FROM (
+        SELECT a FROM agent a
+          WHERE a.agent_type = r.agent_type AND a.status IN ('busy', 'idle')
+            AND a.health IN ('good', 'probation', 'unknown') AND a.load < a.max_concurrent
+          ORDER BY a.load, a.generality LIMIT 64) x
+        WHERE fits_1(x.a, r) LIMIT CASE p_strategy WHEN 'least_loaded' THEN 6 ELSE 16 END) y;
+  END IF;
+  IF near IS NULL AND EXISTS (
+    SELECT FROM agent a
+      WHERE a.agent_type = r.agent_type AND a.status IN ('busy', 'idle')
+        AND a.health IN ('good', 'probation', 'unknown') AND a.load < a.max_concurrent
+      ORDER BY a.load, a.generality OFFSET 64 LIMIT 1
+  ) THEN
+    FOR c IN
+      SELECT k.id FROM capability_class k
+        WHERE k.agent_type = r.agent_type AND k.agents > 0 AND able_1(k, r)
+        ORDER BY cardinality(k.tools) + cardinality(k.capabilities), k.id
+    LOOP
+      SELECT array_agg(x.a) INTO near FROM (
+        SELECT a FROM agent a
+          WHERE a.capability_class = c AND a.status IN ('busy', 'idle')
+            AND a.health IN ('good', 'probation', 'unknown') AND a.load < a.max_concurrent
+            AND fits_1(a, r)
+          ORDER BY a.load LIMIT 16) x;
+      EXIT WHEN near IS NOT NULL;
+    END LOOP;
+  END IF;
+  IF near IS NULL THEN RETURN; END IF;
+
+  IF p_strategy IN ('workload_aware', 'predictive') THEN
+    SELECT * INTO prior FROM track_record t
+      WHERE t.agent_type = r.agent_type AND t.agent_id IS NULL AND t.story_type = r.story_type;
+  END IF;
+  SELECT array_agg(s.id ORDER BY s.score DESC, s.tie), array_agg(
+      jsonb_build_object('agent_id', s.agent_id, 'score', s.score, 'parts', s.parts)
+      ORDER BY s.score DESC, s.tie)
+    INTO ids, cards
+    FROM (
+      SELECT a.id, a.agent_id, x.score, x.parts, random() AS tie
+        FROM unnest(near) a
+          CROSS JOIN LATERAL (
+            SELECT -a.load - 0.001 * a.generality,
+                jsonb_build_object('load', a.load, 'generality', a.generality)
+              WHERE p_strategy IN ('least_loaded', 'best_of_k')
+            UNION ALL
+            SELECT -a.last_token, jsonb_build_object('last_token', a.last_token)
+              WHERE p_strategy = 'round_robin'
+            UNION ALL
+            SELECT q.packing - 0.001 * a.generality,
+                jsonb_build_object('packing', q.packing, 'generality', a.generality)
+              FROM (SELECT (
+                coalesce((a.used_memory_mb + r.memory_mb)::float8 / nullif(a.memory_mb, 0), 0)
+                + coalesce((a.used_cpu_cores + r.cpu_cores)::float8
+                  / nullif(a.cpu_cores, 0)::float8, 0)
+                + coalesce((a.used_token_budget + r.token_budget)::float8
+                  / nullif(a.token_budget, 0), 0)
+                + coalesce((a.used_disk_space_mb + r.disk_space_mb)::float8
+                  / nullif(a.disk_space_mb, 0), 0)) / 4 AS packing) q
+              WHERE p_strategy = 'bin_pack'
+            UNION ALL
+            SELECT 0.3 * q.load + 0.25 * q.specialisation + 0.2 * q.resources
+                  + 0.15 * q.performance + 0.1 * q.affinity - 0.001 * a.generality,
+                to_jsonb(q) || jsonb_build_object('generality', a.generality)
+              FROM workload_parts_1(a, r, prior,
+                coalesce(warmth[array_position(warm, a.id)], 0)) q WHERE p_strategy = 'workload_aware'
+            UNION ALL
+            SELECT 0.4 * q.success + 0.3 * q.efficiency + 0.3 * q.time - 0.001 * a.generality,
+                to_jsonb(q) || jsonb_build_object('generality', a.generality)
+              FROM predicted_parts_1(a, r, prior) q WHERE p_strategy = 'predictive'
+          ) x (score, parts)) s;
+END $$

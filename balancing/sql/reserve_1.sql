@@ -1,0 +1,59 @@
+-- reserve_1: bounded bypass. The longest waiting request that others have passed too often, or that
+-- has waited too long (policy of its pool), gets capacity kept for it: the agent nearest to being
+-- free for it takes nobody else, and limits without room for it let nobody else through, until it
+-- is granted or gives up. One at a time a pool. Also takes back what is kept for nobody.
+-- Returns the request that was helped, or null.
+CREATE FUNCTION reserve_1(p_type text) RETURNS uuid LANGUAGE plpgsql AS $$
+DECLARE
+  r request;
+  p policy_1;
+  kept uuid;
+BEGIN
+  PERFORM pg_advisory_xact_lock(hashtextextended('serve:' || p_type, 0));
+  UPDATE agent a SET reserved_for = NULL
+    WHERE a.agent_type = p_type AND a.reserved_for IS NOT NULL AND NOT EXISTS (
+      SELECT FROM request q WHERE q.id = a.reserved_for AND q.status = 'waiting'
+        AND q.reserved_agent = a.id AND a.status IN ('busy', 'idle')
+        AND a.health IN ('good', 'probation', 'unknown'));
+  UPDATE resource_limit l SET reserved_for = NULL
+    WHERE l.reserved_for IS NOT NULL AND NOT EXISTS (
+      SELECT FROM request q WHERE q.id = l.reserved_for AND q.status = 'waiting');
+  SELECT q.* INTO r FROM request q JOIN pool o USING (agent_type)
+    WHERE q.agent_type = p_type AND q.status = 'waiting' AND NOT q.unsatisfiable
+      AND (q.not_before IS NULL OR q.not_before <= clock_timestamp())
+      AND NOT EXISTS (SELECT FROM lock_key k WHERE k.key = ANY (q.lock_keys))
+      AND (q.affinity <> 'hard' OR bound_to_1(q) IS NULL)
+      AND (q.queued_at < clock_timestamp() - make_interval(secs => o.reserve_after_s)
+        OR EXISTS (SELECT FROM request x
+          WHERE x.number > q.number AND x.agent_type = p_type
+            AND x.granted_at > q.queued_at
+          OFFSET greatest(0, o.max_bypass - 1) LIMIT 1))
+    ORDER BY q.number LIMIT 1 FOR NO KEY UPDATE OF q SKIP LOCKED;
+  IF NOT FOUND THEN RETURN NULL; END IF;
+
+  IF NOT EXISTS (SELECT FROM agent a WHERE a.id = r.reserved_agent AND a.reserved_for = r.id) THEN
+    UPDATE agent SET reserved_for = r.id WHERE id = (
+      SELECT a.id FROM agent a JOIN capability_class c ON c.id = a.capability_class
+        WHERE a.agent_type = p_type AND a.status IN ('busy', 'idle')
+          AND a.health IN ('good', 'probation', 'unknown') AND a.reserved_for IS NULL
+          AND able_1(c, r) AND a.agent_id <> ALL (r.avoid_agents)
+        -- Of those with room, the emptiest; else the one that lacks the least.
+        ORDER BY fits_1(a, r) DESC, a.max_concurrent - a.load > 0 DESC,
+          a.memory_mb - a.used_memory_mb DESC, a.load
+        LIMIT 1 FOR NO KEY UPDATE OF a SKIP LOCKED)
+      RETURNING id INTO kept;
+    UPDATE request SET reserved_agent = kept WHERE id = r.id;
+  END IF;
+
+  p := policy_of_1(p_type, r.project);
+  IF p.limits IS NOT NULL THEN
+    UPDATE resource_limit l SET reserved_for = r.id
+      FROM unnest(p.limits) x
+      WHERE l.id = x.id AND l.reserved_for IS NULL AND EXISTS (
+        SELECT FROM limit_shard s WHERE s.resource_limit_id = l.id
+          HAVING sum(s.memory_mb) < r.min_memory_mb OR sum(s.cpu_cores) < r.min_cpu_cores
+            OR sum(s.token_budget) < r.token_budget OR sum(s.disk_space_mb) < r.disk_space_mb
+            OR sum(s.network_bandwidth_mbps) < 10);
+  END IF;
+  RETURN r.id;
+END $$

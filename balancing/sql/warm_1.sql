@@ -1,0 +1,20 @@
+-- warm_1: who worked on the request's cycle, project or paths lately, and how much of it is left:
+-- 1 for the cycle, 0.5 (to 0.9 by common paths) for the project, halved each half-life since then.
+-- Looks at the newest lease of the cycle and the 8 newest of the project. Mirrors scoring.warmth.
+CREATE FUNCTION warm_1(r request, p_half_life_s float8)
+RETURNS TABLE (agent_id uuid, warmth float8) LANGUAGE sql STABLE AS $$
+  SELECT x.agent_id, max(x.match * 2::float8 ^ greatest(-1000, -greatest(0, extract(epoch FROM
+      clock_timestamp() - coalesce(x.released_at, clock_timestamp()))) / p_half_life_s))
+    FROM (
+      (SELECT l.agent_id, l.released_at, 1::float8 AS match FROM lease l
+        WHERE l.cycle_id <> '' AND l.project = r.project AND l.cycle_id = r.cycle_id
+          AND l.agent_type = r.agent_type
+        ORDER BY l.fencing_token DESC LIMIT 1)
+      UNION ALL
+      (SELECT l.agent_id, l.released_at, 0.5 + CASE WHEN r.paths = '{}' THEN 0 ELSE
+          (SELECT 0.4 * count(DISTINCT p) / cardinality(r.paths) FROM request q, unnest(q.paths) p
+            WHERE q.id = l.request_id AND p = ANY (r.paths)) END
+        FROM lease l WHERE l.project = r.project AND l.agent_type = r.agent_type
+        ORDER BY l.fencing_token DESC LIMIT 8)) x
+    GROUP BY x.agent_id
+$$

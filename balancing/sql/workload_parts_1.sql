@@ -1,0 +1,28 @@
+-- workload_parts_1: the five parts of the score workload_aware, each 0 to 1 (seed 2,
+-- WorkloadAwareBalancer; formulas in balancing/scoring.py).
+CREATE FUNCTION workload_parts_1(a agent, r request, prior track_record, p_warmth float8)
+RETURNS TABLE (
+  load float8, specialisation float8, resources float8, performance float8, affinity float8
+) LANGUAGE sql STABLE AS $$
+  SELECT 1 - a.load::float8 / a.max_concurrent,
+    CASE WHEN r.tags = '{}' AND r.preferences = '[]' THEN 0.5 ELSE (
+      SELECT sum(w.weight) FILTER (WHERE w.met) FROM (
+        SELECT 1::float8, t = ANY (a.capabilities) FROM unnest(r.tags) t
+        UNION ALL
+        SELECT (x->>'weight')::float8, rule_holds_1(a.labels, a.capabilities, x)
+          FROM jsonb_array_elements(r.preferences) x
+        UNION ALL SELECT 0, true) w (weight, met)) / (cardinality(r.tags)
+      + (SELECT coalesce(sum((x->>'weight')::float8), 0)
+          FROM jsonb_array_elements(r.preferences) x)) END,
+    (SELECT sum(greatest(0, least(1, coalesce(s.left / nullif(s.whole, 0), 0)))) / 4
+      FROM (VALUES
+        ((a.memory_mb - a.used_memory_mb - r.memory_mb)::float8, a.memory_mb::float8),
+        ((a.cpu_cores - a.used_cpu_cores - r.cpu_cores)::float8, a.cpu_cores::float8),
+        ((a.token_budget - a.used_token_budget - r.token_budget)::float8, a.token_budget::float8),
+        ((a.disk_space_mb - a.used_disk_space_mb - r.disk_space_mb)::float8,
+          a.disk_space_mb::float8)) s ("left", whole)),
+    (coalesce(t.successes, 0) + 5 * (coalesce(prior.successes, 0) + 1)::float8
+      / (coalesce(prior.leases, 0) + 2)) / (coalesce(t.leases, 0) + 5),
+    p_warmth
+  FROM (SELECT) one LEFT JOIN track_record t ON t.agent_id = a.id AND t.story_type = r.story_type
+$$
