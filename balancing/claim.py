@@ -108,8 +108,7 @@ def acquire(request: Request, *, queue: bool, exact: bool = False) -> Acquired:
     them, which may wait. Locks the agent it picks.
     """
     rows = _rows(
-        f"SELECT code, agent_name, endpoint, {_LEASE}"
-        " FROM acquire_1(%s::jsonb, %s, %s, %s::timing_1)",
+        _ACQUIRE + " acquire_1(%s::jsonb, %s, %s, %s::timing_1)",
         [json.dumps(_row(request)), queue, exact, _timing()],
     )
     return _acquired(rows[0], request)
@@ -118,7 +117,7 @@ def acquire(request: Request, *, queue: bool, exact: bool = False) -> Acquired:
 def acquire_many(requests: Sequence[Request], *, queue: bool) -> list[Acquired]:
     """Do `acquire` for each request, in one transaction, never waiting for a lock."""
     rows = _rows(
-        f"SELECT code, agent_name, endpoint, {_LEASE} FROM acquire_many_1(%s::jsonb, %s, %s::timing_1)",
+        _ACQUIRE + " acquire_many_1(%s::jsonb, %s, %s::timing_1)",
         [json.dumps([_row(request) for request in requests]), queue, _timing()],
     )
     return [_acquired(row, request) for row, request in zip(rows, requests, strict=True)]
@@ -151,7 +150,7 @@ def close(close: Close) -> Closed:
     """
     ending = close.ending
     rows = _rows(
-        f"SELECT code, agent_name, endpoint, handed_over, pools, {_LEASE} FROM close_1("
+        _CLOSE + " close_1("
         "%s, %s, %s, %s, %s, %s::jsonb, %s::jsonb, %s, %s, %s, %s::timing_1, %s, %s, %s)",
         [
             close.lease_id,
@@ -193,8 +192,7 @@ def close_many(closes: Iterable[Close]) -> list[Closed]:
         for close in closes
     ]
     rows = _rows(
-        f"SELECT code, agent_name, endpoint, handed_over, pools, {_LEASE}"
-        " FROM close_many_1(%s::jsonb, %s::timing_1)",
+        _CLOSE + " close_many_1(%s::jsonb, %s::timing_1)",
         [json.dumps(wishes), _timing()],
     )
     return [_closed(row) for row in rows]
@@ -288,7 +286,9 @@ def lock_limits() -> None:
 
 def set_limit(limit: Mapping[str, Any]) -> ResourceLimit:
     """Create or change the limit of a level and name; waits for every claim under way."""
-    rows = ResourceLimit.objects.raw("SELECT * FROM limit_set_1(%s::jsonb)", [json.dumps(limit)])
+    rows = ResourceLimit._default_manager.raw(
+        "SELECT * FROM limit_set_1(%s::jsonb)", [json.dumps(limit)]
+    )
     found: ResourceLimit = rows[0]
     return found
 
@@ -310,6 +310,9 @@ def refresh_records(*, days: int) -> int:
 _FIELDS = Lease._meta.concrete_fields
 _NAMES = [field.attname for field in _FIELDS]
 _LEASE = ", ".join(f"(l).{field.column}" for field in _FIELDS)
+
+_ACQUIRE = f"SELECT code, agent_name, endpoint, {_LEASE} FROM"
+_CLOSE = f"SELECT code, agent_name, endpoint, handed_over, pools, {_LEASE} FROM"
 
 
 def _rows(sql: str, params: Sequence[Any]) -> list[Any]:
@@ -365,7 +368,7 @@ def _timing() -> tuple[float, float, float, int]:
 # Times, order of arrival and what follows from them are the database's to say.
 _SET_BY_SQL = frozenset({"number", "shape", "created_at", "queued_at", "expires_at"})
 _SENT = [
-    (field.column, field.attname)
+    (str(field.column), field.attname)
     for field in Request._meta.concrete_fields
     if field.name not in _SET_BY_SQL
 ]

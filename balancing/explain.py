@@ -1,4 +1,4 @@
-"""Says in words and numbers why a request was refused, waits, or got the agent it has. Reads only."""
+"""Says in words and numbers why a request was refused, waits, or got its agent. Reads only."""
 
 from agentpool.registry.errors import (
     CapacityExhausted,

@@ -12,6 +12,9 @@ from math import log as ln
 
 # The log2 of no usage at all: whoever has it comes first.
 NOTHING = -inf
+# Seconds in which usage halves by default: long enough to remember a burst, short enough to forgive
+# it the same day.
+HALF_LIFE_S = 3600
 
 
 def charge(

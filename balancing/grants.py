@@ -100,12 +100,19 @@ _AMOUNTS = (
 )
 
 
-def optimise(*, ask: Ask, room: Room, ceiling: Limits = UNLIMITED) -> Grant:
+def optimise(
+    *,
+    ask: Ask,
+    room: Room,
+    ceiling: Limits = UNLIMITED,
+    limits_used: tuple[Decimal, Decimal] = (Decimal(0), Decimal(0)),
+) -> Grant:
     """
     Return what a lease gets of an agent that fits: more while there is plenty, less when scarce.
 
-    Memory and CPU each follow their own utilisation of the agent: below 0.6 up to 1.5 of the ask,
-    below 0.8 the ask, else the floor. Tokens, disk and bandwidth are exactly the ask.
+    Memory and CPU each follow their own utilisation, of the agent or of the limit that is fullest:
+    below 0.6 up to 1.5 of the ask, below 0.8 the ask, else the floor. Tokens, disk and bandwidth
+    are exactly the ask.
 
     The seed's optimiser could give 1.5 times the ask although the agent itself has less, eat what
     its other slots need, and cut below what the request can live with. Here the extra ends at the
@@ -113,12 +120,13 @@ def optimise(*, ask: Ask, room: Room, ceiling: Limits = UNLIMITED) -> Grant:
 
     Args:
         ceiling: the tightest of the profile's and the limits' maxima for one agent.
+        limits_used: share, 0-1, of the fullest limit's memory and CPU that is in use.
     Raises: ValueError, not even the floor is free: the agent does not fit.
     Source: seed 2, AllocationOptimizer.optimize.
     """
     return Grant(
-        memory_mb=_memory(ask, room, ceiling.memory_mb),
-        cpu_cores=_cpu(ask, room, ceiling.cpu_cores),
+        memory_mb=_memory(ask, room, ceiling.memory_mb, limits_used[0]),
+        cpu_cores=_cpu(ask, room, ceiling.cpu_cores, limits_used[1]),
         token_budget=ask.token_budget,
         disk_space_mb=ask.disk_space_mb,
         network_bandwidth_mbps=ask.network_bandwidth_mbps,
@@ -164,7 +172,7 @@ def shortage(need: Number, has: Number) -> float:
     return min(1.0, float((Decimal(str(need)) - Decimal(str(has))) / Decimal(str(need))))
 
 
-def _memory(ask: Ask, room: Room, ceiling: int | None) -> int:
+def _memory(ask: Ask, room: Room, ceiling: int | None, elsewhere: Decimal) -> int:
     return _banded(
         "memory",
         ask=ask.memory_mb,
@@ -172,10 +180,11 @@ def _memory(ask: Ask, room: Room, ceiling: int | None) -> int:
         grown=_smallest(int(GROWN * ask.memory_mb), room.memory_mb // room.max_concurrent, ceiling),
         used=room.used_memory_mb,
         capacity=room.memory_mb,
+        elsewhere=elsewhere,
     )
 
 
-def _cpu(ask: Ask, room: Room, ceiling: Decimal | None) -> Decimal:
+def _cpu(ask: Ask, room: Room, ceiling: Decimal | None, elsewhere: Decimal) -> Decimal:
     share = _in_steps(room.cpu_cores / room.max_concurrent)
     return _banded(
         "CPU",
@@ -184,15 +193,18 @@ def _cpu(ask: Ask, room: Room, ceiling: Decimal | None) -> Decimal:
         grown=_smallest(_in_steps(GROWN * ask.cpu_cores), share, ceiling),
         used=room.used_cpu_cores,
         capacity=room.cpu_cores,
+        elsewhere=elsewhere,
     )
 
 
-def _banded(word: str, *, ask: N, floor: N, grown: N, used: N, capacity: N) -> N:
+def _banded(
+    word: str, *, ask: N, floor: N, grown: N, used: N, capacity: N, elsewhere: Decimal
+) -> N:
     free = capacity - used
     if floor > free:
         raise ValueError(f"{word}: the grant must not be below {floor}, free are {free}")
     # An agent that has nothing of it counts as full: there is nothing to give on top.
-    utilisation = Decimal(used) / Decimal(capacity) if capacity else Decimal(1)
+    utilisation = max(elsewhere, Decimal(used) / Decimal(capacity) if capacity else Decimal(1))
     if utilisation < PLENTY_BELOW:
         wanted = max(ask, grown)
     elif utilisation < SCARCE_FROM:

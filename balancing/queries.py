@@ -5,13 +5,13 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from django.db import connection
-from django.db.models import F, Q, QuerySet
+from django.db.models import Exists, F, OuterRef, Q, QuerySet
 from django.db.models.functions import Now
 
 from agentpool.registry import health
 from agentpool.registry import queries as registry_queries
 from agentpool.registry.errors import NotFound
-from agentpool.registry.models import Agent, Lease, LockKey, Request
+from agentpool.registry.models import Agent, Lease, LockKey, Pool, Request
 from agentpool.registry.states import LIVE, AgentStatus, LeaseStatus
 
 
@@ -145,9 +145,8 @@ def pools_with_servable_waiters() -> Sequence[str]:
 
 def pools_with_waiters() -> Sequence[str]:
     """Return pools where somebody waits."""
-    return list(
-        Request.objects.filter(status="waiting").values_list("pool_id", flat=True).distinct()
-    )
+    waiting = Request.objects.filter(status="waiting", pool_id=OuterRef("agent_type"))
+    return list(Pool.objects.filter(Exists(waiting)).values_list("agent_type", flat=True))
 
 
 def waiting_reasons(rows: Sequence[Request]) -> Mapping[UUID, str]:

@@ -104,10 +104,12 @@ MAX_GENERALITY = 50
 BEST_OF = 3
 # How many leases of the pool's average an agent's own record is mixed with.
 PRIOR_LEASES = 5
-# Seconds that work is taken to last when nobody knows anything (as long as a typical task of the bench).
+# Seconds that work is taken to last when nobody knows: a typical task of the bench's world.
 USUAL_DURATION_S = 600
 # From this warmth on the affinity tier takes the warmest agent, before any strategy is asked.
 STICKY_FROM = 0.25
+# Seconds in which warmth halves by default: as long as providers keep a prompt cache.
+WARM_HALF_LIFE_S = 300
 # Warmth right after a lease of the same project, and what equal paths add; a cycle's own is 1.
 SAME_PROJECT = 0.5
 SAME_PATHS = 0.4

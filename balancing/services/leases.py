@@ -304,7 +304,7 @@ def resume(lease_id: UUID, *, token: int, actor: str) -> Lease:
 
 def resize(lease_id: UUID, *, token: int, amounts: Mapping[str, Any], actor: str) -> Lease:
     """
-    Change what an active lease reserves; amounts: memory_mb, cpu_cores, token_budget, disk_space_mb.
+    Change what an active lease reserves: memory_mb, cpu_cores, token_budget, disk_space_mb.
 
     Raises: LeaseLost; UnsupportedTransition, it is not active; CapacityExhausted, not enough is
     free now; Unsatisfiable, above a ceiling or the tokens asked for, or below the caller's minimum.

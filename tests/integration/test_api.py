@@ -216,7 +216,7 @@ def test_a_name_that_could_not_be_addressed_is_refused(api, name):
         ({**CODE, "requirements": {"security_level": "root"}}, "requirements.security_level"),
         ({**CODE, "requirements": {"min_memory_mb": 2048}}, "requirements.min_memory_mb"),
         ({**CODE, "requirements": {"labels": {"a": "\ud800"}}}, "requirements.labels"),
-        ({**CODE, "requirements": {"labels": {"a": [1]}}}, "requirements.labels"),
+        ({**CODE, "requirements": {"labels": {"a": [1]}}}, "requirements.labels.a"),
         ({**CODE, "lock_keys": "k"}, "lock_keys"),
         ({**CODE, "wait_s": 61}, "wait_s"),
         ({**CODE, "payload": {"env": {"AGENTPOOL_X": "1"}}}, "payload.env"),
@@ -323,8 +323,9 @@ def test_a_lease_shows_what_the_interface_promises(api, enrolled):
 
     assert lease["agent"] == {"agent_id": "a1", "endpoint": "http://a1"}
     assert lease["grant"] == {
-        "memory_mb": 1024,
-        "cpu_cores": 1.0,
+        # There is plenty: half as much again as was asked for.
+        "memory_mb": 1536,
+        "cpu_cores": 1.5,
         "token_budget": 50_000,
         "disk_space_mb": 500,
         "network_bandwidth_mbps": 10.0,
@@ -333,7 +334,7 @@ def test_a_lease_shows_what_the_interface_promises(api, enrolled):
     promised = "id project cycle_id phase status fencing_token offered_at acked_at acquired_at"
     promised += " expires_at released_at waited_s outcome decision"
     assert set(promised.split()) <= set(lease)
-    assert {"strategy", "tier", "score", "parts"} == set(lease["decision"])
+    assert {"strategy", "tier", "score", "parts"} <= set(lease["decision"])
 
 
 def test_an_agent_shows_what_the_interface_promises(api, enrolled):
@@ -547,7 +548,7 @@ def test_metrics_count_what_is_there(api, enrolled):
     (code,) = body["pools"]
 
     assert (code["total_agents"], code["busy_agents"], code["utilization"]) == (1, 1, 0.5)
-    assert (code["total_memory_allocated_mb"], code["request_rate_per_minute"]) == (1024, 1)
+    assert (code["total_memory_allocated_mb"], code["request_rate_per_minute"]) == (1536, 1)
     assert body["total"]["slots_used"] == 1
     (health,) = api.get("/metrics/health").body["results"]
     assert (health["agent_id"], health["reasons"]) == ("a1", [])

@@ -34,7 +34,7 @@ class Share(models.Model):
         indexes = [models.Index(fields=["pool", "log_usage"], name="share_order")]
 
     def __str__(self) -> str:
-        return f"{self.project} in {self.pool_id}"
+        return f"{self.project} in {self.pool}"
 
 
 class ShareState(models.Model):
