@@ -5,6 +5,9 @@ from typing import Any
 from django.conf import settings
 from django.core.checks import Error, Tags, register
 
+from agentpool.host import servers
+from agentpool.host.installation import HostError
+
 
 @register(Tags.database)
 def isolation_level_is_read_committed(**_: Any) -> list[Error]:
@@ -44,3 +47,13 @@ def retry_exceeds_timeout(**_: Any) -> list[Error]:
     if int(cluster["retry"]) > int(cluster["timeout"]):
         return []
     return [Error("Q_CLUSTER['retry'] must exceed ['timeout'].", id="agentpool.E003")]
+
+
+@register()
+def the_server_is_there(**_: Any) -> list[Error]:
+    """Refuse a web server that is not known or not installed."""
+    try:
+        servers.chosen()
+    except HostError as error:
+        return [Error(str(error), hint="docs/operations.md, Web servers.", id="agentpool.E004")]
+    return []

@@ -11,12 +11,16 @@ from collections.abc import Callable, Sequence
 from typing import Any
 from uuid import UUID
 
+from django.conf import settings
+from django.core.exceptions import RequestDataTooBig
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views.decorators.csrf import csrf_exempt
 
 from agentpool.live.listener import EVERYTHING, Event, Subscription, listener
 from agentpool.live.threads import in_thread
 from agentpool.registry import api as registry_api
+from agentpool.registry.errors import Invalid
+from agentpool.registry.rest import plain_problem
 from balancing import api, queries, serializers
 
 MAX_WAIT_S = 60.0
@@ -63,6 +67,21 @@ def _documented(door: View, view: View) -> View:
     """Return the door, which the OpenAPI document shows as the view behind it."""
     for name in ("cls", "initkwargs"):
         setattr(door, name, getattr(view, name))
+    door.plain = _plain(view)  # type: ignore[attr-defined]
+    return door
+
+
+def _plain(view: View) -> View:
+    """Return the view for servers whose calls hold a thread: asking it to wait is refused."""
+
+    @csrf_exempt
+    def door(request: HttpRequest, **kwargs: Any) -> HttpResponse:
+        name = "wait" if request.method == "GET" else "wait_s"
+        if not (_wait_s(request) if name == "wait" else _asked_wait_s(request)):
+            return view(request, **kwargs)  # type: ignore[no-any-return]
+        said = f"Nothing waits at this listener: ask without {name}, or at {settings.PUBLIC_URL}."
+        return plain_problem(Invalid(said, errors=[(name, "Not taken here.")]))
+
     return door
 
 
@@ -155,6 +174,8 @@ def _answer(request_id: str) -> HttpResponse:
 
 def _asked_wait_s(request: HttpRequest) -> float:
     try:
+        if b"wait_s" not in request.body:  # spares most calls a second parsing
+            return 0.0
         return min(MAX_WAIT_S, float(json.loads(request.body).get("wait_s") or 0))
-    except (ValueError, AttributeError):
-        return 0.0
+    except (ValueError, TypeError, AttributeError, RequestDataTooBig):
+        return 0.0  # the view itself refuses it

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from agentpool.host import lock, ports, postgres, process_tree, runtimes
+from agentpool.host import lock, ports, postgres, process_tree, runtimes, servers
 from agentpool.host.installation import (
     DEFAULT_INSTANCE,
     HostError,
@@ -23,6 +23,7 @@ from agentpool.host.installation import (
 from agentpool.host.output import Output
 from agentpool.host.probes import DEFAULT_BIND, DEFAULT_PORT, Site
 from agentpool.host.run_to_end import Interrupted, run_to_end
+from agentpool.host.servers import Servers
 from agentpool.host.supervisor import Child, StopRequest, Supervisor
 from agentpool.host.watch import Watch
 
@@ -57,17 +58,18 @@ def up(
     Args:
         keep_agents: the agents go on without the control plane; the next `up` finds them.
         installation: None means the one the environment names.
-    Raises: HostError, it can't be started: it runs already, the port is taken, the database
-        or the migrations fail.
+    Raises: HostError, it can't be started: it runs already, the port is taken, the server is
+        not installed, the database or the migrations fail.
 
     """
     home = installation or current()
     site = Site(bind=bind, port=port)
+    web = servers.chosen()
     make_home(home)
     lock_file = home.run_folder / "up.lock"
     try:
         with lock.hold(lock_file, wait_s=0.2, note={"url": site.url}):
-            return _Up(home, site=site, keep_agents=keep_agents).run()
+            return _Up(home, site=site, web=web, keep_agents=keep_agents).run()
     except lock.LockTaken as error:
         other = lock.holder(lock_file) or {}
         raise HostError(
@@ -80,17 +82,19 @@ def running(installation: Installation) -> dict[str, Any] | None:
     return lock.holder(installation.run_folder / "up.lock")
 
 
-def children(*, site: Site, env: Mapping[str, str], stale_after_s: float) -> Sequence[Child]:
+def children(
+    *, site: Site, env: Mapping[str, str], stale_after_s: float, web: Servers | None = None
+) -> Sequence[Child]:
     """
     Return the processes of an installation, in the order they are started.
 
     Args:
+        web: which servers serve; None: daphne alone.
         stale_after_s: silence of /healthz, in seconds, after which the web process is stale.
             Of the others /readyz tells when they are; they get a few seconds to recover.
 
     """
-    # -v 0: no line for each request; errors still come through Django's log.
-    listen = ("-v", "0", "-b", site.bind, "-p", str(site.port))
+    web = web or Servers()
     # Threads of the web process come and go, so its connections are pooled. The job cluster
     # forks, and children must never share a pool's sockets.
     pool = os.environ.get("AGENTPOOL_DB_POOL", _WEB_CONNECTIONS)
@@ -98,12 +102,22 @@ def children(*, site: Site, env: Mapping[str, str], stale_after_s: float) -> Seq
     recover_s = min(stale_after_s, _RECOVER_S)
     django = ("django", "qcluster"), ("django", "pulse")
     jobs, pulse = (_python(*command, "--settings", SETTINGS_MODULE) for command in django)
-    web = _python("daphne", *listen, "agentpool.asgi:application")
+    main = _python(*servers.asgi(web, site=site))
+    found = [Child("web", main, web_env, probe="web", stale_after_s=stale_after_s)]
+    if second := wsgi_site(web, site=site):
+        # Its threads stay, so each keeps a connection of its own.
+        argv = _python(*servers.wsgi(web, site=second))
+        found.append(Child("wsgi", argv, env, probe="wsgi", stale_after_s=stale_after_s))
     return (
-        Child("web", web, web_env, probe="web", stale_after_s=stale_after_s),
+        *found,
         Child("jobs", jobs, env, probe="jobs", stale_after_s=recover_s),
         Child("pulse", pulse, env, probe="relay", stale_after_s=recover_s),
     )
+
+
+def wsgi_site(web: Servers, *, site: Site) -> Site | None:
+    """Return where the second listener listens, None: there is none."""
+    return Site(bind=site.bind, port=web.wsgi_port) if web.wsgi_port else None
 
 
 def environment(installation: Installation, *, site: Site, database_url: str) -> dict[str, str]:
@@ -128,9 +142,13 @@ def _python(*argv: str) -> tuple[str, ...]:
 class _Up:
     """One run of one installation; it exists while the lock is held."""
 
-    def __init__(self, installation: Installation, *, site: Site, keep_agents: bool) -> None:
+    def __init__(
+        self, installation: Installation, *, site: Site, web: Servers, keep_agents: bool
+    ) -> None:
         self._installation = installation
         self._site = site
+        self._web = web
+        self._second = wsgi_site(web, site=site)
         self._keep_agents = keep_agents
         self._output = Output(folder=installation.log_folder)
         self._stop = StopRequest()
@@ -144,7 +162,9 @@ class _Up:
         killed = process_tree.kill_leftovers(self._installation.run_folder)
         if killed:
             self._say(f"an earlier run was killed: ended {killed} processes it left behind")
-        _require_free(self._site)
+        _require_free(self._site, option="--port")
+        if self._second:
+            _require_free(self._second, option="AGENTPOOL_WSGI_PORT")
         with _signals(self._on_signal):
             try:
                 self._serve(database_url=self._database())
@@ -171,19 +191,25 @@ class _Up:
         self._prepare()
         self._watch = Watch(
             self._site,
+            second=self._second,
             installation=self._installation if self._own_database else None,
             database_url=database_url,
             stop=self._stop,
             output=self._output,
-            welcome=lambda: self._say(f"agentpool is at {self._site.url}  (Ctrl-C stops it)"),
+            welcome=self._welcome,
         )
         self._supervisor = Supervisor(
-            children(site=self._site, env=self._env, stale_after_s=_stale_after_s()),
+            children(site=self._site, env=self._env, stale_after_s=_stale_after_s(), web=self._web),
             run_folder=self._installation.run_folder,
             output=self._output,
             poll=self._watch.look,
         )
         self._supervisor.run(stop=self._stop)
+
+    def _welcome(self) -> None:
+        self._say(f"agentpool is at {self._site.url}  (Ctrl-C stops it)")
+        if self._second:
+            self._say(f"REST without waiting is at {self._second.url}, too")
 
     def _prepare(self) -> None:
         """Migrate; keep and show at once what a first start makes and nobody can look up later."""
@@ -257,12 +283,12 @@ def _signals(handler: Callable[..., None]) -> Iterator[None]:
             signal.signal(one, earlier)
 
 
-def _require_free(site: Site) -> None:
+def _require_free(site: Site, *, option: str) -> None:
     reason = ports.why_taken(site.port, bind=site.bind)
     if reason:
         raise HostError(
             f"Port {site.port} on {site.bind} cannot be used ({reason}): another program may"
-            " have it. Choose another with --port."
+            f" have it. Choose another with {option}."
         )
 
 

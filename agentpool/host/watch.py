@@ -27,11 +27,13 @@ class Watch:
         stop: StopRequest,
         output: Output,
         welcome: Callable[[], None],
+        second: Site | None = None,
     ) -> None:
         """
         Watch one site from now on.
 
         Args:
+            second: the listener that serves REST beside it, None: there is none.
             installation: whose embedded database is kept running; None: it is not ours.
             stop: asked for when the start fails or the database has moved.
             welcome: called once, when the web process answers for the first time.
@@ -39,6 +41,7 @@ class Watch:
         """
         self.failed = False
         self._site = site
+        self._second = second
         self._installation = installation
         self._database_url = database_url
         self._stop = stop
@@ -62,7 +65,8 @@ class Watch:
             self._announce(is_alive=is_alive, ready=ready)
         # Without the database nobody can prove to be well: that is not their stall.
         jobs, relay = (ready.jobs, ready.relay) if ready.database else (None, None)
-        return {"web": is_alive, "jobs": jobs, "relay": relay}
+        second = probes.is_alive(self._second) if self._second else None
+        return {"web": is_alive, "wsgi": second, "jobs": jobs, "relay": relay}
 
     def leave_the_database(self) -> None:
         """Return when no look is starting the database any more; none will from now on."""

@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from agentpool.host import ports
+from agentpool.host import ports, servers
+from agentpool.host.probes import Site
+from agentpool.host.servers import Servers
 from claim_parts import cpu
 from claim_parts.stage import YARDSTICKS, Stage
 
 BENCH = Path(__file__).resolve().parents[1]
-# Each server's share of the two cores; threads as measured best (docs/operations.md).
-WORKERS = 2
 SERVICE_PROCESSES = 2
 START_S, DRAIN_S = 60, 20
 
@@ -108,30 +108,23 @@ class Way:
 # -- servers -------------------------------------------------------------------------------------
 
 
-def server_argv(server: str, port: int) -> tuple[list[str], dict[str, str]]:
-    """Return the command and the environment of a web server."""
-    if server == "daphne":
-        listen = ("-v", "0", "-b", "127.0.0.1", "-p", str(port))
-        return ["daphne", *listen, "agentpool.asgi:application"], {"AGENTPOOL_DB_POOL": "20"}
-    interface, application = {
-        "granian_asgi": ("asginl", "agentpool.asgi:application"),
-        "granian_wsgi": ("wsgi", "agentpool.wsgi:application"),
-    }[server]
-    argv = ["granian", "--interface", interface, "--host", "127.0.0.1", "--port", str(port)]
-    argv += ["--workers", str(WORKERS), "--log-level", "warning"]
-    return [*argv, application], {"AGENTPOOL_DB_POOL": "20"}
+def server_argv(server: str, site: Site) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Return a web server's command, as `agentpool up` runs it, and its environment."""
+    if server == "granian_wsgi":
+        return servers.wsgi(Servers(kind="granian"), site=site), {}
+    kind = server.removesuffix("_asgi")
+    return servers.asgi(Servers(kind=kind), site=site), {"AGENTPOOL_DB_POOL": "20"}
 
 
 @contextlib.contextmanager
 def serving(there: Stage, server: str) -> Iterator[tuple[str, int]]:
     """Run a web server; give its address and process id."""
-    port = ports.any_free()
-    argv, more = server_argv(server, port)
+    site = Site(port=ports.any_free())
+    argv, more = server_argv(server, site)
     process = Process([sys.executable, "-m", *argv], {**there.env, **more})
     try:
-        url = f"http://127.0.0.1:{port}"
-        _wait_for(url, process)
-        yield url, process.pid
+        _wait_for(site.url, process)
+        yield site.url, process.pid
     finally:
         process.end()
 
