@@ -6,38 +6,51 @@ CREATE FUNCTION candidates_1(
   r request, p_strategy text, warm uuid[], warmth float8[], OUT ids uuid[], OUT cards jsonb[]
 ) LANGUAGE plpgsql AS $$
 DECLARE
-  near agent[];
+  near uuid[];
   prior track_record;
   c bigint;
 BEGIN
-  IF p_strategy = 'best_of_k' THEN
-    SELECT array_agg(DISTINCT y.a) INTO near
+  IF p_strategy = 'least_loaded' THEN
+    -- The commonest, so in one statement: index order is its order.
+    SELECT array_agg(y.id), array_agg(jsonb_build_object('agent_id', y.agent_id,
+        'score', -y.load - 0.001 * y.generality,
+        'parts', jsonb_build_object('load', y.load, 'generality', y.generality)))
+      INTO ids, cards
+      FROM (
+        SELECT x.id, x.agent_id, x.load, x.generality FROM (
+          SELECT a.id, a.agent_id, a.load, a.generality, fits_1(a, r) AS fits FROM agent a
+            WHERE a.agent_type = r.agent_type AND a.status IN ('busy', 'idle')
+              AND a.health IN ('good', 'probation', 'unknown') AND a.load < a.max_concurrent
+            ORDER BY a.load, a.generality LIMIT 64) x
+          WHERE x.fits LIMIT 4) y;
+    IF ids IS NOT NULL THEN RETURN; END IF;
+  ELSIF p_strategy = 'best_of_k' THEN
+    SELECT array_agg(DISTINCT y.id) INTO near
       FROM (SELECT gen_random_uuid() AS at FROM generate_series(1, 3)) k
         CROSS JOIN LATERAL (
-          SELECT x.a FROM (SELECT a FROM agent a WHERE a.id >= k.at ORDER BY a.id LIMIT 64) x
-            WHERE (x.a).agent_type = r.agent_type AND (x.a).status IN ('busy', 'idle')
-              AND (x.a).health IN ('good', 'probation', 'unknown')
-              AND (x.a).load < (x.a).max_concurrent AND fits_1(x.a, r)
-            LIMIT 1) y;
+          SELECT x.id FROM (
+            SELECT a.id, a.agent_type = r.agent_type AND a.status IN ('busy', 'idle')
+                AND a.health IN ('good', 'probation', 'unknown')
+                AND a.load < a.max_concurrent AND fits_1(a, r) AS fits
+              FROM agent a WHERE a.id >= k.at ORDER BY a.id LIMIT 64) x
+            WHERE x.fits LIMIT 1) y;
   ELSIF p_strategy = 'bin_pack' THEN
-    SELECT array_agg(y.a) INTO near FROM (
-      SELECT x.a FROM (
-        SELECT a FROM agent a
+    near := ARRAY(SELECT x.id FROM (
+        SELECT a.id, fits_1(a, r) AS fits FROM agent a
           WHERE a.agent_type = r.agent_type AND a.status IN ('busy', 'idle')
             AND a.health IN ('good', 'probation', 'unknown') AND a.load < a.max_concurrent
           ORDER BY a.load DESC, a.generality DESC LIMIT 64) x
-        WHERE fits_1(x.a, r) LIMIT 16) y;
+      WHERE x.fits LIMIT 16);
   END IF;
-  IF near IS NULL THEN
-    SELECT array_agg(y.a) INTO near FROM (
-      SELECT x.a FROM (
-        SELECT a FROM agent a
+  IF coalesce(near, '{}') = '{}' AND p_strategy <> 'least_loaded' THEN
+    near := ARRAY(SELECT x.id FROM (
+        SELECT a.id, fits_1(a, r) AS fits FROM agent a
           WHERE a.agent_type = r.agent_type AND a.status IN ('busy', 'idle')
             AND a.health IN ('good', 'probation', 'unknown') AND a.load < a.max_concurrent
           ORDER BY a.load, a.generality LIMIT 64) x
-        WHERE fits_1(x.a, r) LIMIT CASE p_strategy WHEN 'least_loaded' THEN 6 ELSE 16 END) y;
+      WHERE x.fits LIMIT 16);
   END IF;
-  IF near IS NULL AND EXISTS (
+  IF coalesce(near, '{}') = '{}' AND EXISTS (
     SELECT FROM agent a
       WHERE a.agent_type = r.agent_type AND a.status IN ('busy', 'idle')
         AND a.health IN ('good', 'probation', 'unknown') AND a.load < a.max_concurrent
@@ -48,16 +61,15 @@ BEGIN
         WHERE k.agent_type = r.agent_type AND k.agents > 0 AND able_1(k, r)
         ORDER BY cardinality(k.tools) + cardinality(k.capabilities), k.id
     LOOP
-      SELECT array_agg(x.a) INTO near FROM (
-        SELECT a FROM agent a
-          WHERE a.capability_class = c AND a.status IN ('busy', 'idle')
-            AND a.health IN ('good', 'probation', 'unknown') AND a.load < a.max_concurrent
-            AND fits_1(a, r)
-          ORDER BY a.load LIMIT 16) x;
-      EXIT WHEN near IS NOT NULL;
+      near := ARRAY(SELECT a.id FROM agent a
+        WHERE a.capability_class = c AND a.status IN ('busy', 'idle')
+          AND a.health IN ('good', 'probation', 'unknown') AND a.load < a.max_concurrent
+          AND fits_1(a, r)
+        ORDER BY a.load LIMIT 16);
+      EXIT WHEN near <> '{}';
     END LOOP;
   END IF;
-  IF near IS NULL THEN RETURN; END IF;
+  IF coalesce(near, '{}') = '{}' THEN RETURN; END IF;
 
   IF p_strategy IN ('workload_aware', 'predictive') THEN
     SELECT * INTO prior FROM track_record t
@@ -69,7 +81,7 @@ BEGIN
     INTO ids, cards
     FROM (
       SELECT a.id, a.agent_id, x.score, x.parts, random() AS tie
-        FROM unnest(near) a
+        FROM unnest(near) n (id) JOIN agent a USING (id)
           CROSS JOIN LATERAL (
             SELECT -a.load - 0.001 * a.generality,
                 jsonb_build_object('load', a.load, 'generality', a.generality)

@@ -12,7 +12,6 @@ from agentpool.registry.models._columns import (
     choices,
     cores,
     never_negative,
-    one_of,
     values,
     words,
 )
@@ -99,15 +98,15 @@ class Agent(models.Model):
     capabilities = words()
     tools = words()
     labels = models.JSONField(default=dict, blank=True)
-    max_concurrent = models.PositiveSmallIntegerField(default=1)
-    memory_mb = models.PositiveIntegerField(default=1024)
+    max_concurrent = models.SmallIntegerField(default=1)
+    memory_mb = models.IntegerField(default=1024)
     cpu_cores = cores(default=1)
-    token_budget = models.PositiveBigIntegerField(default=50_000)
-    disk_space_mb = models.PositiveIntegerField(default=500)
-    security_level = models.PositiveSmallIntegerField(
+    token_budget = models.BigIntegerField(default=50_000)
+    disk_space_mb = models.IntegerField(default=500)
+    security_level = models.SmallIntegerField(
         choices=choices(SecurityLevel), default=SecurityLevel.STANDARD.value
     )
-    isolation_levels = ArrayField(models.PositiveSmallIntegerField(), default=_process_only)
+    isolation_levels = ArrayField(models.SmallIntegerField(), default=_process_only)
     provider = models.TextField(blank=True, default="")
     endpoint = models.TextField(blank=True, default="")
     version = models.TextField(blank=True, default="")
@@ -122,20 +121,20 @@ class Agent(models.Model):
         null=True,
         editable=False,
     )
-    generality = models.PositiveSmallIntegerField(default=0, editable=False)
+    generality = models.SmallIntegerField(default=0, editable=False)
     # Kept for one waiting request that others have passed too often; nobody else is placed here.
     reserved_for = models.UUIDField(null=True, editable=False)
     # Fencing token of its newest lease: whose turn it is.
     last_token = models.BigIntegerField(default=0, editable=False)
 
-    load = models.PositiveSmallIntegerField(default=0, editable=False)
-    used_memory_mb = models.PositiveIntegerField(default=0, editable=False)
+    load = models.SmallIntegerField(default=0, editable=False)
+    used_memory_mb = models.IntegerField(default=0, editable=False)
     used_cpu_cores = cores(default=0, editable=False)
-    used_token_budget = models.PositiveBigIntegerField(default=0, editable=False)
-    used_disk_space_mb = models.PositiveIntegerField(default=0, editable=False)
+    used_token_budget = models.BigIntegerField(default=0, editable=False)
+    used_disk_space_mb = models.IntegerField(default=0, editable=False)
 
-    incarnation = models.PositiveIntegerField(default=1, editable=False)
-    generation = models.PositiveIntegerField(default=1, editable=False)
+    incarnation = models.IntegerField(default=1, editable=False)
+    generation = models.IntegerField(default=1, editable=False)
     created_at = models.DateTimeField(db_default=Now(), editable=False)
     updated_at = models.DateTimeField(db_default=Now(), editable=False)
 
@@ -174,10 +173,6 @@ class Agent(models.Model):
         constraints = [
             # As a constraint: the field's own option would add an index for LIKE.
             models.UniqueConstraint(fields=["agent_id"], name="agent_agent_id_unique"),
-            one_of("agent", "status", AgentStatus),
-            one_of("agent", "health", AgentHealth),
-            one_of("agent", "wish", AgentWish),
-            one_of("agent", "security_level", SecurityLevel),
             never_negative(
                 "agent", "used_memory_mb", "used_cpu_cores", "used_token_budget", "load"
             ),

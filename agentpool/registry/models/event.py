@@ -15,7 +15,7 @@ class Event(models.Model):
     relay's alone and stands in the migration only.
     """
 
-    seq = models.BigIntegerField(null=True, unique=True)
+    seq = models.BigIntegerField(null=True)
     at = models.DateTimeField(db_default=Now())
     kind = models.TextField()
     agent_type = models.TextField(blank=True, default="", db_default="")
@@ -29,6 +29,12 @@ class Event(models.Model):
     class Meta:
         db_table = "event"
         ordering = ["-id"]
+        constraints = [
+            # Partial: what is not numbered yet stays out of it.
+            models.UniqueConstraint(
+                fields=["seq"], name="event_seq_unique", condition=Q(seq__isnull=False)
+            ),
+        ]
         indexes = [
             BrinIndex(fields=["at"], name="event_age", pages_per_range=16),
             # What happened to an agent itself; its leases' events are found by their request.

@@ -12,13 +12,11 @@ from agentpool.registry.models._columns import (
     choices,
     cores,
     never_negative,
-    one_of,
     words,
 )
 from agentpool.registry.models.pool import Pool
 from agentpool.registry.states import (
     IsolationLevel,
-    Outcome,
     RequestStatus,
     SecurityLevel,
 )
@@ -51,14 +49,14 @@ class Request(models.Model):
     story_type = models.TextField(blank=True, default="")
     tags = words()
     paths = words()
-    priority = models.PositiveSmallIntegerField(default=50)
+    priority = models.SmallIntegerField(default=50)
 
-    memory_mb = models.PositiveIntegerField(default=1024)
-    min_memory_mb = models.PositiveIntegerField(default=1024)
+    memory_mb = models.IntegerField(default=1024)
+    min_memory_mb = models.IntegerField(default=1024)
     cpu_cores = cores(default=1)
     min_cpu_cores = cores(default=1)
-    token_budget = models.PositiveBigIntegerField(default=50_000)
-    disk_space_mb = models.PositiveIntegerField(default=500)
+    token_budget = models.BigIntegerField(default=50_000)
+    disk_space_mb = models.IntegerField(default=500)
     network_access = models.BooleanField(default=True)
     special_tools = words()
     capabilities = words()
@@ -66,8 +64,8 @@ class Request(models.Model):
     # Comparators beyond equality: required ones, and weighted wishes (balancing.fit.Rule).
     rules = models.JSONField(default=list, blank=True)
     preferences = models.JSONField(default=list, blank=True)
-    security_level = models.PositiveSmallIntegerField(default=SecurityLevel.STANDARD.value)
-    isolation_level = models.PositiveSmallIntegerField(default=IsolationLevel.PROCESS.value)
+    security_level = models.SmallIntegerField(default=SecurityLevel.STANDARD.value)
+    isolation_level = models.SmallIntegerField(default=IsolationLevel.PROCESS.value)
     shape = models.BigIntegerField(default=0, editable=False)
 
     strategy = models.TextField(blank=True, default="")
@@ -82,7 +80,7 @@ class Request(models.Model):
 
     status = models.TextField(default=RequestStatus.WAITING.value, choices=choices(RequestStatus))
     reason = models.TextField(blank=True, default="")
-    attempts = models.PositiveSmallIntegerField(default=0)
+    attempts = models.SmallIntegerField(default=0)
     not_before = models.DateTimeField(null=True, blank=True)
     # Somebody waited in vain for it: scaling hurries.
     urgent_at = models.DateTimeField(null=True, blank=True)
@@ -128,42 +126,13 @@ class Request(models.Model):
             BrinIndex(fields=["created_at"], name="request_arrivals", pages_per_range=16),
         ]
         constraints = [
-            one_of("request", "status", RequestStatus),
-            one_of("request", "security_level", SecurityLevel),
-            one_of("request", "isolation_level", IsolationLevel),
             never_negative("request", "memory_mb", "cpu_cores", "token_budget", "disk_space_mb"),
-            models.CheckConstraint(
-                condition=Q(affinity__in=AFFINITIES), name="request_affinity_legal"
-            ),
             models.CheckConstraint(
                 condition=Q(priority__lte=100), name="request_priority_0_to_100"
             ),
             models.CheckConstraint(
                 condition=Q(min_memory_mb__lte=F("memory_mb"), min_cpu_cores__lte=F("cpu_cores")),
                 name="request_minima_in_order",
-            ),
-            models.CheckConstraint(
-                condition=Q(outcome__in=["", *[v.value for v in Outcome]]),
-                name="request_outcome_legal",
-            ),
-            models.CheckConstraint(
-                condition=Q(
-                    status__in=[
-                        RequestStatus.WAITING.value,
-                        RequestStatus.GRANTED.value,
-                    ],
-                    finished_at__isnull=True,
-                )
-                | Q(
-                    ~Q(
-                        status__in=[
-                            RequestStatus.WAITING.value,
-                            RequestStatus.GRANTED.value,
-                        ]
-                    ),
-                    finished_at__isnull=False,
-                ),
-                name="request_ended_has_time",
             ),
         ]
 
