@@ -339,6 +339,56 @@ INVARIANTS = {
     "an agent that is lost or retired holds nothing": """
         SELECT a.agent_id FROM agent a JOIN lease l ON l.agent_id = a.id
         WHERE a.status IN ('lost', 'retired') AND l.status IN ('active', 'offered', 'parked')""",
+    "no agent holds more leases than it has slots": """
+        SELECT a.agent_id FROM agent a JOIN lease l ON l.agent_id = a.id
+        WHERE l.status IN ('active', 'offered')
+        GROUP BY a.id HAVING count(*) > a.max_concurrent OR max(l.slot) > a.max_concurrent""",
+    "a live lease holds all of its lock keys": """
+        SELECT l.id::text FROM lease l JOIN request r ON r.id = l.request_id,
+          unnest(r.lock_keys) k (key)
+        WHERE l.status IN ('active', 'offered', 'parked')
+          AND NOT EXISTS (SELECT FROM lock_key h WHERE h.key = k.key AND h.lease_id = l.id)""",
+    "what is free under a limit is what its holding leases leave": """
+        SELECT btrim(x.level || ' ' || x.name) FROM resource_limit x
+        CROSS JOIN LATERAL (
+          SELECT coalesce(sum(memory_mb), 0) AS memory_mb, coalesce(sum(cpu_cores), 0) AS cpu_cores,
+            coalesce(sum(token_budget), 0) AS token_budget,
+            coalesce(sum(disk_space_mb), 0) AS disk_space_mb,
+            coalesce(sum(network_bandwidth_mbps), 0) AS network_bandwidth_mbps
+          FROM lease l WHERE l.status IN ('active', 'offered')
+            AND (x.level = 'installation' OR (x.level = 'pool' AND l.agent_type = x.name)
+              OR (x.level = 'project' AND l.project = x.name))) held
+        CROSS JOIN LATERAL (
+          SELECT sum(memory_mb) AS memory_mb, sum(cpu_cores) AS cpu_cores,
+            sum(token_budget) AS token_budget, sum(disk_space_mb) AS disk_space_mb,
+            sum(network_bandwidth_mbps) AS network_bandwidth_mbps
+          FROM limit_shard s WHERE s.resource_limit_id = x.id) free
+        WHERE (x.memory_mb - held.memory_mb, x.cpu_cores - held.cpu_cores,
+            x.token_budget - held.token_budget, x.disk_space_mb - held.disk_space_mb,
+            x.network_bandwidth_mbps - held.network_bandwidth_mbps)
+          IS DISTINCT FROM (free.memory_mb, free.cpu_cores, free.token_budget, free.disk_space_mb,
+            free.network_bandwidth_mbps)""",
+    "only a limit that was lowered below its use is overdrawn": """
+        SELECT btrim(x.level || ' ' || x.name) FROM resource_limit x
+        WHERE NOT x.is_overdrawn AND EXISTS (
+          SELECT FROM limit_shard s WHERE s.resource_limit_id = x.id
+            AND least(s.memory_mb, s.cpu_cores, s.token_budget, s.disk_space_mb,
+              s.network_bandwidth_mbps) < 0)""",
+    "a capability class counts its agents": """
+        SELECT c.id::text FROM capability_class c LEFT JOIN agent a
+          ON a.capability_class = c.id AND a.status NOT IN ('lost', 'retired')
+        GROUP BY c.id HAVING c.agents <> count(a.id)""",
+    "an agent is of the capability class that says what it can": """
+        SELECT a.agent_id FROM agent a LEFT JOIN capability_class c ON c.id = a.capability_class
+        WHERE (a.agent_type, a.memory_mb, a.cpu_cores, a.token_budget, a.disk_space_mb,
+            a.security_level, a.isolation_levels, a.labels)
+          IS DISTINCT FROM (c.agent_type, c.memory_mb, c.cpu_cores, c.token_budget,
+            c.disk_space_mb, c.security_level, c.isolation_levels, c.labels)
+          OR NOT (a.tools @> c.tools AND c.tools @> a.tools
+            AND a.capabilities @> c.capabilities AND c.capabilities @> a.capabilities)""",
+    "a fencing token was drawn before it is used": """
+        SELECT l.id::text FROM lease l, lease_fencing_token_seq s
+        WHERE l.fencing_token > s.last_value""",
 }
 
 

@@ -41,6 +41,7 @@ FUNCTIONS = [
     "granted_from_queue_1",
     "waiting_shapes_1",
     "next_waiter_1",
+    "kept_waiters_1",
     "hand_over_1",
     "free_slot_1",
     "acquire_1",

@@ -1,5 +1,5 @@
 -- free_slot_1: what a lease held of its agent and of the limits is free again. Locks the agent;
--- returns its row. A drained agent that shall go retires with its last lease.
+-- returns its row. A drained agent that shall go retires with its last lease, parked ones too.
 CREATE FUNCTION free_slot_1(l lease) RETURNS agent LANGUAGE plpgsql AS $$
 DECLARE
   a agent;
@@ -9,7 +9,8 @@ BEGIN
       status = CASE
         WHEN load > 1 THEN status
         WHEN status = 'busy' THEN 'idle'
-        WHEN status = 'draining' AND retire_when_drained THEN 'retired'
+        WHEN status = 'draining' AND retire_when_drained AND NOT EXISTS (SELECT FROM lease x
+          WHERE x.agent_id = agent.id AND x.status = 'parked') THEN 'retired'
         ELSE status END,
       used_memory_mb = used_memory_mb - l.memory_mb,
       used_cpu_cores = used_cpu_cores - l.cpu_cores,

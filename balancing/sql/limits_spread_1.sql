@@ -7,12 +7,19 @@ CREATE FUNCTION limits_spread_1(
 DECLARE
   l resource_limit;
   s limit_shard;
+  shards bigint;
   n bigint;
   overdrawn boolean;
 BEGIN
   FOREACH l IN ARRAY limits LOOP
-    DELETE FROM limit_shard WHERE resource_limit_id = l.id RETURNING * INTO s;
-    CONTINUE WHEN NOT FOUND;
+    -- More than one: others gave back meanwhile (limits_give_1).
+    WITH gone AS (DELETE FROM limit_shard WHERE resource_limit_id = l.id RETURNING *)
+    SELECT count(*), sum(memory_mb), sum(cpu_cores), sum(token_budget), sum(disk_space_mb),
+        sum(network_bandwidth_mbps)
+      INTO shards, s.memory_mb, s.cpu_cores, s.token_budget, s.disk_space_mb,
+        s.network_bandwidth_mbps
+      FROM gone;
+    CONTINUE WHEN shards = 0;
     n := floor(least(64, s.memory_mb / nullif(2 * p_memory, 0),
       s.cpu_cores / nullif(2 * p_cpu, 0), s.token_budget / nullif(2 * p_tokens, 0),
       s.disk_space_mb / nullif(2 * p_disk, 0),

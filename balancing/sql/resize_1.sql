@@ -27,8 +27,11 @@ BEGIN
     n.token_budget := coalesce(p_tokens, l.token_budget);
     n.disk_space_mb := coalesce(p_disk, l.disk_space_mb);
     SELECT * INTO a FROM agent WHERE id = l.agent_id FOR NO KEY UPDATE;
-    IF coalesce(n.memory_mb > p.ceiling_memory_mb, false)
-        OR coalesce(n.cpu_cores > p.ceiling_cpu_cores, false)
+    -- What is above a ceiling that was lowered meanwhile may stay or shrink, not grow.
+    IF coalesce(n.memory_mb > l.memory_mb AND n.memory_mb > p.ceiling_memory_mb
+          OR n.cpu_cores > l.cpu_cores AND n.cpu_cores > p.ceiling_cpu_cores
+          OR n.token_budget > l.token_budget AND n.token_budget > p.ceiling_token_budget
+          OR n.disk_space_mb > l.disk_space_mb AND n.disk_space_mb > p.ceiling_disk_space_mb, false)
         OR n.token_budget > r.token_budget OR n.memory_mb < least(r.min_memory_mb, l.memory_mb)
         OR n.cpu_cores < least(r.min_cpu_cores, l.cpu_cores) THEN
       code := 'unsatisfiable';

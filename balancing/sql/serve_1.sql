@@ -4,6 +4,7 @@
 -- with a snapshot newer than every commit before it. Agents are SKIP LOCKED and never waited for:
 -- if a fitting one was only locked, or the batch was full, `again` tells the caller to repeat;
 -- `exact`, to repeat with p_exact, because a limit refused without being sure.
+-- Those that reserve_1 keeps capacity for come first: they have been passed often enough.
 CREATE FUNCTION serve_1(
   p_type text, p_batch int, p_exact boolean, t timing_1,
   OUT granted int, OUT again boolean, OUT exact boolean
@@ -13,6 +14,8 @@ DECLARE
   skip uuid[] := '{}';
   blocked text[] := '{}';
   next_id uuid;
+  kept uuid[];
+  is_kept boolean;
   limits resource_limit[];
   r request;
   a agent;
@@ -29,11 +32,15 @@ BEGIN
   IF p_exact THEN
     SELECT array_agg(x ORDER BY x.id) INTO limits FROM resource_limit x
       WHERE x.level <> 'pool' OR x.name = p_type;
-    PERFORM limits_lock_1(limits);
+    IF limits IS NOT NULL THEN PERFORM limits_lock_1(limits); END IF;
   END IF;
   shapes := serveable_shapes_1(p_type);
+  kept := kept_waiters_1(p_type, shapes);
   WHILE shapes <> '{}' LOOP
-    next_id := next_waiter_1(p_type, shapes, NULL, skip, blocked);
+    next_id := kept[1];
+    is_kept := next_id IS NOT NULL;
+    kept := kept[2:];
+    IF NOT is_kept THEN next_id := next_waiter_1(p_type, shapes, NULL, skip, blocked); END IF;
     EXIT WHEN next_id IS NULL;
     IF granted >= p_batch THEN again := true; EXIT; END IF;
     -- Lock the waiter by itself: a locking cursor would hold all of the queue that it reads ahead.
@@ -48,6 +55,7 @@ BEGIN
     p := policy_of_1(p_type, r.project);
     IF NOT within_1(r, p) THEN
       blocked := blocked || (r.shape || '/' || r.project);
+      skip := skip || next_id;
       CONTINUE;
     END IF;
     SELECT * INTO c FROM pick_1(r, p);
@@ -62,14 +70,16 @@ BEGIN
             AND (r.affinity <> 'hard' OR coalesce(bound_to_1(r), f.id) = f.id)
       ) THEN again := true; END IF;
       -- A kept agent fits one request only: that one's failure says nothing of its shape.
-      IF r.reserved_agent IS NULL THEN shapes := array_remove(shapes, r.shape); END IF;
+      IF NOT is_kept THEN shapes := array_remove(shapes, r.shape); END IF;
       skip := skip || next_id;
       CONTINUE;
     END IF;
     SELECT * INTO g FROM grant_1(r, a, p, c.decision, p_exact, t);
     IF (g.l).id IS NULL THEN
       exact := NOT p_exact;
-      blocked := blocked || (r.shape || '/' || r.project);
+      -- The limits that are kept for one request only refuse another one of its shape.
+      IF NOT is_kept THEN blocked := blocked || (r.shape || '/' || r.project); END IF;
+      skip := skip || next_id;
       CONTINUE;
     END IF;
     PERFORM granted_from_queue_1(g.r, g.l, a.agent_id, c.decision->>'tier', p);

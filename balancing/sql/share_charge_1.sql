@@ -10,14 +10,15 @@ DECLARE
   weight float8;
   x float8;
 BEGIN
-  IF p_wait THEN
+  SELECT * INTO s FROM share WHERE agent_type = p_type AND project = p_project
+    FOR NO KEY UPDATE SKIP LOCKED;
+  IF NOT FOUND AND p_wait THEN
+    -- share_enter_1 only tries this lock: it never waits for us.
+    PERFORM pg_advisory_xact_lock(hashtextextended('share:' || p_type || '/' || p_project, 0));
     INSERT INTO share (agent_type, project, log_usage)
       VALUES (p_type, p_project, extract(epoch FROM now()) / p_half_life_s)
       ON CONFLICT (agent_type, project) DO NOTHING;
     SELECT * INTO s FROM share WHERE agent_type = p_type AND project = p_project FOR NO KEY UPDATE;
-  ELSE
-    SELECT * INTO s FROM share WHERE agent_type = p_type AND project = p_project
-      FOR NO KEY UPDATE SKIP LOCKED;
   END IF;
   IF s.id IS NULL THEN RETURN false; END IF;
   IF p_cost_s = 0 THEN RETURN true; END IF;

@@ -1,6 +1,8 @@
 -- share_enter_1: a project begins to wait in a pool: it gets a share row, and if nothing of it
 -- waited there before, the entry penalty: no less use than the least of those that wait now, so
--- that a newcomer does not take everything until it has caught up. Locks its own row only.
+-- that a newcomer does not take everything until it has caught up. Never waits: if another
+-- transaction is just entering the same project, the row is that one's to make, and reserve_1's
+-- should it fail. (Two batches of new projects in two orders would else wait in a ring.)
 CREATE FUNCTION share_enter_1(p_type text, p_project text, p_half_life_s float8)
 RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
@@ -14,9 +16,11 @@ BEGIN
       AND EXISTS (SELECT FROM request q WHERE q.agent_type = p_type AND q.project = s.project
         AND q.status = 'waiting')
     ORDER BY s.log_usage LIMIT 1;
-  INSERT INTO share (agent_type, project, log_usage)
-    VALUES (p_type, p_project, coalesce(lowest, extract(epoch FROM now()) / p_half_life_s))
-    ON CONFLICT (agent_type, project) DO NOTHING;
+  IF pg_try_advisory_xact_lock(hashtextextended('share:' || p_type || '/' || p_project, 0)) THEN
+    INSERT INTO share (agent_type, project, log_usage)
+      VALUES (p_type, p_project, coalesce(lowest, extract(epoch FROM now()) / p_half_life_s))
+      ON CONFLICT (agent_type, project) DO NOTHING;
+  END IF;
   IF lowest IS NOT NULL THEN
     UPDATE share SET log_usage = lowest WHERE id = (
       SELECT id FROM share WHERE agent_type = p_type AND project = p_project
