@@ -1,5 +1,6 @@
 """REST doors to whatever moves work: registration, heartbeats, requests, leases."""
 
+from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 from uuid import UUID
 
@@ -35,7 +36,7 @@ from agentpool.registry.states import (
     RequestStatus,
     Scope,
 )
-from balancing import queries, serializers
+from balancing import explain, queries, serializers
 from balancing.services import agents, heartbeats, leases, requests
 from balancing.services.heartbeats import Heartbeat
 
@@ -338,8 +339,8 @@ def request_body(request_id: UUID, lease: Lease | None = None) -> dict[str, Any]
     newest = lease or queries.newest_lease_of(request_id)
     body = serializers.request_json(row, newest, at=registry_queries.now())
     if row.status == RequestStatus.WAITING:
-        body["position"] = queries.position_of(row)
-        body["reason"] = queries.waiting_reasons([row])[row.id]
+        body["position"] = explain.position_of(row)
+        body["reason"] = explain.reasons([row])[row.id].sentence
     return body
 
 
@@ -389,6 +390,19 @@ class RequestDetail(APIView):
         return Response(request_body(request_id))
 
 
+class RequestExplain(APIView):
+    """Why a request got its agent, or why it waits."""
+
+    scopes: ClassVar = {"GET": READERS}
+
+    @extend_schema(responses=ANY_JSON)
+    def get(self, request: ApiRequest, request_id: UUID) -> Response:
+        """Explain a request: filters with counts, scores with parts, or the reason it waits."""
+        row = queries.request(request_id)
+        _asker(request, row)
+        return Response(serializers.explanation_json(explain.explain(row)))
+
+
 def _asker(request: ApiRequest, row: Request) -> None:
     if request.user.scope is Scope.ORCHESTRATOR and row.requested_by != request.user.name:
         raise NotFound(f"There is no request {row.id} of yours.")
@@ -434,7 +448,7 @@ class LeaseDetail(APIView):
         return Response(serializers.lease_json(_holder(request, queries.lease(lease_id))))
 
 
-class LeaseDoor(APIView):
+class LeaseDoor(APIView, ABC):
     """A write by the holder of a lease; a stale fencing token changes nothing."""
 
     scopes: ClassVar = {"POST": HOLDERS}
@@ -447,11 +461,11 @@ class LeaseDoor(APIView):
         token = body.pop("fencing_token")
         return Response(self.act(request, lease_id, token, body))
 
+    @abstractmethod
     def act(
         self, request: ApiRequest, lease_id: UUID, token: int, body: dict[str, Any]
     ) -> dict[str, Any]:
         """Return the answer's body."""
-        raise NotImplementedError
 
 
 @extend_schema(request=serializers.Fenced, responses=ANY_JSON)
@@ -492,6 +506,45 @@ class LeaseUsage(LeaseDoor):
             usage=body.get("usage") or {},
             progress=body.get("progress") or {},
         )
+        return serializers.lease_json(lease)
+
+
+@extend_schema(request=serializers.ParkLease, responses=ANY_JSON)
+class LeasePark(LeaseDoor):
+    """The work waits for a person or a rate limit."""
+
+    form = serializers.ParkLease
+
+    def act(
+        self, request: ApiRequest, lease_id: UUID, token: int, body: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Free the slot and the amounts; the lease and its lock keys stay."""
+        lease = leases.park(lease_id, token=token, reason=body["reason"], actor=request.user.name)
+        return serializers.lease_json(lease)
+
+
+@extend_schema(request=serializers.Fenced, responses=ANY_JSON)
+class LeaseResume(LeaseDoor):
+    """The work goes on."""
+
+    def act(
+        self, request: ApiRequest, lease_id: UUID, token: int, body: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Take a slot of the same agent again; the answer has the new fencing token."""
+        return serializers.lease_json(leases.resume(lease_id, token=token, actor=request.user.name))
+
+
+@extend_schema(request=serializers.ResizeLease, responses=ANY_JSON)
+class LeaseResize(LeaseDoor):
+    """The work needs more, or can do with less."""
+
+    form = serializers.ResizeLease
+
+    def act(
+        self, request: ApiRequest, lease_id: UUID, token: int, body: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Change what the lease reserves."""
+        lease = leases.resize(lease_id, token=token, amounts=body, actor=request.user.name)
         return serializers.lease_json(lease)
 
 

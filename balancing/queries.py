@@ -1,7 +1,7 @@
 """Reads requests, leases and silences; writes nothing."""
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from uuid import UUID
 
 from django.db import connection
@@ -11,7 +11,7 @@ from django.db.models.functions import Now
 from agentpool.registry import health
 from agentpool.registry import queries as registry_queries
 from agentpool.registry.errors import NotFound
-from agentpool.registry.models import Agent, Lease, LockKey, Pool, Request
+from agentpool.registry.models import Agent, Lease, Pool, Request
 from agentpool.registry.states import LIVE, AgentStatus, LeaseStatus
 
 
@@ -147,30 +147,3 @@ def pools_with_waiters() -> Sequence[str]:
     """Return pools where somebody waits."""
     waiting = Request.objects.filter(status="waiting", pool_id=OuterRef("agent_type"))
     return list(Pool.objects.filter(Exists(waiting)).values_list("agent_type", flat=True))
-
-
-def waiting_reasons(rows: Sequence[Request]) -> Mapping[UUID, str]:
-    """Return, in one query, why each of these requests waits now, for people to read."""
-    keys = {key for row in rows for key in row.lock_keys}
-    held = dict(
-        LockKey.objects.filter(key__in=keys).values_list("key", "lease__cycle_id") if keys else ()
-    )
-    at = registry_queries.now()
-    return {row.id: _waiting_reason(row, held, at) for row in rows}
-
-
-def _waiting_reason(row: Request, held: Mapping[str, str], at: datetime) -> str:
-    if row.not_before is not None and row.not_before > at:
-        return row.reason
-    for key in row.lock_keys:
-        if key in held:
-            return f"{key} is locked" + (f" by {held[key]}" if held[key] else "")
-    return "no agent with a free slot fits"
-
-
-def position_of(waiting: Request) -> int:
-    """Return a waiting request's place in its pool's queue, from 1."""
-    ahead = Request.objects.filter(pool_id=waiting.pool_id, status="waiting").filter(
-        Q(priority__gt=waiting.priority) | Q(priority=waiting.priority, number__lt=waiting.number)
-    )
-    return ahead.count() + 1

@@ -38,6 +38,7 @@ from agentpool.registry.states import (
     Strategy,
 )
 from balancing import fit
+from balancing.explain import Explanation
 
 MAX_LOG_CHUNKS = 200
 _ENV_NAME = RegexValidator(r"^[A-Za-z_][A-Za-z0-9_]{0,99}\Z", "Not the name of a variable.")
@@ -241,6 +242,29 @@ class UsageReport(Fenced):
     progress = Progress(required=False)
 
 
+class ParkLease(Fenced):
+    """Why the work waits."""
+
+    reason = Text(required=False, allow_blank=True, default="", max_length=400)
+
+
+class ResizeLease(Fenced):
+    """What a lease shall reserve from now on; what is not named stays."""
+
+    memory_mb = Whole(min_value=1, required=False)
+    cpu_cores = Cores(required=False)
+    token_budget = Whole(max_value=MAX_BIGINT, required=False)
+    disk_space_mb = Whole(required=False)
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """Refuse a call that changes nothing."""
+        if len(attrs) < 2:
+            raise serializers.ValidationError(
+                "Name what changes: memory_mb, cpu_cores, token_budget or disk_space_mb."
+            )
+        return attrs
+
+
 class Ended(Strict):
     """How the work went."""
 
@@ -379,6 +403,29 @@ def request_json(request: Request, lease: Lease | None, *, at: datetime) -> dict
             ((at if waiting else _answered_at(request, at)) - request.queued_at).total_seconds(),
             3,
         ),
+    }
+
+
+def explanation_json(found: Explanation) -> dict[str, Any]:
+    """Return why a request got its agent, or why it waits."""
+    nearest = found.nearest
+    return {
+        "request_id": str(found.request.id),
+        "status": found.request.status,
+        "code": found.code,
+        "reason": found.reason,
+        "filters": [vars(each) for each in found.filters],
+        "candidates": list(found.candidates),
+        "chosen": found.chosen,
+        "runner_up": found.runner_up,
+        "position": found.position,
+        "expected_wait_s": found.expected_wait_s,
+        "nearest": nearest
+        and {
+            "agent": nearest.who,
+            "lacks": [{"name": one.name, "message": one.sentence} for one in nearest.lacks],
+        },
+        "timeline": [vars(each) for each in found.timeline],
     }
 
 

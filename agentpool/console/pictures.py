@@ -9,7 +9,7 @@ from django.db.models import Q
 from agentpool.registry import queries as registry_queries
 from agentpool.registry.models import Agent, Pool, Request
 from agentpool.registry.states import AgentHealth, AgentStatus, RequestStatus
-from balancing import queries
+from balancing import explain, queries
 
 FILTERS = ("agent_type", "status", "project", "search")
 AGENTS_SHOWN = 500
@@ -143,7 +143,7 @@ def _queue(filters: Filters, at: datetime) -> list[dict[str, Any]]:
     if filters["project"]:
         rows = rows.filter(project=filters["project"])
     shown = list(rows[:QUEUE_SHOWN])
-    reasons = queries.waiting_reasons(shown)
+    reasons = explain.reasons(shown)
     return [
         {
             "id": row.id,
@@ -154,7 +154,7 @@ def _queue(filters: Filters, at: datetime) -> list[dict[str, Any]]:
             "priority": row.priority,
             "waited_s": round((at - row.queued_at).total_seconds(), 1),
             "queued_at": row.queued_at,
-            "reason": reasons[row.id],
+            "reason": reasons[row.id].sentence if row.id in reasons else row.reason,
         }
         for row in shown
     ]

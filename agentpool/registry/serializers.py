@@ -33,6 +33,7 @@ from agentpool.registry.states import (
     NetworkAccess,
     Scope,
     SecurityLevel,
+    Strategy,
 )
 
 # The path's own words: an agent of such a name could not be addressed.
@@ -423,6 +424,13 @@ class PoolFields(Strict):
     driver = serializers.ChoiceField(["local", "memory"], required=False)
     exec = Text(required=False, allow_blank=True, max_length=2000)
     secrets = Words(required=False)
+    strategy = serializers.ChoiceField([v.value for v in Strategy], required=False)
+    affinity_half_life_s = Seconds(min_value=1, max_value=30 * 86_400, required=False)
+    share_half_life_s = Seconds(min_value=1, max_value=30 * 86_400, required=False)
+    reserve_after_s = Seconds(min_value=0, max_value=30 * 86_400, required=False)
+    max_bypass = Whole(min_value=1, required=False)
+    queue_limit = Whole(min_value=1, required=False)
+    project_queue_limit = Whole(min_value=1, required=False)
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """Refuse a minimum above the maximum, whichever of the two is given."""
@@ -498,6 +506,14 @@ def pool_json(pool: Pool) -> dict[str, Any]:
             "exec": pool.exec,
             "secrets": pool.secrets,
         },
+        "strategy": pool.strategy,
+        "affinity_half_life_s": pool.affinity_half_life_s,
+        "share_half_life_s": pool.share_half_life_s,
+        "reserve_after_s": pool.reserve_after_s,
+        "max_bypass": pool.max_bypass,
+        "queue_limit": pool.queue_limit,
+        "project_queue_limit": pool.project_queue_limit,
+        "mean_service_s": round(pool.mean_service_s, 3),
         "generation": pool.generation,
         "created_at": pool.created_at,
         "updated_at": pool.updated_at,

@@ -26,6 +26,7 @@ from agentpool.registry.models import (
     PoolSample,
     Request,
     SecurityProfile,
+    Share,
     Tick,
 )
 from agentpool.registry.profiles import DEFAULT_PROFILES, SAFE_PROFILE, Profile
@@ -72,8 +73,18 @@ def update_pool(
         rows = rows.filter(generation=if_generation)
     if not rows.update(**fields, generation=F("generation") + 1, updated_at=Now()):
         raise StaleVersion(f"The pool is at version {pool.generation}, not {if_generation}.")
+    half_life_s = fields.get("share_half_life_s", pool.share_half_life_s)
+    if half_life_s != pool.share_half_life_s:
+        _rescale_shares(pool, half_life_s)
     events.append("pool.updated", agent_type=agent_type, actor=actor, fields=sorted(fields))
     return queries.pool(agent_type)
+
+
+def _rescale_shares(pool: Pool, half_life_s: float) -> None:
+    """This will keep what each project has used, although uses are stored in half-lives."""
+    at_s = queries.now().timestamp()
+    shift = at_s / half_life_s - at_s / pool.share_half_life_s
+    Share.objects.filter(pool=pool).update(log_usage=F("log_usage") + shift)
 
 
 @transaction.atomic
