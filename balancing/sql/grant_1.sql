@@ -65,9 +65,14 @@ BEGIN
       used_disk_space_mb = used_disk_space_mb + r.disk_space_mb,
       last_token = l.fencing_token, reserved_for = NULL
     WHERE id = a.id;
+  -- What else is kept for it, without ever waiting; reserve_1 takes back the rest.
   IF r.reserved_agent IS NOT NULL THEN
-    UPDATE agent SET reserved_for = NULL WHERE id = r.reserved_agent AND reserved_for = r.id;
-    UPDATE resource_limit SET reserved_for = NULL WHERE reserved_for = r.id;
+    UPDATE agent SET reserved_for = NULL WHERE id = (SELECT x.id FROM agent x
+      WHERE x.id = r.reserved_agent AND x.reserved_for = r.id FOR NO KEY UPDATE SKIP LOCKED);
+  END IF;
+  IF p.limits IS NOT NULL THEN
+    UPDATE resource_limit SET reserved_for = NULL WHERE id IN (SELECT x.id FROM resource_limit x
+      WHERE x.reserved_for = r.id FOR NO KEY UPDATE SKIP LOCKED);
   END IF;
 
   r.status := 'granted';
