@@ -28,10 +28,14 @@ SETTINGS = {
     "synchronous_commit": "on",
     "full_page_writes": "on",
 }
-_ISSUE_TOKEN = """
+_FURNISH = """
 import django; django.setup()
-from agentpool.registry import services
+from agentpool.registry import queries, serializers, services
 from agentpool.registry.states import Scope
+from balancing.services import agents
+pool = queries.pool("code")
+fields = serializers.template_of(pool) | {"max_concurrent": 4, "disk_space_mb": 2000}
+agents.register(agent_id="template", pool=pool, fields=fields, by=None, actor="bench")
 made = services.token(scope=Scope.ORCHESTRATOR, name="bench", expires_in_s=None, actor="bench")
 print(made.secret)
 """
@@ -72,7 +76,7 @@ def stage() -> Iterator[Stage]:
         url = postgres.start(home, settings=SETTINGS)
         env = _environment(home, url)
         _python(env, "-m", "django", "prepare", "--json")
-        token = _python(env, "-c", _ISSUE_TOKEN).splitlines()[-1]
+        token = _python(env, "-c", _FURNISH).splitlines()[-1]
         yield Stage(home=home, url=url, token=token, env=env)
     finally:
         _remove(home)
@@ -109,22 +113,19 @@ def _remove(home: Installation) -> None:
 # -- agents ------------------------------------------------------------------------------------
 
 # The same static mix as the yardstick's limit_agent, whose request is good for every security
-# level. All begin idle: here load is never more than what leases hold.
+# level. All begin idle: here load is never more than what leases hold. What the mix does not say is
+# as in an agent that has registered.
 _AGENTS = """
-INSERT INTO agent (id, agent_id, agent_type, name, status, status_reason, wish, health, health_note,
-  health_by, retire_when_drained, capabilities, tools, labels, max_concurrent, memory_mb, cpu_cores,
-  token_budget, disk_space_mb, security_level, isolation_levels, provider, endpoint, version, host,
-  load, used_memory_mb, used_cpu_cores, used_token_budget, used_disk_space_mb, incarnation,
-  generation)
-SELECT gen_random_uuid(), 'bench-' || i, (%(types)s::text[])[1 + i %% 4], '', 'idle', '', 'work',
-  'good', '', '', false, '{}',
-  CASE (i / 7) %% 4 WHEN 0 THEN ARRAY['read','git','test'] WHEN 1 THEN ARRAY['read','write','git']
-    WHEN 2 THEN ARRAY['read','fetch','coverage']
-    ELSE ARRAY['read','write','git','test','docker'] END,
-  '{}', 4, (ARRAY[1024, 2048, 4096, 8192])[1 + (i / 12) %% 4], 1 + (i %% 4),
-  50000 * (1 + (i / 48) %% 4), 2000, 2 + (i / 4) %% 3, '{1}', '', '', '', '',
-  0, 0, 0, 0, 0, 1, 1
-FROM generate_series(%(first)s::int, %(last)s::int) i
+INSERT INTO agent SELECT n.* FROM agent t, generate_series(%(first)s::int, %(last)s::int) i,
+  LATERAL jsonb_populate_record(t, jsonb_build_object(
+    'id', gen_random_uuid(), 'agent_id', 'bench-' || i, 'agent_type',
+    (%(types)s::text[])[1 + i %% 4], 'status', 'idle', 'memory_mb',
+    (ARRAY[1024, 2048, 4096, 8192])[1 + (i / 12) %% 4], 'cpu_cores', 1 + (i %% 4),
+    'token_budget', 50000 * (1 + (i / 48) %% 4), 'security_level', 2 + (i / 4) %% 3, 'tools',
+    CASE (i / 7) %% 4 WHEN 0 THEN ARRAY['read','git','test'] WHEN 1 THEN ARRAY['read','write','git']
+      WHEN 2 THEN ARRAY['read','fetch','coverage']
+      ELSE ARRAY['read','write','git','test','docker'] END)) n
+  WHERE t.agent_id = 'template'
 """
 _ALIVE = """
 INSERT INTO liveness (agent_id, incarnation, last_heartbeat_at)
@@ -144,7 +145,8 @@ def seed(there: Stage, *, agents: int) -> None:
     """Bring the number of agents up to `agents`, with clean tables around them."""
     with there.connect() as connection:
         connection.execute("TRUNCATE request, event CASCADE")
-        row = connection.execute("SELECT count(*) FROM agent").fetchone()
+        connection.execute("UPDATE agent SET status = 'retired' WHERE agent_id = 'template'")
+        row = connection.execute("SELECT count(*) - 1 FROM agent").fetchone()
         first = row[0] if row else 0
         for sql in _OPEN_POOLS:
             connection.execute(sql)
