@@ -14,7 +14,7 @@ from agentpool.registry import queries as registry_queries
 from agentpool.registry import serializers as registry_serializers
 from agentpool.registry import services as registry_services
 from agentpool.registry.api import ANY_JSON, CREATED, IF_MATCH, OBJECT, PAGE, checked, shown
-from agentpool.registry.errors import Forbidden, NotFound
+from agentpool.registry.errors import Forbidden, InvalidField, NotFound
 from agentpool.registry.models import Agent, Lease, Pool, Request
 from agentpool.registry.rest import (
     AGENTS,
@@ -32,12 +32,13 @@ from agentpool.registry.rest import (
 from agentpool.registry.states import (
     AgentHealth,
     AgentStatus,
+    LimitLevel,
     Outcome,
     RequestStatus,
     Scope,
 )
-from balancing import explain, queries, serializers
-from balancing.services import agents, heartbeats, leases, requests
+from balancing import explain, intake, queries, serializers
+from balancing.services import agents, heartbeats, leases, limits, requests
 from balancing.services.heartbeats import Heartbeat
 
 # -- agents --------------------------------------------------------------------------------------
@@ -286,7 +287,7 @@ class Assign(APIView):
     @idempotent
     def post(self, request: ApiRequest) -> Response:
         """Assign an agent to a project at once; 409 capacity_exhausted when none is free."""
-        fields = checked(serializers.NewRequest(data=request.data))
+        fields = intake.read(serializers.NewRequest, request.data)
         row = serializers.request_row(fields, requested_by=request.user.name)
         lease = requests.submit(row, queue=False)
         if lease is None:
@@ -319,7 +320,7 @@ class Requests(APIView):
     @idempotent
     def post(self, request: ApiRequest) -> Response:
         """Ask for an agent: 201 with the lease, or 202 with the waiting request."""
-        fields = checked(serializers.NewRequest(data=request.data))
+        fields = intake.read(serializers.NewRequest, request.data)
         row = serializers.request_row(fields, requested_by=request.user.name)
         lease = requests.submit(row)
         return request_answer(row.id, lease or queries.live_lease_of(row.id))
@@ -548,21 +549,26 @@ class LeaseResize(LeaseDoor):
         return serializers.lease_json(lease)
 
 
-@extend_schema(request=serializers.ReleaseLease, responses=ANY_JSON)
-class LeaseRelease(LeaseDoor):
+class LeaseRelease(APIView):
     """The end of the work."""
 
-    form = serializers.ReleaseLease
+    scopes: ClassVar = {"POST": HOLDERS}
 
-    def act(
-        self, request: ApiRequest, lease_id: UUID, token: int, body: dict[str, Any]
-    ) -> dict[str, Any]:
-        """End the lease."""
-        outcome = Outcome(body.pop("outcome"))
+    @extend_schema(request=serializers.ReleaseLease, responses=ANY_JSON)
+    def post(self, request: ApiRequest, lease_id: UUID) -> Response:
+        """End the lease; that it is the caller's to end is checked in the same statement."""
+        body = intake.read(serializers.ReleaseLease, request.data)
+        who = request.user
         lease = leases.release(
-            lease_id, token=token, outcome=outcome, actor=request.user.name, **body
+            lease_id,
+            token=body.pop("fencing_token"),
+            outcome=Outcome(body.pop("outcome")),
+            actor=who.name,
+            asker=who.name if who.scope is Scope.ORCHESTRATOR else None,
+            agent=who.agent.id if who.scope is Scope.AGENT and who.agent else None,
+            **body,
         )
-        return serializers.lease_json(lease)
+        return Response(serializers.lease_json(lease))
 
 
 class LeaseLog(LeaseDoor):
@@ -617,3 +623,42 @@ def _holder(request: ApiRequest, lease: Lease) -> Lease:
     if principal.scope is Scope.ORCHESTRATOR and lease.request.requested_by != principal.name:
         raise NotFound(f"There is no lease {lease.id} of yours.")
     return lease
+
+
+# -- resources -----------------------------------------------------------------------------------
+
+
+class Resources(APIView):
+    """What there is, what is reserved of it, and the limits on it."""
+
+    @extend_schema(responses=ANY_JSON)
+    def get(self, request: ApiRequest) -> Response:
+        """Return totals and uses, by type and project, with all limits."""
+        return Response(serializers.resources_json(queries.resources()))
+
+
+class ResourceLimits(APIView):
+    """How much an installation, a pool or a project may hold."""
+
+    @extend_schema(responses=PAGE)
+    def get(self, request: ApiRequest) -> Response:
+        """List the limits with what is used and free of each."""
+        shown = serializers.resources_json(queries.resources())["limits"]
+        return Response({"results": shown, "next": None})
+
+    @extend_schema(request=serializers.NewLimit, responses=ANY_JSON)
+    def post(self, request: ApiRequest) -> Response:
+        """Create or change the limit of a level and name, as a whole."""
+        fields = checked(serializers.NewLimit(data=request.data))
+        if fields["level"] == LimitLevel.POOL:
+            _known_pool(fields["name"])
+        limit = limits.set_limit(fields, actor=request.user.name)
+        used = queries.resources().used_under(limit)
+        return Response(serializers.limit_json(limit, used))
+
+
+def _known_pool(agent_type: str) -> None:
+    try:
+        registry_queries.pool(agent_type)
+    except NotFound as error:
+        raise InvalidField(error.detail, errors=[("name", error.detail)]) from error

@@ -1,7 +1,7 @@
 """What Django-Q runs for balancing: health, expiry, and the look at queues that somebody missed."""
 
 from balancing import queries
-from balancing.services import heartbeats, leases, queue, requests
+from balancing.services import heartbeats, leases, notes, queue, requests
 
 
 def check_health() -> dict[str, int]:
@@ -20,9 +20,10 @@ def serve() -> int:
     return queue.serve(queries.pools_with_servable_waiters())
 
 
-def reserve() -> int:
-    """Keep capacity for requests that others have passed too often."""
-    return queue.reserve(queries.pools_with_waiters())
+def reserve() -> dict[str, int]:
+    """Keep capacity for requests that others have passed too often; note why each one waits."""
+    pools = queries.pools_with_waiters()
+    return {"reserved": queue.reserve(pools), "noted": notes.note_reasons(pools)}
 
 
 def learn() -> dict[str, int]:

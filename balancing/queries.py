@@ -1,18 +1,20 @@
 """Reads requests, leases and silences; writes nothing."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
-from django.db import connection
-from django.db.models import Exists, F, OuterRef, Q, QuerySet
+from django.db import connection, transaction
+from django.db.models import Count, Exists, F, OuterRef, Q, QuerySet, Sum
 from django.db.models.functions import Now
 
 from agentpool.registry import health
 from agentpool.registry import queries as registry_queries
 from agentpool.registry.errors import NotFound
-from agentpool.registry.models import Agent, Lease, Pool, Request
-from agentpool.registry.states import LIVE, AgentStatus, LeaseStatus
+from agentpool.registry.models import Agent, Lease, Pool, Request, ResourceLimit
+from agentpool.registry.states import HOLDING, LIVE, AgentStatus, LeaseStatus, LimitLevel
 
 
 def agent(agent_id: UUID) -> Agent:
@@ -147,3 +149,71 @@ def pools_with_waiters() -> Sequence[str]:
     """Return pools where somebody waits."""
     waiting = Request.objects.filter(status="waiting", pool_id=OuterRef("agent_type"))
     return list(Pool.objects.filter(Exists(waiting)).values_list("agent_type", flat=True))
+
+
+# -- resources -----------------------------------------------------------------------------------
+
+AMOUNTS = ("memory_mb", "cpu_cores", "token_budget", "disk_space_mb", "network_bandwidth_mbps")
+Amounts = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Resources:
+    """
+    What there is and what is reserved, read at one moment.
+
+    totals: by agent type, of agents that hold or may take leases. used: by (agent type, project),
+    sums over live leases that hold a slot. limits: all rows.
+    """
+
+    totals: Mapping[str, Amounts]
+    used: Mapping[tuple[str, str], Amounts]
+    limits: Sequence[ResourceLimit]
+
+    def used_under(self, limit: ResourceLimit) -> Amounts:
+        """Return what is reserved under a limit."""
+        level, name = limit.level, limit.name
+        return summed(
+            amounts
+            for (agent_type, project), amounts in self.used.items()
+            if level == LimitLevel.INSTALLATION
+            or name == (agent_type if level == LimitLevel.POOL else project)
+        )
+
+
+def resources() -> Resources:
+    """Return totals, uses and limits, in one snapshot."""
+    with transaction.atomic():
+        with connection.cursor() as cursor:
+            cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        return Resources(_totals(), _used(), list(ResourceLimit.objects.order_by("level", "name")))
+
+
+def summed(rows: Iterable[Amounts]) -> Amounts:
+    """Return the sums of some amounts, by their names."""
+    total: dict[str, Any] = {}
+    for row in rows:
+        for name, value in row.items():
+            total[name] = total.get(name, 0) + value
+    return total
+
+
+def _totals() -> dict[str, Amounts]:
+    rows = Agent.objects.filter(status__in=_PRESENT).order_by().values("pool_id")
+    sums = {name: Sum(name) for name in AMOUNTS[:4]}
+    found: Any = rows.annotate(agents=Count("id"), slots=Sum("max_concurrent"), **sums)
+    return {row.pop("pool_id"): row for row in found}
+
+
+def _used() -> dict[tuple[str, str], Amounts]:
+    rows = Lease.objects.filter(status__in=HOLDING).order_by().values("pool_id", "project")
+    found: Any = rows.annotate(leases=Count("id"), **{name: Sum(name) for name in AMOUNTS})
+    return {(row.pop("pool_id"), row.pop("project")): row for row in found}
+
+
+_PRESENT = (
+    AgentStatus.IDLE,
+    AgentStatus.BUSY,
+    AgentStatus.DRAINING,
+    AgentStatus.UNREACHABLE,
+)

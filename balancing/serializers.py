@@ -1,6 +1,8 @@
 """What callers may ask of the pool, and how requests, leases and offers are shown."""
 
+from collections.abc import Iterable
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 from django.conf import settings
@@ -13,6 +15,7 @@ from agentpool.registry.models import (
     TYPE_NAME,
     Lease,
     Request,
+    ResourceLimit,
 )
 from agentpool.registry.serializers import (
     MAX_BIGINT,
@@ -31,13 +34,14 @@ from agentpool.registry.serializers import (
 from agentpool.registry.states import (
     IsolationLevel,
     LeaseStatus,
+    LimitLevel,
     NetworkAccess,
     Outcome,
     RequestStatus,
     SecurityLevel,
     Strategy,
 )
-from balancing import fit
+from balancing import fit, queries
 from balancing.explain import Explanation
 
 MAX_LOG_CHUNKS = 200
@@ -175,6 +179,39 @@ class Batch(Strict):
 
     requests = serializers.ListField(child=NewRequest(), min_length=1, max_length=500)
     gang = Flag(default=False)
+
+
+class NewLimit(Strict):
+    """A resource limit as a whole: what is not named is not limited."""
+
+    level = serializers.ChoiceField([v.value for v in LimitLevel])
+    name = Text(required=False, allow_blank=True, default="")
+    memory_mb = Whole(max_value=MAX_BIGINT, required=False, allow_null=True, default=None)
+    cpu_cores = Cores(max_value=999_999, required=False, allow_null=True, default=None)
+    token_budget = Whole(max_value=MAX_BIGINT, required=False, allow_null=True, default=None)
+    disk_space_mb = Whole(max_value=MAX_BIGINT, required=False, allow_null=True, default=None)
+    network_bandwidth_mbps = Number(
+        min_value=0, max_value=1e9, required=False, allow_null=True, default=None
+    )
+    max_memory_mb = Whole(min_value=1, required=False, allow_null=True, default=None)
+    max_cpu_cores = Cores(required=False, allow_null=True, default=None)
+    max_token_budget = Whole(max_value=MAX_BIGINT, required=False, allow_null=True, default=None)
+    max_disk_space_mb = Whole(required=False, allow_null=True, default=None)
+    min_memory_mb = Whole(min_value=1, required=False, allow_null=True, default=None)
+    min_cpu_cores = Cores(required=False, allow_null=True, default=None)
+    weight = Number(min_value=0.01, max_value=1000, required=False, default=1)
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """Refuse a name where there is none, its lack, and a least above the most."""
+        if (attrs["level"] == LimitLevel.INSTALLATION) != (attrs["name"] == ""):
+            raise serializers.ValidationError(
+                {"name": ["The pool or project; empty for the installation."]}
+            )
+        for amount in ("memory_mb", "cpu_cores"):
+            least, most = attrs[f"min_{amount}"], attrs[f"max_{amount}"]
+            if least is not None and most is not None and least > most:
+                raise serializers.ValidationError({f"min_{amount}": [f"Exceeds the most, {most}."]})
+        return attrs
 
 
 class RequestQuery(Query):
@@ -450,6 +487,71 @@ def _requirements_json(request: Request) -> dict[str, Any]:
         "security_level": SecurityLevel(request.security_level).name.lower(),
         "isolation_level": IsolationLevel(request.isolation_level).name.lower(),
     }
+
+
+def limit_json(limit: ResourceLimit, used: queries.Amounts) -> dict[str, Any]:
+    """
+    Return a limit with what is used of it.
+
+    free is below 0 while a limit that was lowered waits for leases to end; utilisation: the share,
+    0-1, of the amount that is used most, null without amounts.
+    """
+    fields = [f.name for f in ResourceLimit._meta.fields if f.name not in _LIMIT_HIDDEN]
+    given = {name: v for name in queries.AMOUNTS if (v := getattr(limit, name)) is not None}
+    taken = {name: used.get(name, 0) for name in given}
+    shares = [float(taken[name]) / float(most) for name, most in given.items() if most]
+    return {
+        "id": str(limit.id),
+        **{name: _number(getattr(limit, name)) for name in fields},
+        "used": _numbers(taken),
+        "free": _numbers({name: most - taken[name] for name, most in given.items()}),
+        "utilisation": round(max(shares), 4) if shares else None,
+        "overdrawn": any(taken[name] > most for name, most in given.items()),
+        "generation": limit.generation,
+        "updated_at": limit.updated_at,
+    }
+
+
+_LIMIT_HIDDEN = frozenset({"id", "is_overdrawn", "reserved_for", "generation", "updated_at"})
+
+
+def resources_json(found: queries.Resources) -> dict[str, Any]:
+    """Return what there is, what is reserved of it, and the limits on it."""
+    types = sorted({*found.totals, *(agent_type for agent_type, _ in found.used)})
+    projects = sorted({project for _, project in found.used})
+    return {
+        "total": _all(found.totals.values(), "agents", "slots"),
+        "used": _all(found.used.values(), "leases"),
+        "by_type": [
+            {
+                "agent_type": name,
+                "total": _all([found.totals.get(name, {})], "agents", "slots"),
+                "used": _all((v for (t, _), v in found.used.items() if t == name), "leases"),
+            }
+            for name in types
+        ],
+        "by_project": [
+            {
+                "project": name,
+                "used": _all((v for (_, p), v in found.used.items() if p == name), "leases"),
+            }
+            for name in projects
+        ],
+        "limits": [limit_json(limit, found.used_under(limit)) for limit in found.limits],
+    }
+
+
+def _all(rows: Iterable[queries.Amounts], *counts: str) -> dict[str, Any]:
+    nothing = dict.fromkeys((*counts, *queries.AMOUNTS[:4]), 0)
+    return _numbers({**nothing, **queries.summed(rows)})
+
+
+def _numbers(amounts: queries.Amounts) -> dict[str, Any]:
+    return {name: _number(value) for name, value in amounts.items()}
+
+
+def _number(value: Any) -> Any:
+    return float(value) if isinstance(value, Decimal) else value
 
 
 def lease_json(lease: Lease) -> dict[str, Any]:

@@ -19,6 +19,8 @@ urlpatterns = [
     path("/leases/<uuid:lease_id>/resume", api.LeaseResume.as_view()),
     path("/leases/<uuid:lease_id>/resize", api.LeaseResize.as_view()),
     path("/leases/<uuid:lease_id>/release", api.LeaseRelease.as_view()),
+    path("/resources", api.Resources.as_view()),
+    path("/resources/limits", api.ResourceLimits.as_view()),
     path("/<uuid:pool_id>", api.AgentDetail.as_view()),
     path("/<agent_id:agent_id>/status", api.AgentStatusDoor.as_view()),
     path("/<agent_id:agent_id>/health", api.AgentHealthDoor.as_view()),

@@ -22,6 +22,7 @@ from agentpool.registry import api as registry_api
 from agentpool.registry.errors import Invalid
 from agentpool.registry.rest import plain_problem
 from balancing import api, queries, serializers
+from balancing.services import notes
 
 MAX_WAIT_S = 60.0
 LOOK_EVERY_S = 5.0
@@ -155,6 +156,8 @@ async def requests(request: HttpRequest, **kwargs: Any) -> HttpResponse:
             response = await in_thread(_answer, request_id)
             if response.status_code == 202:
                 _, over = await _news(news, deadline, lambda event: False)
+    if response.status_code == 202 and await in_thread(notes.mark_urgent, UUID(request_id)):
+        response = await in_thread(_answer, request_id)
     return response
 
 

@@ -1,0 +1,27 @@
+"""Sets resource limits; a raised one frees capacity, so the queues are looked at afterwards."""
+
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any
+
+from django.db import transaction
+
+from agentpool.registry import events
+from agentpool.registry.models import ResourceLimit
+from balancing import claim, queries
+from balancing.services.queue import serve_after_commit
+
+
+@transaction.atomic
+def set_limit(fields: Mapping[str, Any], *, actor: str) -> ResourceLimit:
+    """
+    Create or change, as a whole, the limit of a level and name; null amounts: no such limit.
+
+    It may be below what is in use: then nothing is granted under it until enough has come back.
+    Locks the table of limits against every claim, for this transaction; it must hold no other lock.
+    """
+    plain = {name: str(v) if isinstance(v, Decimal) else v for name, v in fields.items()}
+    limit = claim.set_limit(plain)
+    events.append("limit.set", actor=actor, level=limit.level, name=limit.name)
+    serve_after_commit(*queries.pools_with_waiters())
+    return limit
