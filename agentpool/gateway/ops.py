@@ -1,7 +1,8 @@
 """
 What a message on the gateway means: each op is one call of the service that REST calls, too.
 
-Synchronous: the socket runs them in threads. They raise Refusal, which the socket answers.
+Synchronous: the socket runs them in threads, but for acquire and release, which it hands to the
+batcher. They raise Refusal, which the socket answers.
 """
 
 from collections.abc import Callable, Mapping
@@ -10,13 +11,14 @@ from uuid import UUID
 
 from rest_framework import serializers as drf
 
+from agentpool.gateway.batcher import Call
 from agentpool.registry import credentials, rest
 from agentpool.registry import queries as registry_queries
 from agentpool.registry.errors import Forbidden, Invalid, NotFound, Unauthenticated
-from agentpool.registry.models import Agent
+from agentpool.registry.models import Agent, Lease, Request
 from agentpool.registry.rest import Principal
 from agentpool.registry.states import Outcome, Scope
-from balancing import api, queries, serializers
+from balancing import api, intake, queries, serializers
 from balancing.services import heartbeats, leases, requests
 
 Message = Mapping[str, Any]
@@ -110,24 +112,43 @@ def log(session: Session, message: Message) -> Reply:
     return api.write_log(lease_id, body["fencing_token"], body["chunks"])
 
 
-def release(session: Session, message: Message) -> Reply:
-    """End a lease."""
-    lease_id, body = _fenced(session, message, serializers.ReleaseLease)
-    token, outcome = body.pop("fencing_token"), Outcome(body.pop("outcome"))
-    actor = _speaker(session, message)
-    lease = leases.release(lease_id, token=token, outcome=outcome, actor=actor, **body)
-    return {"lease": serializers.lease_json(lease)}
-
-
-def acquire(session: Session, message: Message) -> Reply:
-    """Ask for an agent: the lease, or the waiting request whose grant will be pushed."""
-    principal = _orchestrator(session)
-    fields = _checked(serializers.NewRequest, message)
+def acquire(session: Session, message: Message) -> Call:
+    """Ask for an agent; the batcher answers with the lease, None: the request waits."""
+    principal = _orchestrator(session, fresh=False)
+    fields = intake.read(serializers.NewRequest, _body(message))
     row = serializers.request_row(fields, requested_by=principal.name)
-    lease = requests.submit(row)
-    if lease is not None:
-        return {"request_id": str(row.id), "lease": serializers.lease_json(lease)}
-    return {"request_id": str(row.id), "request": api.request_body(row.id)}
+    return Call(row, _credential(principal))
+
+
+def release(session: Session, message: Message) -> Call:
+    """End a lease, as its agent or as whoever asked for it; the batcher answers with its end."""
+    lease_id = _uuid(message, "lease_id")
+    principal = _holder(session, message, lease_id)
+    body = intake.read(serializers.ReleaseLease, _body(message))
+    token, outcome = body.pop("fencing_token"), Outcome(body.pop("outcome"))
+    wish = leases.closing(
+        lease_id,
+        token=token,
+        outcome=outcome,
+        actor=principal.name,
+        asker=principal.name if principal.scope is Scope.ORCHESTRATOR else None,
+        agent=principal.agent.id if principal.agent else None,
+        **body,
+    )
+    return Call(wish, _credential(principal))
+
+
+def shown(call: Call, lease: Lease | None) -> Reply:
+    """Return the reply to an acquire or a release."""
+    reply: Reply = {"lease": serializers.lease_json(lease)} if lease else {}
+    if isinstance(call.wish, Request):
+        reply["request_id"] = str(call.wish.id)
+    return reply
+
+
+def waiting(request_id: str) -> Reply:
+    """Return a request that waits, as its asker is told."""
+    return {"request_id": request_id, "request": api.request_body(UUID(request_id))}
 
 
 def cancel(session: Session, message: Message) -> Reply:
@@ -147,9 +168,12 @@ OPS: Mapping[str, Callable[[Session, Message], Reply]] = {
     "renew": renew,
     "usage": usage,
     "log": log,
-    "release": release,
-    "acquire": acquire,
     "cancel": cancel,
+}
+# These only say what is asked for, without a look at the database; the batcher does it.
+BATCHED: Mapping[str, Callable[[Session, Message], Call]] = {
+    "acquire": acquire,
+    "release": release,
 }
 
 # What the frame of a message carries beside the op's own fields.
@@ -178,9 +202,12 @@ def grant_of(request_id: str) -> Reply | None:
     return serializers.lease_json(lease) if lease else None
 
 
+def _body(message: Message) -> dict[str, Any]:
+    return {name: value for name, value in message.items() if name not in _FRAME}
+
+
 def _checked(form: type[drf.Serializer[Any]], message: Message) -> dict[str, Any]:
-    fields = {name: value for name, value in message.items() if name not in _FRAME}
-    filled = form(data=fields)
+    filled = form(data=_body(message))
     filled.is_valid(raise_exception=True)
     return dict(filled.validated_data)
 
@@ -206,30 +233,43 @@ def _uuid(message: Message, name: str) -> UUID:
         raise Invalid(f"{name} must be a UUID.", errors=[(name, "Not a UUID.")]) from error
 
 
-def _orchestrator(session: Session) -> Principal:
+def _orchestrator(session: Session, *, fresh: bool = True) -> Principal:
+    """Return who speaks; fresh: hold its token against the database, else the batcher does."""
     principal = session.orchestrator
     if principal is None:
         raise Unauthenticated("Say hello with an orchestrator's token first.")
     if principal.scope not in (Scope.ORCHESTRATOR, Scope.OPERATOR):
         raise Forbidden(f"The scope {principal.scope} may not ask for agents.")
-    _still_good(principal)
+    if fresh:
+        _still_good(principal)
     return principal
+
+
+def _holder(session: Session, message: Message, lease_id: UUID) -> Principal:
+    """Return the agent or orchestrator that ends a lease here; the claim checks that it may."""
+    if not session.agents:
+        return _orchestrator(session, fresh=False)
+    name = message.get("agent_id") or (
+        next(iter(session.agents)) if len(session.agents) == 1 else ""
+    )
+    if not name:
+        # One connection speaks for many agents and does not say which: the lease does.
+        name = queries.lease(lease_id).agent.agent_id
+        if name not in session.agents:
+            raise Forbidden("An agent's credential is good for its own leases only.")
+    if name not in session.agents:
+        raise Unauthenticated(f"{name} has not said hello on this connection.")
+    return session.agents[name]
+
+
+def _credential(principal: Principal) -> UUID | None:
+    return principal.credential.id if principal.credential else None
 
 
 def _still_good(principal: Principal) -> None:
     """This will refuse a token that was revoked after its hello."""
     if principal.credential is not None:
         credentials.check(principal.credential)
-
-
-def _speaker(session: Session, message: Message) -> str:
-    if session.agents:
-        return (
-            session.agent(message).agent_id
-            if message.get("agent_id")
-            else next(iter(session.agents))
-        )
-    return _orchestrator(session).name
 
 
 def _live_leases(agent: Agent) -> list[Any]:

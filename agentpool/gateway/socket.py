@@ -9,18 +9,22 @@ import asyncio
 import contextlib
 import json
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from channels.generic.websocket import AsyncWebsocketConsumer
 from django.db import Error as DatabaseError
 
 from agentpool.gateway import ops
+from agentpool.gateway.batcher import Call, batcher
 from agentpool.live.listener import Event, Subscription, listener
 from agentpool.live.threads import in_thread
 from agentpool.registry.errors import Invalid, Refusal, Unavailable
 from agentpool.registry.rest import problem
 
 log = logging.getLogger("agentpool.gateway")
+
+Prepare = Callable[[ops.Session, dict[str, Any]], Call]
 
 MAX_MESSAGE_BYTES = 512 * 1024
 _LOST = {"lease.lost", "lease.expired", "lease.cancelled"}
@@ -70,9 +74,12 @@ class GatewaySocket(AsyncWebsocketConsumer):
 
     async def _call(self, message: dict[str, Any]) -> dict[str, Any]:
         name = message.get("op")
+        if isinstance(name, str) and name in ops.BATCHED:
+            return await self._call_batched(ops.BATCHED[name], message)
         call = ops.OPS.get(name) if isinstance(name, str) else None
         if call is None:
-            raise Invalid(f"There is no op {name!r}; the ops are: {', '.join(ops.OPS)}.")
+            names = ", ".join((*ops.OPS, *ops.BATCHED))
+            raise Invalid(f"There is no op {name!r}; the ops are: {names}.")
         if name == "hello":
             # Listen first: an offer made between the look and the subscription would be missed.
             reply = await in_thread(call, self.session, message)
@@ -80,12 +87,21 @@ class GatewaySocket(AsyncWebsocketConsumer):
                 self._listen(f"agent:{reply['agent_id']}")
                 return await in_thread(call, self.session, message)
             return reply
-        reply = await in_thread(call, self.session, message)
-        if name == "acquire" and "lease" not in reply:
-            self._listen(f"request:{reply['request_id']}")
-            # Granted between our commit and now? Then no event will come any more.
-            await self._push_grant(reply["request_id"])
-        return reply
+        return await in_thread(call, self.session, message)
+
+    async def _call_batched(self, prepare: Prepare, message: dict[str, Any]) -> dict[str, Any]:
+        if len(self.session.agents) > 1 and "agent_id" not in message:
+            call = await in_thread(prepare, self.session, message)  # must look whose lease it is
+        else:
+            call = prepare(self.session, message)
+        reply = ops.shown(call, await batcher().call(call))
+        if "lease" in reply:
+            return reply
+        request_id = reply["request_id"]
+        self._listen(f"request:{request_id}")
+        # Granted between the commit and now? Then no event will come any more.
+        await self._push_grant(request_id)
+        return await in_thread(ops.waiting, request_id)
 
     def _listen(self, topic: str) -> None:
         self.topics.add(topic)

@@ -2,10 +2,12 @@
 
 import hashlib
 import secrets
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+from django.db import connection
 from django.db.models import F, Q
 from django.db.models.functions import Now
 
@@ -15,6 +17,12 @@ from agentpool.registry.states import Scope
 
 _PREFIX = "ap_"
 _HINT_LENGTH = 9
+_FIELDS = Credential._meta.concrete_fields
+_NAMES = [field.attname for field in _FIELDS]
+_COLUMNS = ", ".join(str(field.column) for field in _FIELDS)
+_FIND = f"""
+SELECT {_COLUMNS} FROM credential
+WHERE digest = %s AND (expires_at IS NULL OR expires_at > now())"""  # noqa: S608  (our own columns)
 
 
 @dataclass(frozen=True)
@@ -61,15 +69,16 @@ def find(secret: str) -> Credential:
     """
     Return the credential of a secret, with its agent.
 
+    Asked at every call, so that a revoked token is worthless at once; hence plain SQL, which costs
+    a tenth of what composing it anew each time does.
     Raises: Unauthenticated, it is unknown, revoked, expired, or of an older incarnation.
     """
-    credential = (
-        Credential.objects.select_related("agent", "agent__liveness")
-        .filter(Q(expires_at=None) | Q(expires_at__gt=Now()), digest=_digest(secret))
-        .first()
-    )
-    if credential is None:
+    with connection.cursor() as cursor:
+        cursor.execute(_FIND, [_digest(secret)])
+        row = cursor.fetchone()
+    if row is None:
         raise Unauthenticated("The token is unknown or has expired.")
+    credential = Credential.from_db(connection.alias, _NAMES, row)
     if credential.revoked_at is not None:
         raise Unauthenticated("The token has been revoked.")
     return credential
@@ -84,6 +93,13 @@ def check(credential: Credential) -> None:
     good = Q(expires_at=None) | Q(expires_at__gt=Now())
     if not Credential.objects.filter(good, id=credential.id, revoked_at=None).exists():
         raise Unauthenticated("The token has been revoked or has expired.")
+
+
+def good(ids: Collection[UUID]) -> set[UUID]:
+    """Return those of these credentials that are neither revoked nor expired, in one query."""
+    unexpired = Q(expires_at=None) | Q(expires_at__gt=Now())
+    rows = Credential.objects.filter(unexpired, id__in=ids, revoked_at=None)
+    return set(rows.values_list("id", flat=True))
 
 
 def spend(credential: Credential) -> None:

@@ -1,6 +1,6 @@
 """Ends, renews and acknowledges leases; every write checks the fencing token."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -14,16 +14,17 @@ from agentpool.registry import events
 from agentpool.registry.errors import (
     AgentBusy,
     CapacityExhausted,
+    Forbidden,
     LeaseLost,
     NotFound,
-    Refusal,
     Unsatisfiable,
     UnsupportedTransition,
 )
 from agentpool.registry.models import Agent, Lease
 from agentpool.registry.states import LIVE, LeaseStatus, Outcome, RequestStatus
 from balancing import claim, queries
-from balancing.claim import Close, Closed, Ending
+from balancing.claim import Close as Close
+from balancing.claim import Closed, Ending
 from balancing.services.queue import serve, serve_after_commit
 
 
@@ -47,19 +48,20 @@ def release(
     Raises: LeaseLost, the lease has ended or the token is stale; NotFound, it is not the caller's.
     Nothing has changed then.
     """
-    close = closing(
-        lease_id,
-        token=token,
-        outcome=outcome,
-        actor=actor,
-        error=error,
-        retry=retry,
-        usage=usage,
-        result=result,
-        asker=asker,
-        agent=agent,
+    return close(
+        closing(
+            lease_id,
+            token=token,
+            outcome=outcome,
+            actor=actor,
+            error=error,
+            retry=retry,
+            usage=usage,
+            result=result,
+            asker=asker,
+            agent=agent,
+        )
     )
-    return _ended(claim.close(close), close)
 
 
 def closing(
@@ -88,21 +90,6 @@ def closing(
         result=dict(result) if result is not None else None,
     )
     return Close(lease_id, token, ending, actor, asker, agent)
-
-
-def release_many(closes: Sequence[Close]) -> list[Lease | Refusal]:
-    """
-    End leases whose releases arrived together, in one transaction.
-
-    Returns for each the lease as it ended, or the refusal that `release` would raise.
-    """
-    answers: list[Lease | Refusal] = []
-    for closed, close in zip(claim.close_many(closes), closes, strict=True):
-        try:
-            answers.append(_ended(closed, close))
-        except Refusal as refusal:
-            answers.append(refusal)
-    return answers
 
 
 def release_agent(
@@ -258,9 +245,8 @@ def cancel(lease: Lease, *, reason: str, actor: str) -> bool:
         error=reason,
         request_to=RequestStatus.CANCELLED,
     )
-    close = Close(lease.id, lease.fencing_token, ending, actor)
     try:
-        _ended(claim.close(close), close)
+        close(Close(lease.id, lease.fencing_token, ending, actor))
     except LeaseLost:
         return False
     return True
@@ -330,14 +316,25 @@ def resize(lease_id: UUID, *, token: int, amounts: Mapping[str, Any], actor: str
     return lease
 
 
-def _ended(closed: Closed, close: Close) -> Lease:
-    if closed.code == "not_found":
-        raise NotFound(f"There is no lease {close.lease_id} of yours.")
-    if closed.lease is None:
-        raise _lost(close)
+def close(wish: Close) -> Lease:
+    """End a lease as told and look at the queues that this concerns; raises as `release`."""
+    closed = claim.close(wish)
+    lease = ended(closed, wish)
     events.nudge_on_commit()
     serve_after_commit(*closed.pools)
-    return closed.lease
+    return lease
+
+
+def ended(closed: Closed, wish: Close) -> Lease:
+    """Return the lease as it ended; raises LeaseLost, NotFound, Forbidden: it was not theirs."""
+    if closed.lease is not None:
+        return closed.lease
+    lease = queries.lease(wish.lease_id)
+    if wish.agent is not None and lease.agent_id != wish.agent:
+        raise Forbidden("An agent's credential is good for its own leases only.")
+    if wish.asker is not None and lease.request.requested_by != wish.asker:
+        raise NotFound(f"There is no lease {lease.id} of yours.")
+    raise _why_lost(lease)
 
 
 def mine(lease_id: UUID, token: int) -> Lease:
@@ -346,14 +343,6 @@ def mine(lease_id: UUID, token: int) -> Lease:
     if lease.fencing_token != token or lease.status not in LIVE:
         raise _why_lost(lease)
     return lease
-
-
-def _lost(close: Close) -> Refusal:
-    lease = queries.lease(close.lease_id)
-    is_own = (close.asker is None or lease.request.requested_by == close.asker) and (
-        close.agent is None or lease.agent_id == close.agent
-    )
-    return _why_lost(lease) if is_own else NotFound(f"There is no lease {lease.id} of yours.")
 
 
 def _why_lost(lease: Lease) -> LeaseLost:

@@ -10,7 +10,7 @@ from django.db.models import F
 from django.db.models.functions import Greatest, Now
 
 from agentpool.registry import events
-from agentpool.registry.errors import Refusal, UnsupportedTransition
+from agentpool.registry.errors import UnsupportedTransition
 from agentpool.registry.models import Lease, Request
 from agentpool.registry.states import RequestStatus
 from balancing import claim, explain, queries
@@ -27,36 +27,25 @@ def submit(request: Request, *, queue: bool = True) -> Lease | None:
     Unsatisfiable, nobody could ever serve it; QueueFull.
     """
     got = claim.acquire(request, queue=queue)
-    if got.code == "again":
-        # Publish, then look: the doubt about a limit is settled in a transaction of its own.
-        got = claim.acquire(request, queue=queue, exact=True)
-    return _answered(got)
-
-
-def submit_many(requests: Sequence[Request]) -> list[Lease | Refusal | None]:
-    """
-    Do what `submit` does for requests that arrived together, in one transaction.
-
-    Returns for each its lease, None (it waits), or the refusal that `submit` would raise.
-    """
-    answers: list[Lease | Refusal | None] = []
-    for got in claim.acquire_many(requests, queue=True):
-        try:
-            answers.append(submit(got.request) if got.code == "again" else _answered(got))
-        except Refusal as refusal:
-            answers.append(refusal)
-    return answers
-
-
-def _answered(got: Acquired) -> Lease | None:
-    request = got.request
+    lease = answered(got, queue=queue)
     events.nudge_on_commit()
-    if got.code == "granted":
-        return got.lease
-    if got.code == "waiting":
+    if lease is None:
         serve_after_commit(request.pool_id)
-        return None
-    raise explain.refusal(got.code, request)
+    return lease
+
+
+def answered(got: Acquired, *, queue: bool = True) -> Lease | None:
+    """
+    Return the lease, None: it waits; raises as `submit`.
+
+    A doubt about a limit is settled first: by asking again, exactly, in a transaction of its own.
+    """
+    if got.code == "again":
+        got = claim.acquire(got.request, queue=queue, exact=True)
+    if got.code not in ("granted", "waiting"):
+        events.nudge_on_commit()
+        raise explain.refusal(got.code, got.request)
+    return got.lease
 
 
 @transaction.atomic
@@ -68,7 +57,9 @@ def submit_all(requests: Sequence[Request], *, gang: bool) -> list[Request]:
     """
     claim.lock_limits()
     for request in sorted(requests, key=lambda r: str(r.pool_id)):
-        _answered(claim.acquire(request, queue=not gang, exact=True))
+        if answered(claim.acquire(request, queue=not gang, exact=True)) is None:
+            serve_after_commit(request.pool_id)
+    events.nudge_on_commit()
     found = Request.objects.in_bulk([request.id for request in requests])
     return [found[request.id] for request in requests]
 
