@@ -38,6 +38,9 @@ def acquire(*, agent_type: str, project: str, wait_s: float, is_json: bool, **wi
     """
     Get a lease on an agent of a type, waiting for one to come free.
 
+    After --wait the request is urgent, so that agents may be started for it, and waits half as
+    long again; then it is cancelled, and the error says why nobody came.
+
     You talk to the agent yourself and hold the lease: renew it (`agentpool leases renew`) before
     it runs out, and give it back with `agentpool release`.
     """
@@ -49,7 +52,7 @@ def acquire(*, agent_type: str, project: str, wait_s: float, is_json: bool, **wi
     said = {key: value for key, value in wish.items() if value not in (None, ())}
     if needs:
         said["requirements"] = needs
-    with plane.client() as client:
+    with plane.client() as client, show.progress(f"Waiting for a {agent_type} agent"):
         lease = client.acquire(agent_type, project=project, wait_s=wait_s, **said)
     if is_json:
         show.json_value(lease.raw)
@@ -85,7 +88,7 @@ def logs(*, lease_id: str, follow: bool, after: int) -> None:
 
 @click.group()
 def leases() -> None:
-    """Look at leases, renew and release them."""
+    """Look at leases; renew, park, resume, resize and release them."""
 
 
 @leases.command("ls")
@@ -124,6 +127,48 @@ def renew(*, lease_id: str, fencing_token: int, is_json: bool) -> None:
     """Hold a lease for another term."""
     with plane.client() as client:
         lease = client.renew(lease_id, fencing_token=fencing_token)
+    show.json_value(lease.raw) if is_json else _told(lease)
+
+
+@leases.command()
+@click.argument("lease_id")
+@_token
+@click.option("--reason", default="", help="What it waits for; kept with the event.")
+@show.as_json
+def park(*, lease_id: str, fencing_token: int, reason: str, is_json: bool) -> None:
+    """Give the slot back while the work waits for a person or a rate limit; the lease stays."""
+    with plane.client() as client:
+        lease = client.park(lease_id, fencing_token=fencing_token, reason=reason)
+    show.json_value(lease.raw) if is_json else _told(lease)
+
+
+@leases.command()
+@click.argument("lease_id")
+@_token
+@show.as_json
+def resume(*, lease_id: str, fencing_token: int, is_json: bool) -> None:
+    """Let a parked lease go on; it gets a new fencing token."""
+    with plane.client() as client:
+        lease = client.resume(lease_id, fencing_token=fencing_token)
+    show.json_value(lease.raw) if is_json else _told(lease)
+
+
+@leases.command(
+    epilog=show.examples("agentpool leases resize 0197c1b2-... --token 7 --memory-mb 2048")
+)
+@click.argument("lease_id")
+@_token
+@click.option("--memory-mb", type=click.IntRange(1), help="Memory from now on.")
+@click.option("--cpu-cores", type=float, help="CPU cores from now on.")
+@click.option("--token-budget", type=click.IntRange(0), help="Model tokens from now on.")
+@click.option("--disk-space-mb", type=click.IntRange(0), help="Disk from now on.")
+@show.as_json
+def resize(*, lease_id: str, fencing_token: int, is_json: bool, **amounts: Any) -> None:
+    """Change what a lease reserves; what is not named stays."""
+    if all(value is None for value in amounts.values()):
+        raise click.UsageError("Name what changes, such as --memory-mb.")
+    with plane.client() as client:
+        lease = client.resize(lease_id, fencing_token=fencing_token, **amounts)
     show.json_value(lease.raw) if is_json else _told(lease)
 
 

@@ -10,7 +10,7 @@ from agentpool.cli import plane, show
 
 @click.group()
 def pools() -> None:
-    """Look at pools; let agents enrol."""
+    """Look at pools and set their policy; let agents enrol."""
 
 
 @pools.command("ls")
@@ -37,6 +37,28 @@ def show_pool(*, agent_type: str, is_json: bool) -> None:
     with plane.client() as client:
         found = client.pool(agent_type)
     show.json_value(found.raw) if is_json else show.pairs(found.raw)
+
+
+@pools.command("set", epilog=show.examples("agentpool pools set code --strategy least_loaded"))
+@click.argument("agent_type")
+@click.option("--strategy", help="How agents are chosen, such as workload_aware.")
+@click.option("--affinity-half-life", "affinity_half_life_s", type=float, help="Seconds.")
+@click.option("--share-half-life", "share_half_life_s", type=float, help="Seconds.")
+@click.option("--reserve-after", "reserve_after_s", type=float, help="Seconds.")
+@click.option("--max-bypass", type=click.IntRange(1), help="Grants to later requests.")
+@click.option("--queue-limit", type=click.IntRange(1), help="Requests that may wait.")
+@click.option("--project-queue-limit", type=click.IntRange(1), help="Of one project.")
+@click.option("--min-size", type=click.IntRange(0), help="Agents.")
+@click.option("--max-size", type=click.IntRange(0), help="Agents.")
+@show.as_json
+def set_pool(*, agent_type: str, is_json: bool, **options: Any) -> None:
+    """Change how a pool places and queues work; it holds from the next claim on."""
+    changes = {name: value for name, value in options.items() if value is not None}
+    if not changes:
+        raise click.UsageError("Name what changes, such as --strategy.")
+    with plane.client() as client:
+        found = client.change_pool(agent_type, changes=changes)
+    show.json_value(found.raw) if is_json else show.pairs(found.raw, skip=("template",))
 
 
 @pools.command(epilog=show.examples("agentpool pools enrol code --uses 3"))

@@ -78,17 +78,42 @@ def cancel(*, request_id: str) -> None:
 
 
 def _explained(found: Mapping[str, Any]) -> None:
-    parts = ("filters", "candidates", "timeline")
-    show.pairs(found, skip=parts)
-    if filters := found.get("filters"):
-        rows = [(each.get("name"), each.get("kept"), each.get("dropped")) for each in filters]
+    show.pairs(
+        {
+            "status": found.get("status"),
+            "reason": found.get("reason"),
+            "position": found.get("position"),
+            "expected wait": show.duration(found.get("expected_wait_s")),
+            "chosen": (found.get("chosen") or {}).get("agent_id"),
+            "runner-up": (found.get("runner_up") or {}).get("agent_id"),
+            "nearest": _nearest(found.get("nearest") or {}),
+        }
+    )
+    filters = found.get("filters") or ()
+    most = sum(filters[0][key] for key in ("kept", "dropped")) if filters else 0
+    rows = [
+        (each["name"], show.bar(each["kept"] / most if most else 0), each["kept"], each["dropped"])
+        for each in filters
+    ]
+    _below(("filter", "agents left", "kept", "dropped"), rows)
+    candidates = found.get("candidates") or ()
+    names = list(dict.fromkeys(name for each in candidates for name in each.get("parts") or {}))
+    scored = [(each["agent_id"], each["score"], *_parts(each, names)) for each in candidates]
+    _below(("agent", "score", *names), scored)
+    timeline = [(each["at"][:19].replace("T", " "), each["reason"]) for each in found["timeline"]]
+    _below(("at (UTC)", "what"), timeline)
+
+
+def _below(columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
+    if rows:
         click.echo()
-        show.table(("filter", "kept", "dropped"), rows, empty="")
-    if candidates := found.get("candidates"):
-        rows = [(each.get("agent_id"), each.get("score"), each.get("parts")) for each in candidates]
-        click.echo()
-        show.table(("agent", "score", "parts"), rows, empty="")
-    if timeline := found.get("timeline"):
-        rows = [(each.get("at"), each.get("reason"), None) for each in timeline]
-        click.echo()
-        show.table(("at", "reason", ""), rows, empty="")
+        show.table(columns, rows, empty="")
+
+
+def _parts(candidate: Mapping[str, Any], names: list[str]) -> list[Any]:
+    return [(candidate.get("parts") or {}).get(name) for name in names]
+
+
+def _nearest(nearest: Mapping[str, Any]) -> str:
+    lacks = "; ".join(each["message"] for each in nearest.get("lacks", ()))
+    return f"{nearest['agent']}: {lacks}" if nearest else ""

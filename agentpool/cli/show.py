@@ -1,8 +1,9 @@
 """How values are shown on a terminal: tables, key-value lists, JSON, ages."""
 
+import contextlib
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -65,6 +66,22 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: st
     for row in found:
         shown.add_row(*(_cell(value) for value in row))
     _print(shown)
+
+
+def bar(share: float, *, width: int = 20) -> str:
+    """Return a share, 0 to 1, as a bar of so many characters."""
+    filled = round(min(1.0, max(0.0, share)) * width)
+    return "█" * filled + "·" * (width - filled)
+
+
+@contextlib.contextmanager
+def progress(text: str) -> Iterator[None]:
+    """Turn something on the terminal while a person waits; show nothing to a pipe."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    with Console(stderr=True).status(f"{escape(text)} ..."):
+        yield
 
 
 def pairs(values: Mapping[str, Any], *, skip: Iterable[str] = ()) -> None:

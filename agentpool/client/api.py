@@ -57,7 +57,11 @@ class Client:
     def acquire(
         self, agent_type: str, *, project: str, wait_s: float = 30.0, **wish: Unpack[calls.Wish]
     ) -> models.Lease:
-        """Return a lease, waiting up to `wait_s`. Raises: CapacityExhausted, Unsatisfiable."""
+        """
+        Return a lease, waiting `wait_s`, then, as an urgent request, half as long again.
+
+        Raises: CapacityExhausted, with the reason it waited in vain; Unsatisfiable.
+        """
         talk = exchange.acquire(
             agent_type=agent_type,
             project=project,
@@ -225,7 +229,11 @@ class AsyncClient:
     async def acquire(
         self, agent_type: str, *, project: str, wait_s: float = 30.0, **wish: Unpack[calls.Wish]
     ) -> models.Lease:
-        """Return a lease, waiting up to `wait_s`. Raises: CapacityExhausted, Unsatisfiable."""
+        """
+        Return a lease, waiting `wait_s`, then, as an urgent request, half as long again.
+
+        Raises: CapacityExhausted, with the reason it waited in vain; Unsatisfiable.
+        """
         talk = exchange.acquire(
             agent_type=agent_type,
             project=project,

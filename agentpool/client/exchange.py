@@ -12,12 +12,15 @@ from dataclasses import dataclass
 from typing import Any, TypeVar, Unpack
 
 from agentpool.client import calls, errors
-from agentpool.client.models import FINAL_REQUEST_STATUSES, Lease, Request
+from agentpool.client.models import FINAL_REQUEST_STATUSES, Json, Lease, Request
 
 T = TypeVar("T")
 
 # One long-poll; below the 60 s at which the server cuts it, and short for proxies in between.
 POLL_S = 30.0
+# How much longer `acquire` waits once its time is over and the request is urgent, as a share of it
+# (seed 2, acquire_agent).
+SECOND_WAIT = 0.5
 # Between two polls that brought nothing: a server that does not wait must not be asked in a loop.
 QUIET_S = 0.1
 # Sleeps between repeats double from here, with jitter so that clients don't return in step.
@@ -100,13 +103,18 @@ def acquire(
     **wish: Unpack[calls.Wish],
 ) -> Conversation[Lease]:
     """
-    Get a lease, waiting up to `wait_s` seconds for a free agent.
+    Get a lease, waiting `wait_s` seconds for a free agent, then half as long again.
 
-    Raises: CapacityExhausted, none came free in time (the request is cancelled); Unsatisfiable,
-    none ever could; ApiError, the request ended otherwise.
+    When the first wait (of `wait_s`, at most one long-poll) ends in vain, the server marks the
+    request urgent, so that the second one may be served by agents that are started for it.
+
+    Raises: CapacityExhausted, none came free in time (the request is cancelled), its detail and
+    its `problem["explanation"]` say why; Unsatisfiable, none ever could; ApiError, the request
+    ended otherwise.
     """
-    give_up_at = time.monotonic() + wait_s
-    wish.setdefault("ttl_s", wait_s + POLL_S)
+    all_s = wait_s * (1 + SECOND_WAIT)
+    give_up_at = time.monotonic() + all_s
+    wish.setdefault("ttl_s", all_s + POLL_S)
     first = calls.request(
         agent_type=agent_type, project=project, wait_s=min(wait_s, POLL_S), **wish
     )
@@ -121,7 +129,7 @@ def acquire(
     )
     if waiting.lease is not None and waiting.status == "granted":
         return waiting.lease
-    return (yield from _withdraw(waiting, wait_s=wait_s, patience_s=patience_s))
+    return (yield from _withdraw(waiting, wait_s=all_s, patience_s=patience_s))
 
 
 def wait_request(
@@ -146,15 +154,36 @@ def wait_request(
 
 def _withdraw(request: Request, *, wait_s: float, patience_s: float) -> Conversation[Lease]:
     """Cancel a request that waited too long, unless it was granted at that very moment."""
+    waited = f"request is {request.status}" if request.is_final else f"waited {wait_s:g} s"
+    why: Json = {}
     if not request.is_final:
         final = yield from exchange(calls.get_request(request.id), patience_s=patience_s)
         if final.status == "granted" and final.lease is not None:
             return final.lease
+        why = yield from _explained(request)
         yield from exchange(calls.cancel_request(request.id), patience_s=patience_s)
-    waited = f"waited {wait_s:g} s" if not request.is_final else f"request is {request.status}"
+    reason = _in_words(why) or request.reason
     raise errors.CapacityExhausted(
         f"no {request.agent_type or 'agent'} for {request.project or 'the project'}: {waited}"
-        f"{f', {request.reason}' if request.reason else ''}",
+        f"{f', {reason}' if reason else ''}",
         status=409,
-        problem={"request_id": request.id},
+        problem={"request_id": request.id, "explanation": dict(why)},
     )
+
+
+def _explained(request: Request) -> Conversation[Json]:
+    """Return why a request waits; nothing when that cannot be told: it is no reason to fail."""
+    try:
+        return (yield from exchange(calls.explain(request.id), patience_s=0))
+    except errors.ApiError:
+        return {}
+
+
+def _in_words(why: Json) -> str:
+    nearest = why.get("nearest") or {}
+    lacks = "; ".join(str(each.get("message")) for each in nearest.get("lacks", ()))
+    reason = str(why.get("reason") or "")
+    # The reason often names the nearest one already.
+    if not lacks or lacks in reason:
+        return reason
+    return f"{reason}; nearest is {nearest.get('agent')}: {lacks}"

@@ -46,9 +46,23 @@ def resume(lease_id: str, *, fencing_token: int) -> Call[models.Lease]:
     return _on_lease(lease_id, "resume", fencing_token)
 
 
-def resize(lease_id: str, *, fencing_token: int, grant: Json) -> Call[models.Lease]:
-    """Change what the lease reserves."""
-    return _on_lease(lease_id, "resize", fencing_token, {"grant": dict(grant)})
+def resize(
+    lease_id: str,
+    *,
+    fencing_token: int,
+    memory_mb: int | None = None,
+    cpu_cores: float | None = None,
+    token_budget: int | None = None,
+    disk_space_mb: int | None = None,
+) -> Call[models.Lease]:
+    """Change what the lease reserves; None: that stays as it is."""
+    amounts = {
+        "memory_mb": memory_mb,
+        "cpu_cores": cpu_cores,
+        "token_budget": token_budget,
+        "disk_space_mb": disk_space_mb,
+    }
+    return _on_lease(lease_id, "resize", fencing_token, present(amounts), repeatable=True)
 
 
 def report_usage(

@@ -126,18 +126,18 @@ def announce_work(*, event: Json) -> Call[Json]:
 
 
 def resources() -> Call[Json]:
-    """Return total and used resources."""
+    """Return total and used resources, by type and project, and the limits."""
     return get("/resources", parse=models.as_json)
 
 
 def resource_limits() -> Call[Json]:
-    """Return the limits per type and project."""
+    """Return the limits on the installation, pools and projects, with what is used of each."""
     return get("/resources/limits", parse=models.as_json)
 
 
 def set_resource_limits(*, limits: Json) -> Call[Json]:
-    """Set limits for a type or a project."""
-    return post("/resources/limits", dict(limits), parse=models.as_json)
+    """Create or change, as a whole, the limit of a `level` and `name`."""
+    return post("/resources/limits", dict(limits), parse=models.as_json, repeatable=True)
 
 
 def rebalance(*, dry_run: bool = False) -> Call[Json]:

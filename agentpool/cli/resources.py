@@ -1,0 +1,108 @@
+"""The commands about resources: `resources`, and `limits ls`, `limits set`."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from agentpool.cli import plane, show
+
+_AMOUNTS = ("memory_mb", "cpu_cores", "token_budget", "disk_space_mb")
+
+
+@click.command()
+@show.as_json
+def resources(*, is_json: bool) -> None:
+    """Show what the agents have, what leases reserve of it, and the limits on it."""
+    with plane.client() as client:
+        found = client.resources()
+    if is_json:
+        show.json_value(found)
+        return
+    rows = [_of_type(each["agent_type"], each) for each in found["by_type"]]
+    columns = ("type", "agents", "leases", "slots", *_AMOUNTS)
+    show.table(columns, [*rows, _of_type("all", found)], empty="")
+    projects = [
+        (each["project"], each["used"]["leases"], *(each["used"][name] for name in _AMOUNTS))
+        for each in found["by_project"]
+    ]
+    if projects:
+        click.echo()
+        show.table(("project", "leases", *_AMOUNTS), projects, empty="")
+    if found["limits"]:
+        click.echo()
+        _limits(found["limits"])
+
+
+@click.group()
+def limits() -> None:
+    """Look at resource limits and set them."""
+
+
+@limits.command("ls")
+@show.as_json
+def ls(*, is_json: bool) -> None:
+    """List the limits with what is used of each."""
+    with plane.client() as client:
+        found = client.resource_limits()["results"]
+    show.json_value(found) if is_json else _limits(found)
+
+
+@limits.command(
+    "set",
+    epilog=show.examples(
+        "agentpool limits set project shop --memory-mb 65536 --max-memory-mb 8192",
+        "agentpool limits set installation --token-budget 5000000",
+        "agentpool limits set project shop   # no limits any more",
+    ),
+)
+@click.argument("level", type=click.Choice(["installation", "pool", "project"]))
+@click.argument("name", default="")
+@click.option("--memory-mb", type=int, help="Of all leases together.")
+@click.option("--cpu-cores", type=float, help="Of all leases together.")
+@click.option("--token-budget", type=int, help="Of all leases together.")
+@click.option("--disk-space-mb", type=int, help="Of all leases together.")
+@click.option("--network-bandwidth-mbps", type=float, help="Of all leases together.")
+@click.option("--max-memory-mb", type=int, help="Of one lease.")
+@click.option("--max-cpu-cores", type=float, help="Of one lease.")
+@click.option("--max-token-budget", type=int, help="Of one lease.")
+@click.option("--max-disk-space-mb", type=int, help="Of one lease.")
+@click.option("--min-memory-mb", type=int, help="Smaller asks are raised to it.")
+@click.option("--min-cpu-cores", type=float, help="Smaller asks are raised to it.")
+@click.option("--weight", type=float, help="A project's share while others wait (default 1).")
+@show.as_json
+def set_limit(*, is_json: bool, **fields: Any) -> None:
+    """Set a limit as a whole: what is not named is not limited."""
+    said = {name: value for name, value in fields.items() if value is not None}
+    with plane.client() as client:
+        found = client.set_resource_limits(limits=said)
+    show.json_value(found) if is_json else _limits([found])
+
+
+def _of_type(name: str, found: Mapping[str, Any]) -> tuple[object, ...]:
+    total, used = found["total"], found["used"]
+    amounts = (f"{used[each]:g} of {total[each]:g}" for each in _AMOUNTS)
+    return name, total["agents"], used["leases"], total["slots"], *amounts
+
+
+def _limits(found: list[Mapping[str, Any]]) -> None:
+    rows = [
+        (
+            each["level"],
+            each["name"],
+            show.bar(each["utilisation"] or 0, width=10),
+            *(_used(each, name) for name in _AMOUNTS),
+            " ".join(f"{key}={each[key]:g}" for key in _PER_LEASE if each[key] is not None),
+            each["weight"],
+        )
+        for each in found
+    ]
+    columns = ("level", "name", "used", *_AMOUNTS, "of one lease", "weight")
+    show.table(columns, rows, empty="There are no limits.")
+
+
+_PER_LEASE = (*(f"max_{name}" for name in _AMOUNTS), "min_memory_mb", "min_cpu_cores")
+
+
+def _used(limit: Mapping[str, Any], name: str) -> str:
+    return "" if limit[name] is None else f"{limit['used'][name]:g} of {limit[name]:g}"
