@@ -13,7 +13,6 @@ DECLARE
   p policy_1 := policy_of_1(r.agent_type, r.project);
   a agent;
   c record;
-  g record;
 BEGIN
   request_id := r.id;
   IF p IS NULL OR p.strategy IS NULL THEN code := 'unknown_type'; RETURN; END IF;
@@ -33,10 +32,11 @@ BEGIN
     SELECT * INTO c FROM pick_1(r, p);
     a := c.chosen;
     IF a.id IS NOT NULL THEN
-      SELECT * INTO g FROM grant_1(r, a, p, c.decision, p_exact, t);
-      IF (g.l).id IS NOT NULL THEN
-        r := g.r;
-        l := g.l;
+      l := grant_1(r, a, p, c.decision, p_exact, t);
+      IF l.id IS NOT NULL THEN
+        r.status := 'granted';
+        r.attempts := l.attempt;
+        r.granted_at := l.acquired_at;
         code := 'granted';
       ELSIF NOT p_exact THEN
         code := 'again';
@@ -51,7 +51,7 @@ BEGIN
     agent_name := a.agent_id;
     endpoint := a.endpoint;
     INSERT INTO request SELECT r.*;
-    PERFORM granted_event_1(r, l, a.agent_id, c.decision->>'tier', false);
+    PERFORM granted_event_1(l, a.agent_id, false);
   ELSIF code <> 'again' THEN
     IF a.id IS NULL AND NOT satisfiable_1(r, p) THEN
       IF r.allow_future AND p_queue THEN

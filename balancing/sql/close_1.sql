@@ -15,8 +15,7 @@ CREATE FUNCTION close_1(
 ) LANGUAGE plpgsql AS $$
 DECLARE
   at timestamptz := clock_timestamp();
-  was text;
-  r request;
+  was record;
   a agent;
   p policy_1;
   freed text[];
@@ -25,16 +24,18 @@ DECLARE
 BEGIN
   code := 'lease_lost';
   pools := '{}';
-  SELECT x.status INTO was FROM lease x
+  SELECT x.status, x.agent_id, q.requested_by, q.attempts, q.story_type, q.tags, q.paths,
+      q.lock_keys INTO was
+    FROM lease x JOIN request q ON q.id = x.request_id
     WHERE x.id = p_lease AND (p_token IS NULL OR x.fencing_token = p_token)
       AND x.status IN ('active', 'offered', 'parked')
       AND (p_overdue_s IS NULL OR x.expires_at < at - make_interval(secs => p_overdue_s))
-    FOR NO KEY UPDATE;
+    FOR NO KEY UPDATE OF x;
   IF NOT FOUND THEN RETURN; END IF;
-  SELECT q.* INTO r FROM lease x JOIN request q ON q.id = x.request_id
-    WHERE x.id = p_lease AND (p_agent IS NULL OR x.agent_id = p_agent)
-      AND (p_asker IS NULL OR q.requested_by = p_asker);
-  IF NOT FOUND THEN code := 'not_found'; RETURN; END IF;
+  IF was.agent_id <> p_agent OR was.requested_by <> p_asker THEN
+    code := 'not_found';
+    RETURN;
+  END IF;
   code := 'ok';
 
   UPDATE lease x SET status = p_to, outcome = p_outcome, error = left(p_error, 4000),
@@ -49,7 +50,7 @@ BEGIN
     WHERE x.id = p_lease RETURNING * INTO l;
   spent_s := extract(epoch FROM at - l.acquired_at);
 
-  IF was <> 'parked' THEN
+  IF was.status <> 'parked' THEN
     a := free_slot_1(l);
     IF a.status = 'retired' THEN
       INSERT INTO event (kind, agent_type, agent_id, actor, detail) VALUES
@@ -60,35 +61,35 @@ BEGIN
   END IF;
   agent_name := a.agent_id;
   endpoint := a.endpoint;
-  IF r.lock_keys <> '{}' THEN
+  IF was.lock_keys <> '{}' THEN
     WITH gone AS (DELETE FROM lock_key WHERE lease_id = l.id RETURNING key)
       SELECT array_agg(key) INTO freed FROM gone;
   END IF;
 
-  waits := p_retry AND r.attempts < t.max_attempts;
+  waits := p_retry AND was.attempts < t.max_attempts;
   UPDATE request SET
       status = CASE WHEN waits THEN 'waiting' WHEN p_retry THEN 'failed' ELSE p_request_to END,
       reason = CASE WHEN waits THEN 'backing off: ' || p_error
         WHEN p_retry THEN 'attempts used up: ' || p_error ELSE left(p_error, 400) END,
       not_before = CASE WHEN waits THEN at + make_interval(
-        secs => t.backoff_s * 2 ^ (r.attempts - 1) * (0.75 + random() / 2)) END,
+        secs => t.backoff_s * 2 ^ (was.attempts - 1) * (0.75 + random() / 2)) END,
       queued_at = CASE WHEN waits THEN at ELSE queued_at END,
       expires_at = CASE WHEN waits THEN at + make_interval(secs => ttl_s) ELSE expires_at END,
       outcome = CASE WHEN waits THEN '' ELSE p_outcome END,
       error = CASE WHEN waits THEN '' ELSE left(p_error, 4000) END,
       result = CASE WHEN waits THEN NULL ELSE p_result END,
       finished_at = CASE WHEN waits THEN NULL ELSE at END
-    WHERE id = r.id;
+    WHERE id = l.request_id;
   IF waits THEN
-    SELECT * INTO p FROM policy_of_1(l.agent_type, l.project);
+    p := policy_of_1(l.agent_type, l.project);
     PERFORM share_enter_1(l.agent_type, l.project, p.share_half_life_s);
   END IF;
 
   INSERT INTO outcome (lease_id, agent_id, agent_type, project, cycle_id, phase, story_type, tags,
       paths, attempt, outcome, waited_s, duration_s, memory_mb, cpu_cores, token_budget,
       peak_memory_mb, cpu_seconds, tokens_in, tokens_out, cost_usd, ended_at)
-    VALUES (l.id, l.agent_id, l.agent_type, l.project, l.cycle_id, l.phase, r.story_type, r.tags,
-      r.paths, l.attempt, p_outcome, l.waited_s, spent_s, l.memory_mb,
+    VALUES (l.id, l.agent_id, l.agent_type, l.project, l.cycle_id, l.phase, was.story_type, was.tags,
+      was.paths, l.attempt, p_outcome, l.waited_s, spent_s, l.memory_mb,
       l.cpu_cores, l.token_budget, l.peak_memory_mb, l.cpu_seconds, l.tokens_in, l.tokens_out,
       l.cost_usd, at);
   INSERT INTO event (kind, agent_type, agent_id, project, request_id, lease_id, actor, detail)
@@ -111,5 +112,7 @@ BEGIN
       SELECT o.agent_type FROM pool o WHERE EXISTS (SELECT FROM request q
         WHERE q.agent_type = o.agent_type AND q.status = 'waiting')) x (agent_type);
   END IF;
-  IF was <> 'parked' THEN handed_over := hand_over_1(l.agent_id, t); END IF;
+  IF was.status <> 'parked' THEN
+    handed_over := hand_over_1(l.agent_type, l.agent_id, t);
+  END IF;
 END $$

@@ -18,7 +18,7 @@ BEGIN
       used_disk_space_mb = used_disk_space_mb - l.disk_space_mb
     WHERE id = l.agent_id RETURNING * INTO a;
   IF EXISTS (SELECT FROM resource_limit) THEN
-    SELECT * INTO p FROM policy_of_1(l.agent_type, l.project);
+    p := policy_of_1(l.agent_type, l.project);
     IF p.limits IS NOT NULL THEN
       PERFORM limits_give_1(p.limits, l.memory_mb, l.cpu_cores, l.token_budget, l.disk_space_mb,
         l.network_bandwidth_mbps);

@@ -1,11 +1,12 @@
 -- grant_1: give one slot of a locked agent to a request: reserve, insert the lease, write the event.
 -- The caller holds the agent's row lock and, for a request that is already stored, that one's too.
+-- The request itself is the caller's to write (insert or update, with attempt and acquired_at of l).
 -- Memory and CPU are optimised in the seed's three bands (formulas: balancing/grants.py). l.id is
 -- null when the limits do not allow it now; then nothing has changed.
 -- The fencing token is drawn here, after agent and lock keys are held, so that the later holder
 -- always has the larger token.
 CREATE FUNCTION grant_1(
-  INOUT r request, a agent, p policy_1, decision jsonb, p_exact boolean, t timing_1, OUT l lease
+  r request, a agent, p policy_1, decision jsonb, p_exact boolean, t timing_1, OUT l lease
 ) LANGUAGE plpgsql AS $$
 DECLARE
   at timestamptz := clock_timestamp();
@@ -75,13 +76,6 @@ BEGIN
       WHERE x.reserved_for = r.id FOR NO KEY UPDATE SKIP LOCKED);
   END IF;
 
-  r.status := 'granted';
-  r.reason := '';
-  r.attempts := r.attempts + 1;
-  r.granted_at := at;
-  r.not_before := NULL;
-  r.reserved_agent := NULL;
-
   l.slot := 1;
   IF a.load > 0 THEN
     SELECT min(s) INTO l.slot FROM generate_series(1, a.max_concurrent) s
@@ -95,7 +89,7 @@ BEGIN
   l.project := r.project;
   l.cycle_id := r.cycle_id;
   l.phase := r.phase;
-  l.attempt := r.attempts;
+  l.attempt := r.attempts + 1;
   l.status := CASE WHEN r.payload IS NULL THEN 'active' ELSE 'offered' END;
   l.token_budget := r.token_budget;
   l.disk_space_mb := r.disk_space_mb;

@@ -1,17 +1,21 @@
 -- hand_over_1: give what just became free on this agent to the waiting request whose turn it is
--- among those that it fits; an agent that is kept for a request is for that one only. Called inside the transaction that freed it; the caller may hold the
--- agent's row lock already. Never waits: a waiter that is locked is passed. Returns the lease.
-CREATE FUNCTION hand_over_1(p_agent uuid, t timing_1) RETURNS uuid LANGUAGE plpgsql AS $$
+-- among those that it fits; an agent that is kept for a request is for that one only. Called inside
+-- the transaction that freed it; the caller may hold the agent's row lock already. Never waits: a waiter that is locked is passed. Returns the lease.
+CREATE FUNCTION hand_over_1(p_type text, p_agent uuid, t timing_1) RETURNS uuid LANGUAGE plpgsql AS $$
 DECLARE
   a agent;
   r request;
   p policy_1;
-  g record;
+  l lease;
   shapes bigint[];
   skip uuid[] := '{}';
   blocked text[] := '{}';
   next_id uuid;
 BEGIN
+  -- The common case first: nobody waits.
+  IF NOT EXISTS (SELECT FROM request q WHERE q.agent_type = p_type AND q.status = 'waiting') THEN
+    RETURN NULL;
+  END IF;
   SELECT * INTO a FROM agent
     WHERE id = p_agent AND status IN ('busy', 'idle')
       AND health IN ('good', 'probation', 'unknown') AND load < max_concurrent
@@ -34,11 +38,11 @@ BEGIN
     IF FOUND AND fits_1(a, r) AND keys_free_1(r.lock_keys) THEN
       p := policy_of_1(r.agent_type, r.project);
       IF within_1(r, p) THEN
-        SELECT * INTO g FROM grant_1(r, a, p, jsonb_build_object('strategy', 'queue',
-          'tier', 'queue', 'score', 1, 'parts', '{}'::jsonb), false, t);
-        IF (g.l).id IS NOT NULL THEN
-          PERFORM granted_from_queue_1(g.r, g.l, a.agent_id, 'queue', p);
-          RETURN (g.l).id;
+        l := grant_1(r, a, p, jsonb_build_object('strategy', 'queue', 'tier', 'queue',
+          'score', 1, 'parts', '{}'::jsonb), false, t);
+        IF l.id IS NOT NULL THEN
+          PERFORM granted_from_queue_1(l, a.agent_id, p);
+          RETURN l.id;
         END IF;
       END IF;
       blocked := blocked || (r.shape || '/' || r.project);

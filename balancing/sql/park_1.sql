@@ -17,5 +17,5 @@ BEGIN
     VALUES ('lease.parked', l.agent_type, a.agent_id, l.project, l.request_id, l.id, p_actor,
       jsonb_build_object('cycle_id', l.cycle_id, 'phase', l.phase, 'reason', p_reason,
         'fencing_token', l.fencing_token));
-  PERFORM hand_over_1(l.agent_id, t);
+  PERFORM hand_over_1(l.agent_type, l.agent_id, t);
 END $$

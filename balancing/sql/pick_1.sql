@@ -60,17 +60,18 @@ BEGIN
 
   SELECT * INTO c FROM candidates_1(r, strategy, warm, warmth);
   IF c.ids IS NULL THEN RETURN; END IF;
-  SELECT a.* INTO chosen
-    FROM unnest(c.ids) WITH ORDINALITY x (id, n) JOIN agent a ON a.id = x.id
-    WHERE a.status IN ('busy', 'idle') AND a.health IN ('good', 'probation', 'unknown')
-      AND a.load < a.max_concurrent AND fits_1(a, r)
-    ORDER BY x.n LIMIT 1
-    FOR NO KEY UPDATE OF a SKIP LOCKED;
-  IF chosen.id IS NOT NULL THEN
-    decision := c.cards[array_position(c.ids, chosen.id)] - 'agent_id' || jsonb_build_object(
-      'strategy', strategy, 'tier', 'strategy', 'candidates', to_jsonb(c.cards[1:3]));
-    RETURN;
-  END IF;
+  FOR n IN 1..cardinality(c.ids) LOOP
+    SELECT * INTO chosen FROM agent a
+      WHERE a.id = c.ids[n] AND a.status IN ('busy', 'idle')
+        AND a.health IN ('good', 'probation', 'unknown')
+        AND a.load < a.max_concurrent AND fits_1(a, r)
+      FOR NO KEY UPDATE SKIP LOCKED;
+    IF FOUND THEN
+      decision := c.cards[n] - 'agent_id' || jsonb_build_object(
+        'strategy', strategy, 'tier', 'strategy', 'candidates', to_jsonb(c.cards[1:3]));
+      RETURN;
+    END IF;
+  END LOOP;
   -- All of the best were just locked by others: take whoever is not.
   SELECT * INTO chosen FROM agent a
     WHERE a.agent_type = r.agent_type AND a.status IN ('busy', 'idle')

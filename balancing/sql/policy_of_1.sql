@@ -1,10 +1,16 @@
 -- policy_of_1: the policy for a claim of this pool by this project; null when there is no pool.
 -- Reading resource_limit holds its table lock (ACCESS SHARE) to the end of the transaction, which
--- is what limit_set_1 waits for.
-CREATE FUNCTION policy_of_1(p_type text, p_project text) RETURNS policy_1 LANGUAGE sql STABLE AS $$
-  SELECT ROW(p.strategy, p.affinity_half_life_s, p.share_half_life_s, p.mean_service_s,
+-- is what limit_set_1 waits for. Volatile, and the lock in a statement of its own: the read needs a
+-- snapshot that is newer than the lock, or who waited here for a new limit would not see it.
+CREATE FUNCTION policy_of_1(p_type text, p_project text) RETURNS policy_1 LANGUAGE plpgsql AS $$
+DECLARE
+  found_policy policy_1;
+BEGIN
+  PERFORM FROM resource_limit LIMIT 1;
+  SELECT p.strategy, p.affinity_half_life_s, p.share_half_life_s, p.mean_service_s,
       s.network_access, least(s.memory_mb, l.memory_mb), least(s.cpu_cores, l.cpu_cores),
-      l.token_budget, l.disk_space_mb, l.least_memory_mb, l.least_cpu_cores, l.limits)::policy_1
+      l.token_budget, l.disk_space_mb, l.least_memory_mb, l.least_cpu_cores, l.limits
+    INTO found_policy
     FROM pool p
       LEFT JOIN security_profile s USING (agent_type)
       CROSS JOIN LATERAL (
@@ -19,5 +25,6 @@ CREATE FUNCTION policy_of_1(p_type text, p_project text) RETURNS policy_1 LANGUA
           FROM resource_limit x
           WHERE (x.level = 'installation' AND x.name = '') OR (x.level = 'pool' AND x.name = p_type)
             OR (x.level = 'project' AND x.name = p_project)) l
-    WHERE p.agent_type = p_type
-$$
+    WHERE p.agent_type = p_type;
+  RETURN found_policy;
+END $$

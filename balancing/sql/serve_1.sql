@@ -21,7 +21,7 @@ DECLARE
   a agent;
   p policy_1;
   c record;
-  g record;
+  l lease;
 BEGIN
   granted := 0;
   again := false;
@@ -74,15 +74,15 @@ BEGIN
       skip := skip || next_id;
       CONTINUE;
     END IF;
-    SELECT * INTO g FROM grant_1(r, a, p, c.decision, p_exact, t);
-    IF (g.l).id IS NULL THEN
+    l := grant_1(r, a, p, c.decision, p_exact, t);
+    IF l.id IS NULL THEN
       exact := NOT p_exact;
       -- The limits that are kept for one request only refuse another one of its shape.
       IF NOT is_kept THEN blocked := blocked || (r.shape || '/' || r.project); END IF;
       skip := skip || next_id;
       CONTINUE;
     END IF;
-    PERFORM granted_from_queue_1(g.r, g.l, a.agent_id, c.decision->>'tier', p);
+    PERFORM granted_from_queue_1(l, a.agent_id, p);
     granted := granted + 1;
   END LOOP;
   IF p_exact AND limits IS NOT NULL THEN
