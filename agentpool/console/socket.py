@@ -14,7 +14,7 @@ from uuid import UUID
 from channels.generic.websocket import AsyncWebsocketConsumer
 from django.template.loader import render_to_string
 
-from agentpool.console import pictures
+from agentpool.console import pictures, reasons
 from agentpool.live.listener import EVERYTHING, Subscription, listener
 from agentpool.live.threads import in_thread
 from agentpool.registry.errors import NotFound
@@ -28,7 +28,7 @@ _shared: dict[tuple[str, ...], tuple[float, "asyncio.Future[str]"]] = {}
 
 
 class ConsoleSocket(AsyncWebsocketConsumer):
-    """One open page of one person; `?lease=ID` for a lease's page, else the pool's filters."""
+    """One open page of one person: `?lease=ID`, `?request=ID`, else the pool with its filters."""
 
     async def connect(self) -> None:
         """Accept people who are logged in."""
@@ -39,12 +39,18 @@ class ConsoleSocket(AsyncWebsocketConsumer):
         query = {k: v[0] for k, v in parse_qs(self.scope["query_string"].decode()).items()}
         self.lease_id = _uuid(query.get("lease"))
         self.filters = pictures.filters_of(query)
-        self.topics = [f"lease:{self.lease_id}"] if self.lease_id else [EVERYTHING]
+        self.request_id = _uuid(query.get("request"))
+        self.topics = [self._topic()]
         self.news = Subscription()
         listener.ensure_running()
         listener.add(self.news, self.topics)
         await self.accept()
         self.drawer = asyncio.create_task(self._draw())
+
+    def _topic(self) -> str:
+        if self.lease_id is not None:
+            return f"lease:{self.lease_id}"
+        return EVERYTHING if self.request_id is None else f"request:{self.request_id}"
 
     async def disconnect(self, code: int) -> None:
         """Stop drawing."""
@@ -67,6 +73,8 @@ class ConsoleSocket(AsyncWebsocketConsumer):
     async def _html(self) -> str:
         if self.lease_id is not None:
             return await in_thread(_lease_html, self.lease_id)
+        if self.request_id is not None:
+            return await in_thread(_request_html, self.request_id)
         return await _shared_html(self.filters)
 
 
@@ -91,6 +99,14 @@ def _lease_html(lease_id: UUID) -> str:
     except NotFound:
         return ""
     return render_to_string("console/_push_lease.html", context)
+
+
+def _request_html(request_id: UUID) -> str:
+    try:
+        context = reasons.request_picture(request_id)
+    except NotFound:
+        return ""
+    return render_to_string("console/_push_request.html", context)
 
 
 def _uuid(text: str | None) -> UUID | None:

@@ -9,6 +9,7 @@ from agentpool.console.socket import ConsoleSocket
 urlpatterns = [
     path("", views.pool, name="pool"),
     path("leases/<uuid:lease_id>", views.lease, name="lease"),
+    path("requests/<uuid:request_id>/", views.request, name="request"),
     path("login", auth.LoginView.as_view(), name="login"),
     path("logout", auth.LogoutView.as_view(), name="logout"),
 ]

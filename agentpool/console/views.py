@@ -7,7 +7,7 @@ from django.contrib.auth.decorators import login_required
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import render
 
-from agentpool.console import pictures
+from agentpool.console import pictures, reasons
 from agentpool.registry.errors import NotFound
 
 
@@ -26,3 +26,13 @@ def lease(request: HttpRequest, lease_id: UUID) -> HttpResponse:
     except NotFound as error:
         raise Http404(error.detail) from error
     return render(request, "console/lease.html", context)
+
+
+@login_required
+def request(request: HttpRequest, request_id: UUID) -> HttpResponse:
+    """Show why a request got its agent, or why it waits."""
+    try:
+        context = reasons.request_picture(request_id)
+    except NotFound as error:
+        raise Http404(error.detail) from error
+    return render(request, "console/request.html", context)

@@ -6,13 +6,21 @@ from django.contrib import admin
 from django.http import HttpRequest
 from unfold.admin import ModelAdmin
 
-from agentpool.registry import models
+from agentpool.registry import models, services
 
 
 class Configuration(ModelAdmin):
-    """Rows that operators write."""
+    """Rows that operators write, through the service that REST calls, too."""
 
     list_per_page = 50
+
+
+def _changed(form: Any) -> dict[str, Any]:
+    return {name: form.cleaned_data[name] for name in form.changed_data}
+
+
+def _actor(request: HttpRequest) -> str:
+    return f"user:{request.user.get_username()}"
 
 
 class ReadOnly(ModelAdmin):
@@ -38,9 +46,23 @@ class ReadOnly(ModelAdmin):
 class PoolAdmin(Configuration):
     """Pools with launch templates."""
 
-    list_display = ("agent_type", "min_size", "max_size", "memory_mb", "max_concurrent", "driver")
+    list_display = ("agent_type", "strategy", "min_size", "max_size", "max_concurrent", "driver")
+    list_filter = ("strategy",)
     search_fields = ("agent_type", "description")
-    readonly_fields = ("generation", "created_at", "updated_at")
+    readonly_fields = ("mean_service_s", "generation", "created_at", "updated_at")
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        """Return the fields that stay: of a pool that exists, its name, too."""
+        return (*self.readonly_fields, "agent_type") if obj else self.readonly_fields
+
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
+        """This will make or change the pool with its event, version and profile."""
+        fields, actor = _changed(form), _actor(request)
+        if change:
+            services.update_pool(obj.agent_type, fields=fields, if_generation=None, actor=actor)
+            return
+        fields.pop("agent_type", None)
+        services.create_pool(obj.agent_type, fields={**fields, "id": obj.id}, actor=actor)
 
 
 @admin.register(models.SecurityProfile)
@@ -58,6 +80,55 @@ class AgentAdmin(ReadOnly):
     list_display = ("agent_id", "pool", "status", "health", "load", "max_concurrent", "host")
     list_filter = ("status", "health", "pool")
     search_fields = ("agent_id", "name", "host")
+
+
+@admin.register(models.CapabilityClass)
+class CapabilityClassAdmin(ReadOnly):
+    """Agents with the same static profile, counted."""
+
+    list_display = ("id", "agent_type", "agents", "memory_mb", "cpu_cores", "security_level")
+    search_fields = ("agent_type",)
+
+
+@admin.register(models.ResourceLimit)
+class ResourceLimitAdmin(ReadOnly):
+    """Resource limits; set by REST or the command line, which serve the queues afterwards."""
+
+    list_display = ("level", "name", "memory_mb", "cpu_cores", "token_budget", "disk_space_mb")
+    list_filter = ("level",)
+    search_fields = ("name",)
+    list_before_template = "console/_limits_how.html"
+
+
+@admin.register(models.LimitShard)
+class LimitShardAdmin(ReadOnly):
+    """What is free under each limit, in parts."""
+
+    list_display = ("id", "resource_limit", "memory_mb", "cpu_cores", "token_budget")
+    list_select_related = ("resource_limit",)
+
+
+@admin.register(models.Share)
+class ShareAdmin(ReadOnly):
+    """What each project has used of a pool lately."""
+
+    list_display = ("pool", "project", "log_usage", "updated_at")
+    search_fields = ("project",)
+
+
+@admin.register(models.ShareState)
+class ShareStateAdmin(ReadOnly):
+    """Up to which event the shares are charged."""
+
+    list_display = ("id", "last_seq")
+
+
+@admin.register(models.TrackRecord)
+class TrackRecordAdmin(ReadOnly):
+    """What the outcomes say of agents and pools."""
+
+    list_display = ("agent_type", "agent_id", "story_type", "leases", "successes", "updated_at")
+    list_filter = ("agent_type",)
 
 
 @admin.register(models.Liveness)

@@ -89,7 +89,7 @@ def _in_numbers(
             return "an agent is free and it is its turn: the queue is being looked at"
         return f"{reason.sentence}: {position - 1} before it"
     if reason.code == "busy" and not facts.free:
-        return f"all {funnel.left(filters, 'health')} agents that take work are busy"
+        return funnel.all_busy(filters, "agent")
     if reason.code == "busy" and miss is not None and miss.lacks:
         return f"{reason.sentence}; nearest with a free slot is {miss.who}: {miss.sentence}"
     return reason.sentence

@@ -71,6 +71,14 @@ def left(filters: Sequence[Filter], name: str) -> int:
     return next(each.kept for each in filters if each.name == name)
 
 
+def all_busy(filters: Sequence[Filter], noun: str) -> str:
+    """Return the words for a pool without a free slot."""
+    count = left(filters, "health")
+    if count == 1:
+        return f"the only {noun} that takes work is busy"
+    return f"all {count} {noun}s that take work are busy"
+
+
 _GONE = [status.value for status in GONE]
 _STOPS = "\n".join(f"WHEN {fails} THEN {place}" for place, (_, fails) in enumerate(FILTERS))
 # Every name here is a constant of this file.

@@ -60,7 +60,7 @@ def _unsatisfiable(request: Request) -> Unsatisfiable:
 
 
 def _exhausted(request: Request) -> CapacityExhausted:
-    """Return which it is: a lock key, a limit, no slot, or too little free where there is one."""
+    """Return which it is: a limit, no slot, or too little free where there is one."""
     bounds = misses.bounds_on([request])
     misses.raised(request, bounds)
     short = [
@@ -71,12 +71,11 @@ def _exhausted(request: Request) -> CapacityExhausted:
     if short:
         return _capacity(_sentence(short), short)
     filters = funnel.funnel(request)
-    slots = funnel.left(filters, "health")
+    if not funnel.left(filters, "health"):
+        return _capacity(f"No {request.pool_id} agent is alive and in health.")
     if not funnel.left(filters, "free slot"):
-        detail = f"No {request.pool_id} agent is alive and in health."
-        if slots:
-            detail = f"All {slots} {request.pool_id} agents that take work are busy."
-        return _capacity(detail)
+        busy = funnel.all_busy(filters, f"{request.pool_id} agent")
+        return _capacity(f"{busy[0].upper()}{busy[1:]}.")
     miss = funnel.nearest_now(request)
     if miss is None or not miss.lacks:
         return _capacity(f"No {request.pool_id} agent with a free slot may be had now.")

@@ -105,7 +105,7 @@ def test_assign_says_that_all_are_busy(api, make_agent, submit):
     answer = api.post("/assign", CODE)
 
     assert (answer.status_code, answer.body["code"]) == (409, "capacity_exhausted")
-    assert answer.body["detail"] == "All 1 code agents that take work are busy."
+    assert answer.body["detail"] == "The only code agent that takes work is busy."
     assert answer["Retry-After"] == "5"
 
 
@@ -151,7 +151,7 @@ def test_waiting_for_a_slot(api, make_agent, submit):
     body = explained(api, submit())
 
     assert (body["status"], body["code"]) == ("waiting", "busy")
-    assert body["reason"] == "all 1 agents that take work are busy"
+    assert body["reason"] == "the only agent that takes work is busy"
     assert (body["position"], body["chosen"], body["candidates"]) == (1, None, [])
     assert kept(body)["health"] == 1
     assert body["filters"][-1]["kept"] == 0
