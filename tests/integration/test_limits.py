@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 
 from agentpool.registry import queries as registry_queries
 from agentpool.registry.errors import AgentBusy, CapacityExhausted, Unsatisfiable
-from agentpool.registry.models import Agent, Lease, LimitShard, Request, ResourceLimit, SecurityProfile
+from agentpool.registry.models import (
+    Agent,
+    Lease,
+    LimitShard,
+    Request,
+    ResourceLimit,
+    SecurityProfile,
+)
 from agentpool.registry.states import HOLDING, Outcome
 from balancing import claim, jobs
 from balancing.services import leases, requests
@@ -49,9 +56,7 @@ def no_deadlocks():
 def deadlocks():
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_stat_force_next_flush()")
-        cursor.execute(
-            "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
-        )
+        cursor.execute("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
         return cursor.fetchone()[0]
 
 
@@ -167,7 +172,9 @@ def room_for(lease, less=None):
         for name in names
         if not less or getattr(lease, name) > getattr(less, name)
         if place.limit.level != "project" or place.limit.name == lease.project
-    ) and (less or all((f := p.free("network_bandwidth_mbps")) is None or f >= 10 for p in of(lease)))
+    ) and (
+        less or all((f := p.free("network_bandwidth_mbps")) is None or f >= 10 for p in of(lease))
+    )
 
 
 def of(lease):
