@@ -14,6 +14,7 @@ from datetime import timedelta
 
 from django.conf import settings
 from django.db import transaction
+from django.db.models import F
 from django.db.models.functions import Now
 
 from agentpool.registry import credentials, events
@@ -194,7 +195,7 @@ def _end(launch: Launch) -> str | None:
 def _failed(launch: Launch, error: str) -> str:
     log.warning("launch failed agent=%s error=%s", launch.agent.agent_id, error)
     Agent.objects.filter(id=launch.agent_id, status=AgentStatus.STARTING).update(
-        status=AgentStatus.RETIRED, status_reason=error
+        status=AgentStatus.RETIRED, status_reason=error, generation=F("generation") + 1
     )
     events.append("agent.retired", agent=launch.agent, actor="scaling", reason=error)
     to = LaunchStatus.FAILED if launch.status == LaunchStatus.INTENDED else LaunchStatus.STOPPED

@@ -9,14 +9,19 @@ BEGIN
       status = CASE
         WHEN load > 1 THEN status
         WHEN status = 'busy' THEN 'idle'
-        WHEN status = 'draining' AND retire_when_drained AND NOT EXISTS (SELECT FROM lease x
-          WHERE x.agent_id = agent.id AND x.status = 'parked') THEN 'retired'
         ELSE status END,
       used_memory_mb = used_memory_mb - l.memory_mb,
       used_cpu_cores = used_cpu_cores - l.cpu_cores,
       used_token_budget = used_token_budget - l.token_budget,
       used_disk_space_mb = used_disk_space_mb - l.disk_space_mb
     WHERE id = l.agent_id RETURNING * INTO a;
+  IF a.status = 'draining' AND a.load = 0 AND a.retire_when_drained THEN
+    UPDATE agent SET status = 'retired', generation = generation + 1
+      WHERE id = a.id AND NOT EXISTS (
+        SELECT FROM lease x WHERE x.agent_id = a.id AND x.status = 'parked')
+      RETURNING status INTO a.status;
+    a.status := coalesce(a.status, 'draining');
+  END IF;
   IF EXISTS (SELECT FROM resource_limit) THEN
     p := policy_of_1(l.agent_type, l.project);
     IF p.limits IS NOT NULL THEN
