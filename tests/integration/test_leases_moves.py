@@ -8,6 +8,7 @@ from django.db import connection
 from agentpool.registry.models import Event, Lease, Request
 from balancing.services import notes
 
+pytest_plugins = ["tests.browser.serving"]
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("whole")]
 
 CODE = {"agent_type": "code", "project": "p"}
@@ -213,3 +214,23 @@ def test_a_request_becomes_urgent_once_and_only_while_it_waits(api, make_agent, 
     assert Event.objects.filter(kind="request.urgent", request_id=waiting.id).count() == 1
     make_agent(max_concurrent=2)
     assert not notes.mark_urgent(submit().id)
+
+
+def test_acquire_in_vain_makes_it_urgent_and_says_why(web, pools, make_agent, submit):
+    from agentpool.client import CapacityExhausted, Client
+
+    make_agent()
+    submit()
+
+    with (
+        Client(url=web.url, token=pools["operator_token"]) as client,
+        pytest.raises(CapacityExhausted, match="the only agent that takes work is busy"),
+    ):
+        client.acquire("code", project="p", wait_s=0.5)
+
+    last = Request.objects.latest("number")
+    assert last.status == "cancelled"
+    assert last.urgent_at is not None
+    assert list(
+        Event.objects.filter(request_id=last.id).order_by("id").values_list("kind", flat=True)
+    ) == ["request.waiting", "request.urgent", "request.cancelled"]
