@@ -22,7 +22,7 @@ def serve() -> int:
 
 def reserve() -> dict[str, int]:
     """Keep capacity for requests that others have passed too often; note why each one waits."""
-    pools = queries.pools_with_waiters()
+    pools = queries.pools_with_keeping()
     return {"reserved": queue.reserve(pools), "noted": notes.note_reasons(pools)}
 
 

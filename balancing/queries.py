@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from django.db import connection, transaction
+from django.db import connection
 from django.db.models import Count, Exists, F, OuterRef, Q, QuerySet, Sum
 from django.db.models.functions import Now
 
@@ -151,6 +151,16 @@ def pools_with_waiters() -> Sequence[str]:
     return list(Pool.objects.filter(Exists(waiting)).values_list("agent_type", flat=True))
 
 
+def pools_with_keeping() -> Sequence[str]:
+    """Return pools where somebody waits, or where capacity may still be kept for who gave up."""
+    waiting = Request.objects.filter(status="waiting", pool_id=OuterRef("agent_type"))
+    kept = Agent.objects.filter(reserved_for__isnull=False, pool_id=OuterRef("agent_type"))
+    # A limit may be shared by all pools.
+    bound = ResourceLimit.objects.filter(reserved_for__isnull=False)
+    rows = Pool.objects.filter(Exists(waiting) | Exists(kept) | Exists(bound))
+    return list(rows.values_list("agent_type", flat=True))
+
+
 # -- resources -----------------------------------------------------------------------------------
 
 AMOUNTS = ("memory_mb", "cpu_cores", "token_budget", "disk_space_mb", "network_bandwidth_mbps")
@@ -183,9 +193,7 @@ class Resources:
 
 def resources() -> Resources:
     """Return totals, uses and limits, in one snapshot."""
-    with transaction.atomic():
-        with connection.cursor() as cursor:
-            cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+    with registry_queries.snapshot():
         return Resources(_totals(), _used(), list(ResourceLimit.objects.order_by("level", "name")))
 
 

@@ -18,7 +18,12 @@ _WEIGHTS: Mapping[str, Mapping[str, float]] = {
 
 
 def request_picture(request_id: UUID) -> dict[str, Any]:
-    """Return why a request got its agent, or why it waits; raises NotFound."""
+    """Return why a request got its agent, or why it waits, at one moment; raises NotFound."""
+    with registry_queries.snapshot():
+        return _picture(request_id)
+
+
+def _picture(request_id: UUID) -> dict[str, Any]:
     row = queries.request(request_id)
     found = explain.explain(row)
     at = registry_queries.now()

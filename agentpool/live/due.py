@@ -72,6 +72,7 @@ def jobs() -> list[Due]:
             job="balancing.jobs.reserve",
             every_s=1,
             sql="SELECT EXISTS (SELECT FROM agent WHERE reserved_for IS NOT NULL)"
+            " OR EXISTS (SELECT FROM resource_limit WHERE reserved_for IS NOT NULL)"
             " OR EXISTS (SELECT FROM request q JOIN pool p USING (agent_type)"
             "   WHERE q.status = 'waiting' AND q.queued_at < now()"
             "     - make_interval(secs => least(p.reserve_after_s, 5)))",

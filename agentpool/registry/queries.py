@@ -1,13 +1,14 @@
 """Reads facts about agents, pools and the control plane itself; writes nothing."""
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 from django.conf import settings
-from django.db import connection
+from django.db import connection, transaction
 from django.db.models import (
     Avg,
     Count,
@@ -49,6 +50,22 @@ from agentpool.registry.states import (
 PERFORMANCE_WINDOW = timedelta(days=7)
 _COUNT_CACHE_S = 5.0
 _live_agents: tuple[float, int] = (-_COUNT_CACHE_S, 0)
+
+
+@contextmanager
+def snapshot() -> Iterator[None]:
+    """
+    Let all reads inside see the database at one moment; nothing can be written there.
+
+    Inside another transaction it is that one's to say, and this does nothing.
+    """
+    if connection.in_atomic_block:
+        yield
+        return
+    with transaction.atomic():
+        with connection.cursor() as cursor:
+            cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        yield
 
 
 def now() -> datetime:

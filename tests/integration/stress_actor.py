@@ -103,6 +103,7 @@ def _wish(project: str, *, memory_mb: int) -> Request:
         memory_mb=memory_mb,
         min_memory_mb=memory_mb,
         cpu_cores=0.5,
+        min_cpu_cores=0.5,
         token_budget=1000,
         disk_space_mb=10,
         affinity="none",

@@ -241,7 +241,6 @@ def test_what_is_kept_is_for_one_request_only(crowd, submit):
     assert kept.leases.exclude(request=large).count() == before
 
 
-@pytest.mark.xfail(strict=True, reason="the tick looks only at pools where somebody waits")
 def test_what_was_kept_for_a_request_that_gave_up_is_free_again(make_agent, submit, make_request):
     agent = make_agent(max_concurrent=1)
     lease = submit().held
