@@ -9,6 +9,7 @@ SQL = Path(__file__).resolve().parent.parent / "sql"
 FUNCTIONS = [
     "timing_1",
     "policy_1",
+    "ending_1",
     "agent_class_1",
     "agent_counted_1",
     "rule_holds_1",
@@ -37,27 +38,27 @@ FUNCTIONS = [
     "candidates_1",
     "pick_1",
     "grant_1",
-    "granted_event_1",
+    "granted_events_1",
     "granted_from_queue_1",
     "waiting_shapes_1",
     "next_waiter_1",
     "kept_waiters_1",
     "hand_over_1",
-    "free_slot_1",
+    "free_slots_1",
+    "store_waiting_1",
+    "store_granted_1",
     "acquire_1",
-    "acquire_many_1",
     "serveable_shapes_1",
     "serve_1",
     "reserve_1",
     "close_1",
-    "close_many_1",
     "park_1",
     "resume_1",
     "resize_1",
     "renew_1",
     "agent_triggers_1",
 ]
-TYPES = ("timing_1", "policy_1")
+TYPES = ("timing_1", "policy_1", "ending_1")
 
 
 def _undo(name: str) -> str:

@@ -28,8 +28,8 @@ def exchange(
     """
     try:
         with transaction.atomic():
-            closed = claim.close_many(closes) if closes else []
-            acquired = claim.acquire_many(wishes, queue=True) if wishes else []
+            closed = claim.close(closes) if closes else []
+            acquired = claim.acquire(wishes, queue=True) if wishes else []
     except DatabaseError:
         # Whatever it was concerns one of them: let that one fail by itself.
         return _tried(leases.close, closes), _tried(requests.submit, wishes)

@@ -197,7 +197,7 @@ def lose_all(agent: Agent, *, why: str, actor: str) -> None:
         request_to=RequestStatus.FAILED,
     )
     for lease in agent.leases.filter(status__in=LIVE).order_by("id"):
-        closed = claim.close(Close(lease.id, lease.fencing_token, ending, actor))
+        closed = claim.close([Close(lease.id, lease.fencing_token, ending, actor)])[0]
         serve_after_commit(*closed.pools)
 
 
@@ -210,7 +210,7 @@ def expire_leases() -> int:
     """
     ended = 0
     for lease in queries.overdue_leases(slack_s=settings.REAP_SLACK_S):
-        closed = claim.close(Close(lease.id, lease.fencing_token, _expiry_of(lease), "expiry"))
+        closed = claim.close([Close(lease.id, lease.fencing_token, _expiry_of(lease), "expiry")])[0]
         serve(closed.pools)
         ended += closed.ok
     if ended:
@@ -318,7 +318,7 @@ def resize(lease_id: UUID, *, token: int, amounts: Mapping[str, Any], actor: str
 
 def close(wish: Close) -> Lease:
     """End a lease as told and look at the queues that this concerns; raises as `release`."""
-    closed = claim.close(wish)
+    closed = claim.close([wish])[0]
     lease = ended(closed, wish)
     events.nudge_on_commit()
     serve_after_commit(*closed.pools)

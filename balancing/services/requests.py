@@ -26,7 +26,7 @@ def submit(request: Request, *, queue: bool = True) -> Lease | None:
     queue: False refuses instead of waiting. Raises, with nothing stored: CapacityExhausted;
     Unsatisfiable, nobody could ever serve it; QueueFull.
     """
-    got = claim.acquire(request, queue=queue)
+    got = claim.acquire([request], queue=queue)[0]
     lease = answered(got, queue=queue)
     events.nudge_on_commit()
     if lease is None:
@@ -41,7 +41,7 @@ def answered(got: Acquired, *, queue: bool = True) -> Lease | None:
     A doubt about a limit is settled first: by asking again, exactly, in a transaction of its own.
     """
     if got.code == "again":
-        got = claim.acquire(got.request, queue=queue, exact=True)
+        got = claim.acquire([got.request], queue=queue, exact=True)[0]
     if got.code not in ("granted", "waiting"):
         events.nudge_on_commit()
         raise explain.refusal(got.code, got.request)
@@ -57,7 +57,7 @@ def submit_all(requests: Sequence[Request], *, gang: bool) -> list[Request]:
     """
     claim.lock_limits()
     for request in sorted(requests, key=lambda r: str(r.pool_id)):
-        if answered(claim.acquire(request, queue=not gang, exact=True)) is None:
+        if answered(claim.acquire([request], queue=not gang, exact=True)[0]) is None:
             serve_after_commit(request.pool_id)
     events.nudge_on_commit()
     found = Request.objects.in_bulk([request.id for request in requests])

@@ -1,12 +1,14 @@
--- grant_1: give one slot of a locked agent to a request: reserve, insert the lease, write the event.
+-- grant_1: give one slot of a locked agent to a request: reserve it, take the lock keys, return the
+-- lease, which is the caller's to insert (store_granted_1, granted_from_queue_1), as is the request.
 -- The caller holds the agent's row lock and, for a request that is already stored, that one's too.
--- The request itself is the caller's to write (insert or update, with attempt and acquired_at of l).
+-- unwritten: leases that this transaction has granted and not inserted yet; their slots are taken.
 -- Memory and CPU are optimised in the seed's three bands (formulas: balancing/grants.py). l.id is
 -- null when the limits do not allow it now; then nothing has changed.
 -- The fencing token is drawn here, after agent and lock keys are held, so that the later holder
 -- always has the larger token.
 CREATE FUNCTION grant_1(
-  r request, a agent, p policy_1, decision jsonb, p_exact boolean, t timing_1, OUT l lease
+  r request, a agent, p policy_1, decision jsonb, p_exact boolean, t timing_1, unwritten lease[],
+  OUT l lease
 ) LANGUAGE plpgsql AS $$
 DECLARE
   at timestamptz := clock_timestamp();
@@ -80,7 +82,8 @@ BEGIN
   IF a.load > 0 THEN
     SELECT min(s) INTO l.slot FROM generate_series(1, a.max_concurrent) s
       WHERE NOT EXISTS (SELECT FROM lease o
-        WHERE o.agent_id = a.id AND o.slot = s AND o.status IN ('active', 'offered'));
+        WHERE o.agent_id = a.id AND o.slot = s AND o.status IN ('active', 'offered'))
+      AND NOT EXISTS (SELECT FROM unnest(unwritten) o WHERE o.agent_id = a.id AND o.slot = s);
   END IF;
   l.request_id := r.id;
   l.agent_id := a.id;
@@ -116,7 +119,6 @@ BEGIN
   l.tokens_in := 0;
   l.tokens_out := 0;
   l.cost_usd := 0;
-  INSERT INTO lease SELECT l.*;
   IF r.lock_keys <> '{}' THEN
     INSERT INTO lock_key (key, lease_id) SELECT DISTINCT k, l.id FROM unnest(r.lock_keys) k;
   END IF;

@@ -39,7 +39,7 @@ BEGIN
       p := policy_of_1(r.agent_type, r.project);
       IF within_1(r, p) THEN
         l := grant_1(r, a, p, jsonb_build_object('strategy', 'queue', 'tier', 'queue',
-          'score', 1, 'parts', '{}'::jsonb), false, t);
+          'score', 1, 'parts', '{}'::jsonb), false, t, '{}');
         IF l.id IS NOT NULL THEN
           PERFORM granted_from_queue_1(l, a.agent_id, p);
           RETURN l.id;

@@ -2,19 +2,19 @@
 -- are free again. By compare-and-set on (id, token, active); code ok or lease_lost.
 CREATE FUNCTION park_1(
   p_lease uuid, p_token bigint, p_actor text, p_reason text, t timing_1, OUT code text
-) LANGUAGE plpgsql AS $$
+) LANGUAGE plpgsql SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
   l lease;
-  a agent;
+  freed agent[];
 BEGIN
   code := 'lease_lost';
   UPDATE lease SET status = 'parked'
     WHERE id = p_lease AND fencing_token = p_token AND status = 'active' RETURNING * INTO l;
   IF NOT FOUND THEN RETURN; END IF;
   code := 'ok';
-  a := free_slot_1(l);
+  freed := free_slots_1(ARRAY[l], p_actor);
   INSERT INTO event (kind, agent_type, agent_id, project, request_id, lease_id, actor, detail)
-    VALUES ('lease.parked', l.agent_type, a.agent_id, l.project, l.request_id, l.id, p_actor,
+    VALUES ('lease.parked', l.agent_type, freed[1].agent_id, l.project, l.request_id, l.id, p_actor,
       jsonb_build_object('cycle_id', l.cycle_id, 'phase', l.phase, 'reason', p_reason,
         'fencing_token', l.fencing_token));
   PERFORM hand_over_1(l.agent_type, l.agent_id, t);

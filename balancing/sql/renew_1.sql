@@ -4,7 +4,7 @@
 -- A lease that is not returned is not (any more) the caller's.
 CREATE FUNCTION renew_1(
   p_agent uuid, p_incarnation int, p_leases uuid[], p_tokens bigint[], p_ttl_s float8, p_age_s float8
-) RETURNS SETOF lease LANGUAGE sql AS $$
+) RETURNS SETOF lease LANGUAGE sql SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
   WITH mine AS (
     SELECT l.id FROM lease l
       JOIN unnest(p_leases, p_tokens) w (id, token) ON w.id = l.id AND w.token = l.fencing_token

@@ -4,7 +4,7 @@
 -- is granted or gives up. One at a time a pool, and only one that an agent at work could serve.
 -- Also takes back what is kept for nobody, and makes share rows that are missing (share_enter_1).
 -- Rows that somebody else has locked wait for the next tick. Returns the request that was helped.
-CREATE FUNCTION reserve_1(p_type text) RETURNS uuid LANGUAGE plpgsql AS $$
+CREATE FUNCTION reserve_1(p_type text) RETURNS uuid LANGUAGE plpgsql SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
   r request;
   p policy_1;

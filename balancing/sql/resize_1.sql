@@ -4,7 +4,7 @@
 CREATE FUNCTION resize_1(
   p_lease uuid, p_token bigint, p_memory bigint, p_cpu numeric, p_tokens bigint, p_disk bigint,
   p_actor text, p_exact boolean, OUT code text
-) LANGUAGE plpgsql AS $$
+) LANGUAGE plpgsql SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
   l lease;
   n lease;

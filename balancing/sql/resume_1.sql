@@ -4,7 +4,7 @@
 CREATE FUNCTION resume_1(
   p_lease uuid, p_token bigint, p_actor text, p_exact boolean, t timing_1,
   OUT code text, OUT token bigint
-) LANGUAGE plpgsql AS $$
+) LANGUAGE plpgsql SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
   l lease;
   a agent;

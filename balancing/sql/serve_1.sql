@@ -8,7 +8,7 @@
 CREATE FUNCTION serve_1(
   p_type text, p_batch int, p_exact boolean, t timing_1,
   OUT granted int, OUT again boolean, OUT exact boolean
-) LANGUAGE plpgsql AS $$
+) LANGUAGE plpgsql SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
   shapes bigint[];
   skip uuid[] := '{}';
@@ -74,7 +74,7 @@ BEGIN
       skip := skip || next_id;
       CONTINUE;
     END IF;
-    l := grant_1(r, a, p, c.decision, p_exact, t);
+    l := grant_1(r, a, p, c.decision, p_exact, t, '{}');
     IF l.id IS NULL THEN
       exact := NOT p_exact;
       -- The limits that are kept for one request only refuse another one of its shape.

@@ -1,7 +1,7 @@
 -- shares_fold_1: charge the shares with what the events since the last time say: grants that were
 -- not charged at once, and at each end the difference to what was charged. Every numbered event
 -- counts once. Returns how many events were read; another caller at work: 0.
-CREATE FUNCTION shares_fold_1(p_batch int) RETURNS int LANGUAGE plpgsql AS $$
+CREATE FUNCTION shares_fold_1(p_batch int) RETURNS int LANGUAGE plpgsql SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
   state share_state;
   newest bigint;

@@ -211,7 +211,7 @@ def ask():
 
 
 def ask_many():
-    for got in claim.acquire_many([wish() for _ in range(random.randint(2, 6))], queue=True):
+    for got in claim.acquire([wish() for _ in range(random.randint(2, 6))], queue=True):
         with suppress(Refusal):
             requests.answered(got)
 
@@ -230,7 +230,7 @@ def release_many():
     found = Lease.objects.filter(status__in=LIVE).order_by("?")[: random.randint(2, 8)]
     how = {"outcome": Outcome.SUCCESS, "actor": "chaos"}
     closes = [leases.closing(one.id, token=one.fencing_token, **how) for one in found]
-    closed = claim.close_many(closes)
+    closed = claim.close(closes)
     queue.serve({pool for one in closed for pool in one.pools})
 
 

@@ -147,7 +147,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(several=st.lists(wishes, min_size=2, max_size=4))
     def batch(self, several):
-        for got in claim.acquire_many([made(wish, 1) for wish in several], queue=True):
+        for got in claim.acquire([made(wish, 1) for wish in several], queue=True):
             with suppress(Refusal):
                 requests.answered(got)
 
@@ -177,7 +177,7 @@ class Machine(RuleBasedStateMachine):
         found = {nth(Lease.objects.filter(status__in=LIVE), which) for which in several} - {None}
         how = {"outcome": Outcome.SUCCESS, "actor": "machine"}
         closes = [leases.closing(one.id, token=one.fencing_token, **how) for one in found]
-        assert {closed.code for closed in claim.close_many(closes)} <= {"ok"}
+        assert {closed.code for closed in claim.close(closes)} <= {"ok"}
 
     @rule(which=some)
     def acknowledge(self, which):
