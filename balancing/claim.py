@@ -33,6 +33,36 @@ class Acquired:
 
 
 @dataclass(frozen=True)
+class Wish:
+    """A request that is no row yet; columns: those of `columns_of`, as a JSON object."""
+
+    id: UUID
+    agent_type: str
+    columns: str
+
+    def request(self) -> Request:
+        """Return the row that it would be."""
+        fields = {str(field.column): field for field in Request._meta.concrete_fields}
+        told = json.loads(self.columns)
+        return Request(
+            **{fields[name].attname: fields[name].to_python(told[name]) for name in told}
+        )
+
+
+@dataclass(frozen=True)
+class Exchanged:
+    """
+    What came of one end or one wish: a code of `Closed` or `Acquired`.
+
+    shown: the lease as JSON, as every door shows it; None without one. pools: as of `Closed`.
+    """
+
+    code: str
+    shown: str | None
+    pools: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Closed:
     """
     What ending a lease brought.
@@ -110,9 +140,45 @@ def acquire(requests: Sequence[Request], *, queue: bool, exact: bool = False) ->
     """
     rows = _rows(
         _ACQUIRE + " acquire_1(%s::jsonb, %s, %s, %s::timing_1)",
-        [json.dumps([_row(request) for request in requests]), queue, exact, _timing()],
+        [json.dumps([columns_of(request) for request in requests]), queue, exact, _timing()],
     )
     return [_acquired(row, request) for row, request in zip(rows, requests, strict=True)]
+
+
+def exchange(
+    closes: Iterable[Close], wishes: Sequence[Wish]
+) -> tuple[list[Exchanged], list[Exchanged]]:
+    """Do `close`, then `acquire`, in one transaction and one round trip; what of each came."""
+    ends = list(closes)
+    rows = _rows(
+        "SELECT code, shown::text, pools FROM exchange_1(%s::jsonb, %s::jsonb, %s::timing_1)",
+        [
+            json.dumps([_close(close) for close in ends]),
+            f"[{','.join(wish.columns for wish in wishes)}]",
+            _timing(),
+        ],
+    )
+    found = [Exchanged(code, shown, tuple(pools or ())) for code, shown, pools in rows]
+    return found[: len(ends)], found[len(ends) :]
+
+
+def shown(lease_id: UUID) -> str:
+    """Return a lease as JSON, as every door shows it."""
+    sql = (
+        "SELECT lease_shown_1(l, a.agent_id, a.endpoint)::text"
+        " FROM lease l JOIN agent a ON a.id = l.agent_id WHERE l.id = %s"
+    )
+    found: str = _rows(sql, [lease_id])[0][0]
+    return found
+
+
+def waited_for(agent_types: Iterable[str]) -> list[str]:
+    """Return those of some pools where somebody waits."""
+    sql = (
+        "SELECT k FROM unnest(%s::text[]) k WHERE EXISTS"
+        " (SELECT FROM request q WHERE q.agent_type = k AND q.status = 'waiting')"
+    )
+    return [row[0] for row in _rows(sql, [list(agent_types)])]
 
 
 def serve(agent_type: str, *, exact: bool = False) -> Served:
@@ -140,25 +206,8 @@ def close(closes: Iterable[Close]) -> list[Closed]:
 
     Locks leases, agents (each in the order of their ids) and requests, in this order.
     """
-    wishes = [
-        {
-            "lease": str(close.lease_id),
-            "token": close.token,
-            "to": close.ending.to.value,
-            "outcome": close.ending.outcome.value,
-            "error": close.ending.error,
-            "result": close.ending.result,
-            "usage": close.ending.usage or {},
-            "retry": close.ending.retry,
-            "request_to": close.ending.request_to.value,
-            "overdue_s": close.ending.overdue_s,
-            "actor": close.actor,
-            "asker": close.asker,
-            "agent": str(close.agent) if close.agent else None,
-        }
-        for close in closes
-    ]
-    rows = _rows(_CLOSE + " close_1(%s::jsonb, %s::timing_1)", [json.dumps(wishes), _timing()])
+    wishes = json.dumps([_close(close) for close in closes])
+    rows = _rows(_CLOSE + " close_1(%s::jsonb, %s::timing_1)", [wishes, _timing()])
     return [_closed(row) for row in rows]
 
 
@@ -284,7 +333,7 @@ def _rows(sql: str, params: Sequence[Any]) -> list[Any]:
     # Django's own cursor puts the values into the text, and so every call is parsed and planned
     # anew, which costs as much as a claim.
     connection.ensure_connection()
-    raw: psycopg.Connection[Any] = connection.connection  # type: ignore[assignment]
+    raw: psycopg.Connection[Any] = connection.connection
     with connection.wrap_database_errors, psycopg.Cursor(raw) as cursor:
         cursor.execute(sql.encode(), params, prepare=True)
         return cursor.fetchall()
@@ -324,6 +373,25 @@ def _converted(values: Sequence[Any]) -> list[Any]:
     return found
 
 
+def _close(close: Close) -> dict[str, Any]:
+    ending = close.ending
+    return {
+        "lease": str(close.lease_id),
+        "token": close.token,
+        "to": ending.to.value,
+        "outcome": ending.outcome.value,
+        "error": ending.error,
+        "result": ending.result,
+        "usage": ending.usage or {},
+        "retry": ending.retry,
+        "request_to": ending.request_to.value,
+        "overdue_s": ending.overdue_s,
+        "actor": close.actor,
+        "asker": close.asker,
+        "agent": str(close.agent) if close.agent else None,
+    }
+
+
 def _timing() -> str:
     """Return the type timing_1 as Postgres reads it."""
     times = (settings.RUN_LEASE_S, settings.OFFER_S, settings.BACKOFF_S)
@@ -339,7 +407,8 @@ _SENT = [
 ]
 
 
-def _row(request: Request) -> dict[str, Any]:
+def columns_of(request: Request) -> dict[str, Any]:
+    """Return the columns that a claim needs of a request, by name, as plain JSON values."""
     return {column: _plain(getattr(request, name)) for column, name in _SENT}
 
 

@@ -6,15 +6,19 @@ What varies is judged each time by the same form's fields; the rest is remembere
 """
 
 import json
+import uuid
 from collections import OrderedDict
 from functools import cache
 from threading import Lock
-from typing import Any
+from typing import Any, Generic, TypeVar
 
+from django.conf import settings
 from rest_framework import serializers as drf
 
-from balancing import serializers
+from balancing import claim, serializers
+from balancing.claim import Wish
 
+T = TypeVar("T")
 MOST_REMEMBERED = 2048
 LONGEST_REMEMBERED = 4000  # characters; longer ones carry a payload of their own
 _VARYING: dict[type[drf.Serializer[Any]], tuple[str, ...]] = {
@@ -22,8 +26,27 @@ _VARYING: dict[type[drf.Serializer[Any]], tuple[str, ...]] = {
     serializers.ReleaseLease: ("fencing_token",),
 }
 
-_remembered: OrderedDict[tuple[Any, str], dict[str, Any]] = OrderedDict()
-_lock = Lock()
+
+class _Remembered(Generic[T]):
+    """What was made of bodies, by their unvarying text; the ones used least long ago go first."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[tuple[Any, str], T] = OrderedDict()
+        self._lock = Lock()
+
+    def get(self, key: tuple[Any, str]) -> T | None:
+        with self._lock:
+            return self._kept.get(key)
+
+    def put(self, key: tuple[Any, str], value: T) -> None:
+        with self._lock:
+            self._kept[key] = value
+            if len(self._kept) > MOST_REMEMBERED:
+                self._kept.popitem(last=False)
+
+
+_checked: _Remembered[dict[str, Any]] = _Remembered()
+_columns: _Remembered[str] = _Remembered()
 
 
 def read(form: type[drf.Serializer[Any]], data: Any) -> dict[str, Any]:
@@ -32,38 +55,70 @@ def read(form: type[drf.Serializer[Any]], data: Any) -> dict[str, Any]:
 
     Raises: drf.ValidationError, naming the faulty fields.
     """
-    if not isinstance(data, dict):
+    split = _split(form, data)
+    if split is None:
         return _read_whole(form, data)
+    varying, text = split
+    rest = _checked.get((form, text))
+    if rest is None:
+        whole = _read_whole(form, data)
+        # With the defaults of what the body leaves out of the varying ones; a copy: callers take
+        # fields out of theirs.
+        _checked.put((form, text), dict(whole))
+        return whole
+    judged = _judged(form, varying)
+    return _read_whole(form, data) if judged is None else rest | judged
+
+
+def wish(data: Any, *, requested_by: str) -> Wish:
+    """
+    Return what a request's body asks for, as the claim takes it.
+
+    Raises: drf.ValidationError, naming the faulty fields.
+    """
+    request_id = uuid.uuid4()
+    form = serializers.NewRequest
+    split = _split(form, data)
+    judged = columns = None
+    if split is not None:
+        # The one setting that a row takes on.
+        key = ((requested_by, settings.HARD_END_S), split[1])
+        columns, judged = _columns.get(key), _judged(form, split[0])
+    if columns is None or judged is None:
+        fields = read(form, data)
+        row = serializers.request_row(fields, requested_by=requested_by)
+        told = claim.columns_of(row)
+        judged = {name: fields[name] for name in _VARYING[form]}
+        unvarying = {k: v for k, v in told.items() if k != "id" and k not in judged}
+        columns = json.dumps(unvarying)[1:-1]
+        if split is not None:
+            # What the body leaves out of the varying ones has its default.
+            left_out = {name: judged[name] for name in judged if name not in split[0]}
+            columns = f"{columns}, {json.dumps(left_out)[1:-1]}" if left_out else columns
+            _columns.put(key, columns)
+    varying = json.dumps({"id": str(request_id), **judged})[1:-1]
+    return Wish(request_id, judged["agent_type"], f"{{{columns}, {varying}}}")
+
+
+def _split(form: type[drf.Serializer[Any]], data: Any) -> tuple[dict[str, Any], str] | None:
+    """Return what varies of a body and the text of the rest, None: it is not to be remembered."""
+    if not isinstance(data, dict):
+        return None
     varying = {name: data[name] for name in _VARYING[form] if name in data}
     try:
         text = json.dumps([sorted(varying), {k: v for k, v in data.items() if k not in varying}])
     except (TypeError, ValueError):
-        return _read_whole(form, data)
-    if len(text) > LONGEST_REMEMBERED:
-        return _read_whole(form, data)
-    with _lock:
-        rest = _remembered.get((form, text))
-    if rest is None:
-        return _remember(form, text, _read_whole(form, data))
+        return None
+    return (varying, text) if len(text) <= LONGEST_REMEMBERED else None
+
+
+def _judged(form: type[drf.Serializer[Any]], varying: dict[str, Any]) -> dict[str, Any] | None:
+    """Return what varies, checked; None: something is wrong, and the whole form says what."""
     fields = _fields(form)
     try:
-        checked = {name: fields[name].run_validation(value) for name, value in varying.items()}
+        return {name: fields[name].run_validation(value) for name, value in varying.items()}
     except drf.ValidationError:
-        return _read_whole(form, data)  # which says what is wrong with all of it
-    return rest | checked
-
-
-def _remember(
-    form: type[drf.Serializer[Any]], text: str, checked: dict[str, Any]
-) -> dict[str, Any]:
-    rest = {name: value for name, value in checked.items() if name not in _VARYING[form]}
-    defaults = {name: checked[name] for name in _VARYING[form] if name in checked}
-    with _lock:
-        # What the body leaves out of the varying ones has its default in `rest`, too.
-        _remembered[form, text] = defaults | rest
-        if len(_remembered) > MOST_REMEMBERED:
-            _remembered.popitem(last=False)
-    return checked
+        return None
 
 
 def _read_whole(form: type[drf.Serializer[Any]], data: Any) -> dict[str, Any]:

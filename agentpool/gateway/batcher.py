@@ -16,21 +16,18 @@ from django.db import close_old_connections
 
 from agentpool.registry import credentials
 from agentpool.registry.errors import Refusal, Unauthenticated
-from agentpool.registry.models import Lease, Request
-from balancing.services.exchange import exchange
+from balancing.services.exchange import Answer, Wish, exchange
 from balancing.services.leases import Close
 
 # Above this, answers would wait longer for their neighbours than the shared commit saves.
 MOST_AT_ONCE = 128
-
-Answer = Lease | Refusal | None
 
 
 @dataclass(frozen=True)
 class Call:
     """One message: what is asked for, and the credential that must still be good."""
 
-    wish: Request | Close
+    wish: Wish | Close
     credential: UUID | None
 
 
@@ -42,8 +39,8 @@ class Batcher:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="batcher")
         self._worker: asyncio.Task[None] | None = None
 
-    async def call(self, call: Call) -> Lease | None:
-        """Return the lease that was granted or ended, None: the request waits; raises Refusal."""
+    async def call(self, call: Call) -> str | None:
+        """Return the lease, as JSON, None: the request waits; raises Refusal."""
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting.append((call, answer))
         if self._worker is None or self._worker.done():
@@ -81,7 +78,7 @@ def _answers(calls: Sequence[Call]) -> list[Answer]:
         good = credentials.good(held) if held else set()
         valid = [c for c in calls if c.credential is None or c.credential in good]
         closes = [c.wish for c in valid if isinstance(c.wish, Close)]
-        wishes = [c.wish for c in valid if isinstance(c.wish, Request)]
+        wishes = [c.wish for c in valid if isinstance(c.wish, Wish)]
         ended, granted = exchange(closes, wishes)
         found: dict[int, Any] = dict(zip(map(id, closes), ended, strict=True))
         found |= dict(zip(map(id, wishes), granted, strict=True))

@@ -5,6 +5,7 @@ Synchronous: the socket runs them in threads, but for acquire and release, which
 batcher. They raise Refusal, which the socket answers.
 """
 
+import json
 from collections.abc import Callable, Mapping
 from typing import Any
 from uuid import UUID
@@ -15,11 +16,12 @@ from agentpool.gateway.batcher import Call
 from agentpool.registry import credentials, rest
 from agentpool.registry import queries as registry_queries
 from agentpool.registry.errors import Forbidden, Invalid, NotFound, Unauthenticated
-from agentpool.registry.models import Agent, Lease, Request
+from agentpool.registry.models import Agent
 from agentpool.registry.rest import Principal
 from agentpool.registry.states import Outcome, Scope
 from balancing import api, intake, queries, serializers
 from balancing.services import heartbeats, leases, requests
+from balancing.services.exchange import Wish
 
 Message = Mapping[str, Any]
 Reply = dict[str, Any]
@@ -115,9 +117,7 @@ def log(session: Session, message: Message) -> Reply:
 def acquire(session: Session, message: Message) -> Call:
     """Ask for an agent; the batcher answers with the lease, None: the request waits."""
     principal = _orchestrator(session, fresh=False)
-    fields = intake.read(serializers.NewRequest, _body(message))
-    row = serializers.request_row(fields, requested_by=principal.name)
-    return Call(row, _credential(principal))
+    return Call(intake.wish(_body(message), requested_by=principal.name), _credential(principal))
 
 
 def release(session: Session, message: Message) -> Call:
@@ -138,10 +138,10 @@ def release(session: Session, message: Message) -> Call:
     return Call(wish, _credential(principal))
 
 
-def shown(call: Call, lease: Lease | None) -> Reply:
+def shown(call: Call, lease: str | None) -> Reply:
     """Return the reply to an acquire or a release."""
-    reply: Reply = {"lease": serializers.lease_json(lease)} if lease else {}
-    if isinstance(call.wish, Request):
+    reply: Reply = {"lease": json.loads(lease)} if lease else {}
+    if isinstance(call.wish, Wish):
         reply["request_id"] = str(call.wish.id)
     return reply
 

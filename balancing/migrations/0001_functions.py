@@ -52,6 +52,8 @@ FUNCTIONS = [
     "serve_1",
     "reserve_1",
     "close_1",
+    "lease_shown_1",
+    "exchange_1",
     "park_1",
     "resume_1",
     "resize_1",

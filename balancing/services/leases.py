@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any
+from typing import Any, NoReturn
 from uuid import UUID
 
 from django.conf import settings
@@ -327,8 +327,11 @@ def close(wish: Close) -> Lease:
 
 def ended(closed: Closed, wish: Close) -> Lease:
     """Return the lease as it ended; raises LeaseLost, NotFound, Forbidden: it was not theirs."""
-    if closed.lease is not None:
-        return closed.lease
+    return closed.lease if closed.lease is not None else why_not(wish)
+
+
+def why_not(wish: Close) -> NoReturn:
+    """Say why a lease was not the caller's to end; raises as `ended`."""
     lease = queries.lease(wish.lease_id)
     if wish.agent is not None and lease.agent_id != wish.agent:
         raise Forbidden("An agent's credential is good for its own leases only.")

@@ -12,7 +12,7 @@ from django.conf import settings
 from django.db import transaction
 
 from agentpool.registry import events
-from balancing import claim, queries
+from balancing import claim
 
 # A repeat of serve waits this long for a row lock to go away; bounded, the pulse's tick follows.
 AGAIN_AFTER_S = 0.001
@@ -25,11 +25,9 @@ def serve(agent_types: Iterable[str]) -> int:
 
     Must run outside of a transaction: each look needs a snapshot newer than the publisher's commit.
     """
-    concerned = set(agent_types)
-    if len(concerned) > 1:
-        # One plain read tells where nobody waits; it is newer than what was published.
-        concerned &= set(queries.pools_with_waiters())
-    return sum(_serve_one(agent_type) for agent_type in sorted(concerned))
+    # One plain read tells where nobody waits; it is newer than what was published.
+    concerned = claim.waited_for(sorted(set(agent_types)))
+    return sum(_serve_one(agent_type) for agent_type in concerned)
 
 
 def serve_after_commit(*agent_types: str) -> None:

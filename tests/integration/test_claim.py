@@ -1,10 +1,15 @@
 """Acquire, release and the queue behind them, on a real database."""
 
+import json
+from datetime import datetime
+
 import pytest
+from rest_framework.utils.encoders import JSONEncoder
 
 from agentpool.registry.errors import CapacityExhausted, LeaseLost, UnsupportedTransition
 from agentpool.registry.models import Agent, Event, Lease, LeaseOutcome, LockKey, Request
 from agentpool.registry.states import AgentHealth, Outcome
+from balancing import claim, queries, serializers
 from balancing.services import agents, leases, requests
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("whole")]
@@ -333,3 +338,29 @@ def test_every_change_leaves_an_event(make_agent, submit):
         .order_by("id")
         .values_list("kind", flat=True)
     ) == ["agent.registered", "lease.active", "lease.released"]
+
+
+def test_a_lease_shown_by_sql_is_the_one_that_python_shows(whole, make_agent, submit):
+    make_agent(endpoint="http://10.0.0.7:9000/", max_concurrent=3)
+    held = submit(cycle_id="c", phase="code", cpu_cores=0.25, min_cpu_cores=0.25).held
+    offered = submit(payload={"command": ["true"]}).held
+    usage = {"memory_mb": 12.5, "tokens_in": 7, "cost_usd": 0.25}
+    leases.report_usage(held.id, token=held.fencing_token, usage=usage, progress={"counter": 3})
+    leases.park(held.id, token=held.fencing_token, reason="", actor="test")
+
+    for lease in (held, offered):
+        row = queries.lease(lease.id)
+        in_sql = json.loads(claim.shown(row.id))
+        in_python = json.loads(json.dumps(serializers.lease_json(row), cls=JSONEncoder))
+        times = [name for name in in_python if name.endswith("_at")]
+        assert {n: moment(in_sql.pop(n)) for n in times} == {
+            n: moment(in_python.pop(n)) for n in times
+        }
+        assert moment(in_sql["progress"].pop("at")) == moment(in_python["progress"].pop("at"))
+        assert in_sql == in_python
+
+
+def moment(text):
+    """Return a time to the millisecond, which is what REST's JSON has."""
+    found = text and datetime.fromisoformat(text)
+    return found and found.replace(microsecond=found.microsecond // 1000 * 1000)

@@ -483,7 +483,7 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name='LeaseOutcome',
             fields=[
-                ('lease', models.OneToOneField(on_delete=django.db.models.deletion.CASCADE, primary_key=True, related_name='lesson', serialize=False, to='registry.lease')),
+                ('lease', models.OneToOneField(db_constraint=False, on_delete=django.db.models.deletion.CASCADE, primary_key=True, related_name='lesson', serialize=False, to='registry.lease')),
                 ('project', models.TextField()),
                 ('cycle_id', models.TextField(blank=True, default='')),
                 ('phase', models.TextField(blank=True, default='')),
@@ -523,7 +523,7 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name='lease',
             name='agent',
-            field=models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, related_name='leases', to='registry.agent'),
+            field=models.ForeignKey(db_constraint=False, db_index=False, on_delete=django.db.models.deletion.PROTECT, related_name='leases', to='registry.agent'),
         ),
         migrations.CreateModel(
             name='LockKey',
@@ -622,7 +622,7 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name='lease',
             name='request',
-            field=models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='leases', to='registry.request'),
+            field=models.ForeignKey(db_constraint=False, db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='leases', to='registry.request'),
         ),
         migrations.AddConstraint(
             model_name='resourcelimit',

@@ -33,11 +33,17 @@ class Lease(models.Model):
     fencing_token = models.BigIntegerField(
         unique=True, db_default=NextVal("lease_fencing_token_seq"), editable=False
     )
+    # Its rows are written by the claim's functions only, beside the rows that these name: Postgres
+    # need not look them up once more for each lease. `queries.broken_invariants` does.
     request = models.ForeignKey(
-        Request, on_delete=models.CASCADE, related_name="leases", db_index=False
+        Request,
+        on_delete=models.CASCADE,
+        related_name="leases",
+        db_constraint=False,
+        db_index=False,
     )
     agent = models.ForeignKey(
-        Agent, on_delete=models.PROTECT, related_name="leases", db_index=False
+        Agent, on_delete=models.PROTECT, related_name="leases", db_constraint=False, db_index=False
     )
     incarnation = models.IntegerField()
     slot = models.SmallIntegerField()
@@ -152,7 +158,11 @@ class LeaseOutcome(models.Model):
     """What one ended lease teaches; kept from the first day so that learning has a past."""
 
     lease = models.OneToOneField(
-        Lease, on_delete=models.CASCADE, primary_key=True, related_name="lesson"
+        Lease,
+        on_delete=models.CASCADE,
+        primary_key=True,
+        related_name="lesson",
+        db_constraint=False,
     )
     agent = models.ForeignKey(Agent, on_delete=models.CASCADE, db_constraint=False, db_index=False)
     pool = models.ForeignKey(
