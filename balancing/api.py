@@ -6,6 +6,7 @@ from uuid import UUID
 
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import serializers as drf
+from rest_framework.authentication import BaseAuthentication
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
@@ -24,10 +25,12 @@ from agentpool.registry.rest import (
     READERS,
     ApiRequest,
     Principal,
+    Ready,
     etag,
     idempotent,
     if_match,
     page,
+    remembering,
 )
 from agentpool.registry.states import (
     AgentHealth,
@@ -38,7 +41,7 @@ from agentpool.registry.states import (
     Scope,
 )
 from balancing import explain, intake, queries, serializers
-from balancing.services import agents, heartbeats, leases, limits, requests
+from balancing.services import agents, exchange, heartbeats, leases, limits, requests
 from balancing.services.heartbeats import Heartbeat
 
 # -- agents --------------------------------------------------------------------------------------
@@ -300,6 +303,10 @@ class Requests(APIView):
 
     scopes: ClassVar = {"GET": READERS, "POST": ORCHESTRATORS}
 
+    def get_authenticators(self) -> list[BaseAuthentication]:
+        """Remember who asks: the exchange holds the token against the database once more."""
+        return remembering(getattr(self.request, "method", "") == "POST")
+
     @extend_schema(parameters=[serializers.RequestQuery], responses=PAGE)
     def get(self, request: ApiRequest) -> Response:
         """List requests, newest first; an orchestrator sees its own."""
@@ -320,18 +327,23 @@ class Requests(APIView):
     @idempotent
     def post(self, request: ApiRequest) -> Response:
         """Ask for an agent: 201 with the lease, or 202 with the waiting request."""
-        fields = intake.read(serializers.NewRequest, request.data)
-        row = serializers.request_row(fields, requested_by=request.user.name)
-        lease = requests.submit(row)
-        return request_answer(row.id, lease or queries.live_lease_of(row.id))
+        wish = intake.wish(request.data, requested_by=request.user.name)
+        lease = exchange.one(exchange.Call(wish, request.user.credential_id))
+        if lease is not None:
+            return Ready(lease, status=201, headers=_location(wish.id))
+        return request_answer(wish.id, queries.live_lease_of(wish.id))
 
 
 def request_answer(request_id: UUID, lease: Lease | None) -> Response:
     """Return 201 with the lease, or 202 with the request that waits; Location names the request."""
-    location = {"Location": f"/api/agent-pool/requests/{request_id}"}
+    location = _location(request_id)
     if lease is not None:
         return Response(serializers.lease_json(lease), status=201, headers=location)
     return Response(request_body(request_id), status=202, headers=location)
+
+
+def _location(request_id: UUID) -> dict[str, str]:
+    return {"Location": f"/api/agent-pool/requests/{request_id}"}
 
 
 def request_body(request_id: UUID, lease: Lease | None = None) -> dict[str, Any]:
@@ -554,12 +566,16 @@ class LeaseRelease(APIView):
 
     scopes: ClassVar = {"POST": HOLDERS}
 
+    def get_authenticators(self) -> list[BaseAuthentication]:
+        """Remember who asks: the exchange holds the token against the database once more."""
+        return remembering(getattr(self.request, "method", "") == "POST")
+
     @extend_schema(request=serializers.ReleaseLease, responses=ANY_JSON)
     def post(self, request: ApiRequest, lease_id: UUID) -> Response:
         """End the lease; that it is the caller's to end is checked in the same statement."""
         body = intake.read(serializers.ReleaseLease, request.data)
         who = request.user
-        lease = leases.release(
+        wish = leases.closing(
             lease_id,
             token=body.pop("fencing_token"),
             outcome=Outcome(body.pop("outcome")),
@@ -568,7 +584,7 @@ class LeaseRelease(APIView):
             agent=who.agent.id if who.scope is Scope.AGENT and who.agent else None,
             **body,
         )
-        return Response(serializers.lease_json(lease))
+        return Ready(exchange.one(exchange.Call(wish, who.credential_id)) or "")
 
 
 class LeaseLog(LeaseDoor):

@@ -8,27 +8,12 @@ it and a lone call waits for nobody. Each message is answered when its transacti
 import asyncio
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any
-from uuid import UUID
 
 from django.db import close_old_connections
 
-from agentpool.registry import credentials
-from agentpool.registry.errors import Refusal, Unauthenticated
-from balancing.services.exchange import Answer, Wish, exchange
-from balancing.services.leases import Close
-
-# Above this, answers would wait longer for their neighbours than the shared commit saves.
-MOST_AT_ONCE = 128
-
-
-@dataclass(frozen=True)
-class Call:
-    """One message: what is asked for, and the credential that must still be good."""
-
-    wish: Wish | Close
-    credential: UUID | None
+from agentpool.registry.errors import Refusal
+from balancing.services.exchange import MOST_AT_ONCE, Answer, answers
+from balancing.services.exchange import Call as Call
 
 
 class Batcher:
@@ -74,16 +59,7 @@ class Batcher:
 def _answers(calls: Sequence[Call]) -> list[Answer]:
     close_old_connections()
     try:
-        held = {call.credential for call in calls if call.credential is not None}
-        good = credentials.good(held) if held else set()
-        valid = [c for c in calls if c.credential is None or c.credential in good]
-        closes = [c.wish for c in valid if isinstance(c.wish, Close)]
-        wishes = [c.wish for c in valid if isinstance(c.wish, Wish)]
-        ended, granted = exchange(closes, wishes)
-        found: dict[int, Any] = dict(zip(map(id, closes), ended, strict=True))
-        found |= dict(zip(map(id, wishes), granted, strict=True))
-        revoked = Unauthenticated("The token has been revoked or has expired.")
-        return [found.get(id(call.wish), revoked) for call in calls]
+        return answers(calls)
     finally:
         close_old_connections()
 

@@ -9,10 +9,12 @@ import hashlib
 import hmac
 import json
 import re
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ClassVar
+from uuid import UUID
 
 from cryptography.fernet import Fernet
 from django.conf import settings
@@ -67,6 +69,11 @@ class Principal:
         """Whether everything is allowed."""
         return self.scope is Scope.OPERATOR
 
+    @property
+    def credential_id(self) -> UUID | None:
+        """The token's row id, None: no token, but a browser's session."""
+        return self.credential.id if self.credential else None
+
     def may_act_as(self, agent: Agent) -> bool:
         """Whether the caller is that agent, or an operator."""
         return self.is_operator or (self.agent is not None and self.agent.id == agent.id)
@@ -91,7 +98,15 @@ def principal_of(secret: str) -> Principal:
 
 
 class BearerAuthentication(authentication.BaseAuthentication):
-    """`Authorization: Bearer <token>`."""
+    """
+    `Authorization: Bearer <token>`.
+
+    remembers: for doors that hold the credential against the database themselves, with their work.
+    Who a token stands for never changes; whether it is still good is then for the door to ask.
+    """
+
+    def __init__(self, *, remembers: bool = False) -> None:
+        self._remembers = remembers
 
     def authenticate(self, request: RestRequest) -> tuple[Principal, None] | None:
         """Return the token's principal, None without the header; raises Unauthenticated."""
@@ -100,11 +115,34 @@ class BearerAuthentication(authentication.BaseAuthentication):
             return None
         if scheme.lower() != "bearer" or not secret.strip():
             raise Unauthenticated("The Authorization header must be: Bearer <token>.")
-        return principal_of(secret.strip()), None
+        named = secret.strip()
+        return (_remembered_principal if self._remembers else principal_of)(named), None
 
     def authenticate_header(self, request: RestRequest) -> str:
         """Return what a 401 asks for."""
         return "Bearer"
+
+
+_REMEMBERED_S, _MOST_REMEMBERED = 60.0, 10_000
+_remembered: dict[bytes, tuple[float, Principal]] = {}
+
+
+def _remembered_principal(secret: str) -> Principal:
+    """Return who a secret stands for, or stood for a short time ago; raises Unauthenticated."""
+    key = hashlib.sha256(secret.encode()).digest()
+    known = _remembered.get(key)
+    if known is not None and time.monotonic() - known[0] < _REMEMBERED_S:
+        return known[1]
+    found = principal_of(secret)
+    if len(_remembered) >= _MOST_REMEMBERED:
+        _remembered.clear()
+    _remembered[key] = (time.monotonic(), found)
+    return found
+
+
+def remembering(is_meant: bool) -> list[authentication.BaseAuthentication]:
+    """Return the ways to say who one is; is_meant: by a token that may be remembered."""
+    return [BearerAuthentication(remembers=is_meant), SessionAuthentication()]
 
 
 class SessionAuthentication(authentication.SessionAuthentication):
@@ -137,6 +175,29 @@ class Scoped(permissions.BasePermission):
             names = ", ".join(sorted(allowed))
             raise Forbidden(f"The scope {principal.scope} may not do this; it takes: {names}.")
         return True
+
+
+class Ready(Response):
+    """An answer that is JSON already."""
+
+    def __init__(self, text: str, *, status: int = 200, headers: Any = None) -> None:
+        super().__init__(status=status, headers=headers, content_type="application/json")
+        self._text = text
+
+    @property
+    def data(self) -> Any:
+        """Its value, for the few who look."""
+        return json.loads(self._text)
+
+    @data.setter
+    def data(self, value: Any) -> None:
+        if value is not None:
+            raise AttributeError("A ready answer is not changed.")
+
+    @property
+    def rendered_content(self) -> str:
+        """Its text."""
+        return self._text
 
 
 class BoundedJSONParser(parsers.JSONParser):

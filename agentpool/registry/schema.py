@@ -119,7 +119,6 @@ class ObjectField(OpenApiSerializerFieldExtension):  # type: ignore[no-untyped-c
     """A JSON object is an object, not just anything."""
 
     target_class = "agentpool.registry.serializers.Object"
-    match_subclasses = True
 
     def map_serializer_field(self, auto_schema: AutoSchema, direction: Any) -> dict[str, Any]:
         """Return the type."""

@@ -1,20 +1,69 @@
-"""Ends and grants what arrived together in one transaction: the way of the gateway's fast path."""
+"""Ends and grants what arrived together, by any door of a process, in one transaction."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
+from uuid import UUID
 
-from django.db import DatabaseError
+from django.db import DatabaseError, connection
 
-from agentpool.registry import events
-from agentpool.registry.errors import Refusal
+from agentpool.registry import credentials, events
+from agentpool.registry.errors import Refusal, Unauthenticated
 from balancing import claim
 from balancing.claim import Close, Exchanged
 from balancing.claim import Wish as Wish
 from balancing.services import leases, queue, requests
+from balancing.services.combining import Combined
 
 T = TypeVar("T")
 # A lease as JSON; None: the request waits.
 Answer = str | None | Refusal
+# Above this, answers would wait longer for their neighbours than the shared commit saves.
+MOST_AT_ONCE = 128
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call: what is asked for, and the credential that must still be good (None: no token)."""
+
+    wish: Wish | Close
+    credential: UUID | None
+
+
+def one(call: Call) -> str | None:
+    """
+    Serve one call together with those of other threads; return the lease, as JSON, None: it waits.
+
+    Inside a transaction it is served alone, in that one. Raises as `leases.close` and
+    `requests.submit` do, and Unauthenticated.
+    """
+    answer = _alone(call) if connection.in_atomic_block else _combined(call)
+    if isinstance(answer, Refusal):
+        raise answer
+    return answer
+
+
+def answers(calls: Sequence[Call]) -> list[Answer]:
+    """Serve calls, of whom those with a credential that is no longer good get nothing."""
+    held = {call.credential for call in calls if call.credential is not None}
+    good = credentials.good(held) if held else set()
+    valid = [c for c in calls if c.credential is None or c.credential in good]
+    closes = [c.wish for c in valid if isinstance(c.wish, Close)]
+    wishes = [c.wish for c in valid if isinstance(c.wish, Wish)]
+    ended, granted = exchange(closes, wishes)
+    found: dict[int, Answer] = dict(zip(map(id, closes), ended, strict=True))
+    found |= dict(zip(map(id, wishes), granted, strict=True))
+    revoked = Unauthenticated("The token has been revoked or has expired.")
+    return [found.get(id(call.wish), revoked) for call in calls]
+
+
+_combined: Combined[Call, Answer] = Combined(answers, most=MOST_AT_ONCE)
+
+
+def _alone(call: Call) -> str | None:
+    if call.credential is not None and not credentials.good({call.credential}):
+        raise Unauthenticated("The token has been revoked or has expired.")
+    return _submit(call.wish) if isinstance(call.wish, Wish) else _close(call.wish)
 
 
 def exchange(closes: Sequence[Close], wishes: Sequence[Wish]) -> tuple[list[Answer], list[Answer]]:

@@ -146,7 +146,7 @@ class Rest(Client):
 
     def lease_id(self, answer: bytes) -> bytes:
         """Return the id of the lease in an answer."""
-        return _between(answer, b'"id":"', b'"')
+        return _between(answer, b'"id"', b",").strip(b': "')
 
     def _post(self, path: bytes, body: bytes) -> None:
         head = b"POST %s HTTP/1.1\r\n%s%d\r\n\r\n" % (path, self.head, len(body))
