@@ -63,8 +63,7 @@ def renew(said: Sequence[Mapping[str, Any]]) -> dict[str, Kept]:
     Locks the leases in the order of their ids.
     """
     rows = _rows(
-        "SELECT lease, token, status, expires_at, expires_in_s"
-        " FROM renew_many_1(%s::jsonb, %s)",
+        "SELECT lease, token, status, expires_at, expires_in_s FROM renew_many_1(%s::jsonb, %s)",
         [json.dumps(said), settings.RUN_LEASE_S],
     )
     return {str(row[0]): Kept(*row) for row in rows}

@@ -87,13 +87,12 @@ _LEASE = frozenset({"lease_id", "fencing_token", "progress", "usage"})
 _PROGRESS = frozenset({"counter", "phase", "note"})
 _ROW_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
 _LONGEST_PHASE = 200
+_usage: dict[str, Any] = dict(serializers.Usage().fields)
 _USAGE_KINDS: dict[str, tuple[type, ...]] = {
     name: (int,) if isinstance(field, drf.IntegerField) else (int, float)
-    for name, field in serializers.Usage().fields.items()
+    for name, field in _usage.items()
 }
-_USAGE_MOST: dict[str, float] = {
-    name: field.max_value for name, field in serializers.Usage().fields.items()
-}
+_USAGE_MOST: dict[str, float] = {name: field.max_value for name, field in _usage.items()}
 
 
 def heartbeat(data: Any) -> Heartbeat:
@@ -163,7 +162,9 @@ def _is_plain_progress(progress: Any) -> bool:
     if "counter" in progress and not _is_whole(progress["counter"], 0, MAX_BIGINT):
         return False
     return all(
-        type(text) is str and len(text) <= _LONGEST_PHASE and text.isprintable()
+        type(text) is str
+        and len(text) <= _LONGEST_PHASE
+        and text.isprintable()
         # What the form would trim, it shall trim.
         and text == text.strip()
         for text in (progress.get("phase", ""), progress.get("note", ""))

@@ -1,9 +1,11 @@
 """Paths of the doors that can wait, below /api/agent-pool, and the gateway's websocket."""
 
+from typing import Any
+
 from django.urls import path, re_path
 
 from agentpool.gateway import waiting
-from agentpool.gateway.socket import GatewaySocket
+from agentpool.gateway.socket import gateway
 from agentpool.registry import converters  # noqa: F401  (importing registers them)
 
 urlpatterns = [
@@ -14,4 +16,6 @@ urlpatterns = [
     path("/<agent_id:agent_id>/offers", waiting.offers),
 ]
 
-websocket_urlpatterns = [re_path(r"^ws/gateway/$", GatewaySocket.as_asgi())]
+# Plain ASGI applications, which the router of channels takes as they are.
+_gateway: Any = gateway
+websocket_urlpatterns = [re_path(r"^ws/gateway/$", _gateway)]

@@ -9,7 +9,13 @@ from django.db import transaction
 from django.db.models.functions import Now
 
 from agentpool.registry import queries as registry_queries
-from agentpool.registry.errors import LeaseLost, Refusal, Unauthenticated, UnsupportedTransition
+from agentpool.registry.errors import (
+    LeaseLost,
+    Refusal,
+    Unauthenticated,
+    Unavailable,
+    UnsupportedTransition,
+)
 from agentpool.registry.models import Agent
 from agentpool.registry.states import PLACEABLE_STATUS, AgentHealth, AgentStatus, AgentWish
 from balancing import hearing, queries
@@ -65,6 +71,8 @@ class Heard:
             return None
         if noted.code == "unauthenticated":
             return Unauthenticated("The token has been revoked or has expired.")
+        if noted is UNHEARD:
+            return Unavailable("The heartbeat could not be written; it is in the log.")
         return LeaseLost(f"A newer incarnation of {agent_id} has registered.")
 
     def kept_of(self, beat: Beat) -> list[Kept]:
@@ -88,9 +96,16 @@ class Heard:
 
     def commands_of(self, beat: Beat) -> list[dict[str, Any]]:
         """Return what an agent that does not want more is told to do."""
+        return self.lost_of(beat) + self.status_commands_of(beat)
+
+    def status_commands_of(self, beat: Beat) -> list[dict[str, Any]]:
+        """Return what its status asks of an agent."""
         noted = self.noted.get(beat)
-        told = _told(noted.status, noted.reason) if noted else []
-        return self.lost_of(beat) + told
+        return _told(noted.status, noted.reason) if noted else []
+
+
+# Of a beat that could not be written, for whatever reason.
+UNHEARD = Noted("unavailable", "", "")
 
 
 @dataclass(frozen=True)
