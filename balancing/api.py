@@ -173,7 +173,7 @@ class HeartbeatDoor(APIView):
     @extend_schema(request=serializers.HeartbeatBody, responses=ANY_JSON)
     def post(self, request: ApiRequest, agent_id: str) -> Response:
         """Note that an agent lives and renew its leases; tell it what to do."""
-        agent = _named(request, agent_id)
+        agent = _own(request, registry_queries.agent_row(agent_id))
         return Response(heartbeat_answer(agent, intake.heartbeat(request.data)))
 
 
