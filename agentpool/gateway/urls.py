@@ -6,6 +6,7 @@ from django.urls import path, re_path
 
 from agentpool.gateway import waiting
 from agentpool.gateway.socket import gateway
+from agentpool.gateway.stream import stream
 from agentpool.registry import converters  # noqa: F401  (importing registers them)
 
 urlpatterns = [
@@ -18,4 +19,8 @@ urlpatterns = [
 
 # Plain ASGI applications, which the router of channels takes as they are.
 _gateway: Any = gateway
-websocket_urlpatterns = [re_path(r"^ws/gateway/$", _gateway)]
+_stream: Any = stream
+websocket_urlpatterns = [
+    re_path(r"^ws/gateway/$", _gateway),
+    re_path(r"^ws/pool/$", _stream),
+]

@@ -50,6 +50,11 @@ class Outlet:
             return False
         return self.is_open
 
+    async def flushed(self) -> None:
+        """Wait until the server has taken everything, before a close that would overtake it."""
+        if self._task is not None:
+            await asyncio.wait([self._task], timeout=1)
+
     def write(self, text: str) -> None:
         """This will send a message, after those before it; what comes after the end is dropped."""
         if not self.is_open:
