@@ -155,7 +155,7 @@ class _Written:
         agents = list(asker.refused)
         noted = self.heard.noted
         for speaker, names in asker.named:
-            if names is None and self.beats[speaker] not in noted:
+            if names is None and self.beats[speaker] not in noted and speaker not in self.moved:
                 continue  # it lives, and there is nothing to tell it
             told = self.told(speaker, names)
             if isinstance(told, Refusal):
@@ -173,7 +173,7 @@ class _Written:
     ) -> tuple[list[Any], list[Any]] | Refusal:
         """Return the commands for an agent and the leases it keeps, of those that it named."""
         beat = self.beats[speaker]
-        if names is None and beat not in self.heard.noted:
+        if names is None and beat not in self.heard.noted and speaker not in self.moved:
             return [], []
         if (refusal := self.heard.refusal(beat, speaker.name)) is not None:
             return refusal

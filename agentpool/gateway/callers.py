@@ -13,6 +13,8 @@ from django.contrib import auth
 from django.http import HttpRequest
 
 from agentpool.gateway.gatherer import PerLoop
+from agentpool.gateway.greetings import speakers
+from agentpool.live.threads import in_thread
 from agentpool.registry import credentials, rest
 from agentpool.registry.errors import Refusal, Unauthenticated
 from agentpool.registry.states import Scope
@@ -28,7 +30,7 @@ class Caller:
     session_key: str | None = None
 
 
-def of_handshake(scope: Mapping[str, Any]) -> Caller | None:
+async def of_handshake(scope: Mapping[str, Any]) -> Caller | None:
     """
     Return who a handshake's headers stand for, None: they do not say.
 
@@ -39,18 +41,17 @@ def of_handshake(scope: Mapping[str, Any]) -> Caller | None:
     if scheme:
         if scheme.lower() != "bearer":
             raise Unauthenticated("The Authorization header must be: Bearer <token>.")
-        return of_token(secret.strip())
+        return await of_token(secret.strip())
     session_key = _session_key(headers.get(b"cookie", b""))
     if session_key is None or not _is_same_site(headers):
         return None
-    return _of_session(session_key)
+    return await in_thread(_of_session, session_key)
 
 
-def of_token(secret: str) -> Caller:
+async def of_token(secret: str) -> Caller:
     """Return who a token stands for; raises Unauthenticated."""
-    principal = rest.principal_of(secret)
-    held = principal.credential
-    return Caller(principal.scope, principal.name, credential=held.id if held else None)
+    speaker = await speakers.call(secret)
+    return Caller(speaker.scope, speaker.name, credential=speaker.credential)
 
 
 def _session_key(header: bytes) -> str | None:

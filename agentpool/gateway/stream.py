@@ -100,16 +100,17 @@ class _Reader:
     async def _serve(self, news: Subscription) -> None:
         """Bring the reader up to date, then wait until something is to be done for it."""
         self._behind.clear()
+        if self._owner is None and broadcast.join(self):
+            await self._idle()
+            return
         if await self._read_page():
             return
-        if self._owner is not None:
-            if await news.next(PING_EVERY_S) is None:
-                await self._ping()
-            news.drain()
-        elif broadcast.join(self):
-            await self._idle()
-        else:
-            await asyncio.sleep(AGAIN_S)  # the listener was faster than the page just read
+        if self._owner is None:
+            await asyncio.sleep(AGAIN_S)  # the listener may be faster than the page just read
+            return
+        if await news.next(PING_EVERY_S) is None:
+            await self._ping()
+        news.drain()
 
     async def _idle(self) -> None:
         """Let the broadcast serve it until it falls behind."""
@@ -140,7 +141,7 @@ def _page(after: int, owner: str | None) -> tuple[list[Any], list[Any]]:
 
 async def _caller(scope: Mapping[str, Any], receive: Any) -> callers.Caller:
     """Return who reads: by the handshake, else by the first message, `{"token": ...}`."""
-    caller = await in_thread(callers.of_handshake, scope)
+    caller = await callers.of_handshake(scope)
     if caller is None:
         try:
             event = await asyncio.wait_for(receive(), HELLO_S)
@@ -149,7 +150,7 @@ async def _caller(scope: Mapping[str, Any], receive: Any) -> callers.Caller:
         except (TimeoutError, ValueError, TypeError, KeyError) as error:
             said = 'Send {"token": ...} first, or an Authorization header.'
             raise Unauthenticated(said) from error
-        caller = await in_thread(callers.of_token, str(token))
+        caller = await callers.of_token(str(token))
     if caller.scope not in READERS:
         raise Forbidden(f"The scope {caller.scope} may not read the stream.")
     return caller
@@ -159,7 +160,7 @@ async def _start(scope: Mapping[str, Any]) -> int:
     """Return the number after which to begin: the newest when none is said."""
     query = parse_qs(scope.get("query_string", b"").decode("latin-1"))
     if "after" not in query:
-        return await in_thread(queries.last_seq)
+        return listener.seq if listener.is_following else await in_thread(queries.last_seq)
     text = query["after"][0]
     if not text.isdecimal() or len(text) > 18:
         raise Invalid("after must be a number.", errors=[("after", "Not a number.")])
