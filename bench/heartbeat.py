@@ -73,7 +73,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--agents", type=int, default=10_000, help="agents of the flood rows")
     parser.add_argument("--hosts", type=int, default=40, help="connections that speak for them")
     parser.add_argument("--fleet", type=int, default=100_000, help="agents of the fleet; 0: none")
-    parser.add_argument("--seconds", type=float, default=6, help="length of each run")
+    parser.add_argument("--seconds", type=float, default=4, help="length of each run")
     parser.add_argument("--servers", type=lambda t: t.split(","), default=["daphne", "granian"])
     parser.add_argument("--json", type=Path, help="write the rows here")
     return parser.parse_args()

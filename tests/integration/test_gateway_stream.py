@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import time
 
 import pytest
 from django.contrib.auth import get_user_model
@@ -47,6 +48,19 @@ def tell(*numbers):
         events.append("test", agent_type="code", actor="test", n=number)
 
 
+def settled():
+    """Where the stream stands once everything that was told has its number."""
+    poll(lambda: not Event.objects.filter(seq=None).exists())
+    return position()
+
+
+def poll(look):
+    deadline = time.monotonic() + 20
+    while not look():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 def position():
     with connection.cursor() as cursor:
         cursor.execute("SELECT last_seq FROM relay_state")
@@ -54,7 +68,9 @@ def position():
 
 
 def test_events_come_as_rest_shows_them_in_order(web, token_of, api):
-    with dial(web, **bearer(token_of("viewer"))) as socket:
+    token = token_of("viewer")
+    settled()
+    with dial(web, **bearer(token)) as socket:
         ready = hear(socket)
         tell(*range(5))
         found = events_of(socket, 1)
@@ -66,10 +82,12 @@ def test_events_come_as_rest_shows_them_in_order(web, token_of, api):
     assert found == api.get(f"/events?after={ready['after']}").body["events"]
 
 
-def test_a_reader_goes_on_after_the_last_number_it_saw(web, token_of, eventually):
-    token, start = token_of("viewer"), position()
-    tell(*range(1200))  # more than one page of the table
-    eventually(lambda: position() == start + 1200)
+def test_a_reader_goes_on_after_the_last_number_it_saw(web, token_of):
+    token, start = token_of("viewer"), settled()
+    # More than one page of the table.
+    Event.objects.bulk_create(Event(kind="test", detail={"n": n}) for n in range(1200))
+    events.nudge_on_commit()
+    assert settled() == start + 1200
     with dial(web, after=start, **bearer(token)) as socket:
         first = events_of(socket, 700)
     tell(1200)
@@ -80,13 +98,13 @@ def test_a_reader_goes_on_after_the_last_number_it_saw(web, token_of, eventually
     assert [event["detail"]["n"] for event in first + rest] == list(range(1201))
 
 
-def test_what_is_no_longer_kept_is_gone(web, token_of, eventually):
-    start = position()
+def test_what_is_no_longer_kept_is_gone(web, token_of):
+    token, start = token_of("viewer"), settled()
     tell(1, 2, 3)
-    eventually(lambda: position() == start + 3)
+    assert settled() == start + 3
     Event.objects.filter(seq__lte=start + 2).delete()
 
-    with dial(web, after=start or 1, **bearer(token_of("viewer"))) as socket:
+    with dial(web, after=start or 1, **bearer(token)) as socket:
         assert hear(socket)["ready"]
         assert hear(socket)["error"]["code"] == "gone"
         with pytest.raises(ConnectionClosed):
