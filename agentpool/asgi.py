@@ -28,10 +28,10 @@ _programs = URLRouter(gateway.websocket_urlpatterns)
 
 
 async def _websocket(scope: Any, receive: Any, send: Any) -> None:
-    """Route a websocket: pages have an origin and a session, programs a token."""
+    """Route a websocket: people's pages have an origin and a session, programs a token."""
     if scope["path"].startswith("/ws/console"):
         await _people(scope, receive, send)
-    elif scope["path"].startswith("/ws/gateway"):
+    elif scope["path"] in ("/ws/gateway/", "/ws/pool/"):
         await _programs(scope, receive, send)
     else:
         await send({"type": "websocket.close", "code": 4404})

@@ -176,27 +176,17 @@ class HeartbeatDoor(APIView):
     @extend_schema(request=serializers.HeartbeatBody, responses=ANY_JSON)
     def post(self, request: ApiRequest, agent_id: str) -> Response:
         """Note that an agent lives and renew its leases; tell it what to do."""
-        agent = _named(request, agent_id)
-        body = checked(serializers.HeartbeatBody(data=request.data))
-        return Response(heartbeat_answer(agent, body))
+        agent = _own(request, registry_queries.agent_row(agent_id))
+        return Response(heartbeat_answer(agent, intake.heartbeat(request.data)))
 
 
-def heartbeat_answer(agent: Agent, body: dict[str, Any]) -> dict[str, Any]:
+def heartbeat_answer(agent: Agent, beat: Heartbeat) -> dict[str, Any]:
     """Return what a heartbeat is answered, through any door."""
-    answer = heartbeats.heartbeat(
-        agent,
-        beat=Heartbeat(
-            incarnation=body.get("incarnation"),
-            leases=body["leases"],
-            draining=body["draining"],
-            age_s=body["age_s"],
-        ),
-    )
-    at = registry_queries.now()
+    answer = heartbeats.heartbeat(agent, beat=beat)
     return {
         "next_heartbeat_s": answer.next_heartbeat_s,
         "commands": answer.commands,
-        "leases": [serializers.kept_lease_json(lease, at=at) for lease in answer.leases],
+        "leases": [serializers.kept_lease_json(lease) for lease in answer.leases],
     }
 
 

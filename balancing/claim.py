@@ -211,35 +211,6 @@ def close(closes: Iterable[Close]) -> list[Closed]:
     return [_closed(row) for row in rows]
 
 
-def renew(
-    *,
-    agent: UUID,
-    incarnation: int,
-    leases: Sequence[tuple[UUID, int]],
-    ttl_s: float,
-    age_s: float = 0.0,
-) -> list[Lease]:
-    """
-    Renew (lease id, fencing token) pairs of one agent incarnation; return those that are its own.
-
-    age_s: seconds since the renewal was sent, which do not count towards the new term.
-    Locks the leases in the order of their ids.
-    """
-    return list(
-        Lease.objects.raw(
-            "SELECT * FROM renew_1(%s, %s, %s::uuid[], %s::bigint[], %s, %s)",
-            [
-                agent,
-                incarnation,
-                [i for i, _ in leases],
-                [t for _, t in leases],
-                ttl_s,
-                age_s,
-            ],
-        )
-    )
-
-
 def park(lease_id: UUID, *, token: int, actor: str, reason: str) -> str:
     """Free a lease's slot and amounts while it waits; return ok or lease_lost. Locks as close."""
     code: str = _rows(

@@ -6,6 +6,7 @@ What varies is judged each time by the same form's fields; the rest is remembere
 """
 
 import json
+import re
 import uuid
 from collections import OrderedDict
 from functools import cache
@@ -15,8 +16,10 @@ from typing import Any, Generic, TypeVar
 from django.conf import settings
 from rest_framework import serializers as drf
 
+from agentpool.registry.serializers import MAX_BIGINT, MAX_INT
 from balancing import claim, serializers
 from balancing.claim import Wish
+from balancing.services.heartbeats import Heartbeat
 
 T = TypeVar("T")
 MOST_REMEMBERED = 2048
@@ -130,3 +133,98 @@ def _read_whole(form: type[drf.Serializer[Any]], data: Any) -> dict[str, Any]:
 @cache
 def _fields(form: type[drf.Serializer[Any]]) -> Any:
     return form().fields
+
+
+# -- heartbeats ----------------------------------------------------------------------------------
+
+_BEAT = frozenset({"incarnation", "leases", "draining", "age_s"})
+_LEASE = frozenset({"lease_id", "fencing_token", "progress", "usage"})
+_PROGRESS = frozenset({"counter", "phase", "note"})
+_ROW_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
+_LONGEST_PHASE = 200
+_usage: dict[str, Any] = dict(serializers.Usage().fields)
+_USAGE_KINDS: dict[str, tuple[type, ...]] = {
+    name: (int,) if isinstance(field, drf.IntegerField) else (int, float)
+    for name, field in _usage.items()
+}
+_USAGE_MOST: dict[str, float] = {name: field.max_value for name, field in _usage.items()}
+
+
+def heartbeat(data: Any) -> Heartbeat:
+    """
+    Return what a heartbeat says.
+
+    One that is beyond doubt is taken at a glance; any other one is the form's to judge, which
+    costs a hundred times as much. Raises: drf.ValidationError, naming the faulty fields.
+    """
+    if type(data) is dict and data.keys() <= _BEAT and _is_plain(data):
+        return Heartbeat(
+            incarnation=data.get("incarnation"),
+            leases=data.get("leases", ()),
+            draining=data.get("draining", False),
+            age_s=data.get("age_s", 0.0),
+        )
+    body = _read_whole(serializers.HeartbeatBody, data)
+    return Heartbeat(
+        incarnation=body.get("incarnation"),
+        leases=body["leases"],
+        draining=body["draining"],
+        age_s=body["age_s"],
+    )
+
+
+def _is_plain(data: dict[str, Any]) -> bool:
+    age_s, leases = data.get("age_s", 0), data.get("leases", [])
+    return (
+        _is_whole(data.get("incarnation", 1), 1, MAX_INT)
+        and type(data.get("draining", False)) is bool
+        and (type(age_s) is int or type(age_s) is float)
+        and 0 <= age_s <= serializers.LONGEST_AGE_S
+        and type(leases) is list
+        and len(leases) <= serializers.MOST_LEASES
+        and all(map(_is_plain_lease, leases))
+    )
+
+
+def _is_plain_lease(entry: Any) -> bool:
+    if type(entry) is not dict or not entry.keys() <= _LEASE:
+        return False
+    lease_id = entry.get("lease_id")
+    return (
+        type(lease_id) is str
+        and _ROW_ID.match(lease_id) is not None
+        and _is_whole(entry.get("fencing_token"), 1, MAX_BIGINT)
+        and _is_plain_usage(entry.get("usage", {}))
+        and _is_plain_progress(entry.get("progress", {}))
+    )
+
+
+def _is_plain_usage(usage: Any) -> bool:
+    if type(usage) is not dict:
+        return False
+    for name, value in usage.items():
+        kinds = _USAGE_KINDS.get(name)
+        if kinds is None:
+            return False
+        if value is not None and not (type(value) in kinds and 0 <= value <= _USAGE_MOST[name]):
+            return False
+    return True
+
+
+def _is_plain_progress(progress: Any) -> bool:
+    if type(progress) is not dict or not progress.keys() <= _PROGRESS:
+        return False
+    if "counter" in progress and not _is_whole(progress["counter"], 0, MAX_BIGINT):
+        return False
+    return all(
+        type(text) is str
+        and len(text) <= _LONGEST_PHASE
+        and text.isprintable()
+        # What the form would trim, it shall trim.
+        and text == text.strip()
+        for text in (progress.get("phase", ""), progress.get("note", ""))
+    )
+
+
+def _is_whole(value: Any, least: int, most: int) -> bool:
+    return type(value) is int and least <= value <= most

@@ -43,8 +43,11 @@ from agentpool.registry.states import (
 )
 from balancing import fit, queries
 from balancing.explain import Explanation
+from balancing.services.heartbeats import Kept
 
 MAX_LOG_CHUNKS = 200
+# Of one heartbeat: leases, and how long it may have been on its way, seconds.
+MOST_LEASES, LONGEST_AGE_S = 1000, 60
 _ENV_NAME = RegexValidator(r"^[A-Za-z_][A-Za-z0-9_]{0,99}\Z", "Not the name of a variable.")
 
 
@@ -373,10 +376,10 @@ class HeartbeatBody(Strict):
     """An agent's sign of life."""
 
     incarnation = Whole(min_value=1, required=False)
-    leases = serializers.ListField(child=HeartbeatLease(), max_length=1000, default=list)
+    leases = serializers.ListField(child=HeartbeatLease(), max_length=MOST_LEASES, default=list)
     draining = Flag(default=False)
     throttled = serializers.ListField(child=Throttled(), max_length=50, default=list)
-    age_s = Seconds(min_value=0, max_value=60, default=0)
+    age_s = Seconds(min_value=0, max_value=LONGEST_AGE_S, default=0)
 
 
 def request_row(fields: dict[str, Any], *, requested_by: str) -> Request:
@@ -614,12 +617,12 @@ def offer_json(lease: Lease) -> dict[str, Any]:
     }
 
 
-def kept_lease_json(lease: Lease, *, at: datetime) -> dict[str, Any]:
+def kept_lease_json(lease: Kept) -> dict[str, Any]:
     """Return a lease as a heartbeat's answer names it."""
     return {
         "lease_id": str(lease.id),
         "fencing_token": lease.fencing_token,
         "status": lease.status,
         "expires_at": lease.expires_at,
-        "expires_in_s": round((lease.expires_at - at).total_seconds(), 3),
+        "expires_in_s": round(lease.expires_in_s, 3),
     }

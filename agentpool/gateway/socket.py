@@ -1,197 +1,247 @@
 """
 The gateway's websocket: many messages, answered by id; offers, commands and losses are pushed.
 
-Messages of one connection are answered in their order. Pushes come from the event stream, so they
-follow the commit that caused them; after a gap the socket sends everything that is still open.
+Plain ASGI, for a message must cost little: reading is one loop without a task a message.
+Heartbeats go to the coalescer at once; all other ops of a connection are answered in their order.
 """
 
 import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Mapping
 from typing import Any
 
-from channels.generic.websocket import AsyncWebsocketConsumer
-from django.db import Error as DatabaseError
+from django.conf import settings
+from rest_framework.exceptions import ValidationError
 
-from agentpool.gateway import ops
-from agentpool.gateway.batcher import Call, batcher
-from agentpool.live.listener import Event, Subscription, listener
+from agentpool.gateway import intake, ops
+from agentpool.gateway.batcher import batcher
+from agentpool.gateway.beats import Asker, coalescer
+from agentpool.gateway.greetings import greetings, speakers
+from agentpool.gateway.meter import Meter
+from agentpool.gateway.pushes import Pusher
+from agentpool.gateway.session import Session
+from agentpool.gateway.wording import encoded, parsed
+from agentpool.live.outgoing import Outlet, Send, outlet
 from agentpool.live.threads import in_thread
-from agentpool.registry.errors import Invalid, Refusal, Unavailable
+from agentpool.registry.errors import Invalid, RateLimited, Refusal, Unavailable
 from agentpool.registry.rest import problem
 
 log = logging.getLogger("agentpool.gateway")
 
-Prepare = Callable[[ops.Session, dict[str, Any]], Call]
+Message = dict[str, Any]
 
-MAX_MESSAGE_BYTES = 512 * 1024
-_LOST = {"lease.lost", "lease.expired", "lease.cancelled"}
-_STATUS = {"agent.draining", "agent.retired"}
+# Ops of one connection that wait for those before them; a host that says hello for 1,000 agents.
+MOST_PENDING = 2000
+# Messages taken from the server before the event loop may do something else.
+TAKEN_AT_ONCE = 200
+TOO_SLOW, TOO_MANY = 4408, 4429
 
 
-class GatewaySocket(AsyncWebsocketConsumer):
-    """One connection of a worker host or an orchestrator."""
+async def gateway(scope: Mapping[str, Any], receive: Any, send: Send) -> None:
+    """Serve one connection of a worker host or an orchestrator."""
+    if (await receive())["type"] != "websocket.connect":
+        return
+    await send({"type": "websocket.accept"})
+    connection = Connection(outlet(send))
+    try:
+        connection.greet(dict(scope["headers"]).get(b"authorization", b""))
+        await connection.read(receive)
+    finally:
+        connection.end()
 
-    async def connect(self) -> None:
-        """Accept; who speaks is said by hello, or by the handshake's Authorization header."""
-        self.session = ops.Session()
-        self.news = Subscription()
-        self.topics: set[str] = set()
-        listener.ensure_running()
-        await self.accept()
-        self.pusher = asyncio.create_task(self._push())
-        headers = dict(self.scope["headers"])
-        scheme, _, secret = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
+
+class Connection:
+    """One open connection."""
+
+    def __init__(self, outlet: Outlet) -> None:
+        self.session = Session()
+        self.outlet = outlet
+        self.pusher = Pusher(self.session, outlet, too_slow=lambda: self._close(TOO_SLOW))
+        self._meter = Meter(per_s=settings.MESSAGES_PER_S)
+        self._todo: deque[Message] = deque()
+        self._worker: asyncio.Task[None] | None = None
+        self._closing: asyncio.Task[None] | None = None
+
+    def greet(self, header: bytes) -> None:
+        """This will take the handshake's bearer token for a hello."""
+        scheme, _, secret = header.decode("latin-1").partition(" ")
         if scheme.lower() == "bearer":
-            await self._answer({"id": None, "op": "hello", "token": secret.strip()})
+            self._queue({"id": None, "op": "hello", "token": secret.strip()})
 
-    async def disconnect(self, code: int) -> None:
-        """Stop listening for whoever spoke here."""
-        listener.remove(self.news, self.topics)
-        if hasattr(self, "pusher"):
-            self.pusher.cancel()
+    async def read(self, receive: Any) -> None:
+        """Take messages until the other side hangs up."""
+        count = 0
+        while (event := await receive())["type"] != "websocket.disconnect":
+            if self._closing is None:
+                self._take(event.get("text"))
+            count += 1
+            if self.outlet.full:
+                # Who does not read is not read from, either.
+                await self._wait_for_reader()
+            elif count % TAKEN_AT_ONCE == 0:
+                await asyncio.sleep(0)
 
-    async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
-        """Answer one message."""
-        try:
-            message = _parsed(text_data)
-        except Invalid as refusal:
-            await self._send({"id": None, "ok": False, "error": refusal.problem()})
+    def end(self) -> None:
+        """This will forget the connection; what was said on it stands."""
+        self.outlet.end()
+        self.pusher.end()
+        if self._worker is not None:
+            self._worker.cancel()
+
+    async def _wait_for_reader(self) -> None:
+        in_time = await self.outlet.drained(settings.SLOW_READER_S)
+        if not in_time or self.outlet.overfull:
+            self._close(TOO_SLOW)
+
+    def _close(self, code: int) -> None:
+        if self._closing is None:
+            self._closing = asyncio.create_task(self.outlet.close(code))
+
+    # -- one message ---------------------------------------------------------------------------
+
+    def _take(self, text: str | None) -> None:
+        wait_s = self._meter.spend()
+        if wait_s is not None:
+            self._slow_down(wait_s)
             return
-        await self._answer(message)
+        try:
+            message = parsed(text, most_bytes=settings.MESSAGE_BYTES)
+        except Invalid as refusal:
+            self._refuse(None, refusal)
+            return
+        if message.get("op") != "heartbeat" or self._todo:
+            # What is said before a hello is through waits for it.
+            self._queue(message)
+        else:
+            self._hear(message)
 
-    async def _answer(self, message: dict[str, Any]) -> None:
-        answer: dict[str, Any] = {"id": message.get("id")}
+    def _slow_down(self, wait_s: float) -> None:
+        if self._meter.is_hopeless:
+            self._close(TOO_MANY)
+            return
+        said = f"More than {settings.MESSAGES_PER_S:g} messages a second: wait."
+        self._refuse(None, RateLimited(said, retry_after_s=wait_s))
+
+    def _hear(self, message: Message) -> None:
+        """Give a heartbeat to the coalescer, or to the worker when it needs a look of its own."""
+        try:
+            read = intake.read(self.session, message)
+        except (Refusal, ValidationError) as error:
+            self._refuse(message.get("id"), error)
+            return
+        if read is None:
+            self._queue(message)
+            return
+        asker = Asker(
+            self.outlet,
+            json.dumps(message.get("id")),
+            read.named,
+            refused=read.refused,
+            is_group=read.is_group,
+        )
+        coalescer().take(asker, read.said)
+
+    # -- in order --------------------------------------------------------------------------------
+
+    def _queue(self, message: Message) -> None:
+        if len(self._todo) >= MOST_PENDING:
+            said = f"{MOST_PENDING} messages wait here: wait for answers."
+            self._refuse(message.get("id"), RateLimited(said, retry_after_s=1))
+            return
+        self._todo.append(message)
+        if self._worker is None:
+            self._worker = asyncio.create_task(self._work())
+
+    async def _work(self) -> None:
+        """Answer what waits, in its order; hellos that follow each other are said together."""
+        try:
+            while self._todo:
+                hellos = self._leading_hellos()
+                if hellos:
+                    await asyncio.gather(*map(self._answer, hellos))
+                    for _ in hellos:
+                        self._todo.popleft()
+                    continue
+                message = self._todo[0]
+                read = None
+                if message.get("op") == "heartbeat":
+                    with contextlib.suppress(Refusal, ValidationError):
+                        read = intake.read(self.session, message)
+                if read is not None:
+                    self._hear(message)
+                else:
+                    await self._answer(message)
+                self._todo.popleft()
+        finally:
+            self._worker = None
+
+    def _leading_hellos(self) -> list[Message]:
+        hellos = []
+        for message in self._todo:
+            if message.get("op") != "hello":
+                break
+            hellos.append(message)
+        return hellos
+
+    async def _answer(self, message: Message) -> None:
         try:
             reply = await self._call(message)
         except Exception as error:
-            answer |= {"ok": False, "error": _problem_of(error, message)}
+            self._refuse(message.get("id"), error, op=message.get("op"))
         else:
-            answer |= {"ok": True, **reply}
-        await self._send(answer)
+            if isinstance(reply, str):
+                self.outlet.write(f'{{"id": {json.dumps(message.get("id"))}, "ok": true, {reply}}}')
+            else:
+                self.outlet.write(encoded({"id": message.get("id"), "ok": True, **reply}))
 
-    async def _call(self, message: dict[str, Any]) -> dict[str, Any]:
+    async def _call(self, message: Message) -> dict[str, Any] | str:
         name = message.get("op")
+        if name == "hello":
+            return await self._hello(message)
         if isinstance(name, str) and name in ops.BATCHED:
-            return await self._call_batched(ops.BATCHED[name], message)
+            return await self._call_batched(name, message)
         call = ops.OPS.get(name) if isinstance(name, str) else None
         if call is None:
-            names = ", ".join((*ops.OPS, *ops.BATCHED))
-            raise Invalid(f"There is no op {name!r}; the ops are: {names}.")
-        if name == "hello":
-            # Listen first: an offer made between the look and the subscription would be missed.
-            reply = await in_thread(call, self.session, message)
-            if "agent_id" in reply:
-                self._listen(f"agent:{reply['agent_id']}")
-                return await in_thread(call, self.session, message)
-            return reply
+            raise Invalid(f"There is no op {name!r}; the ops are: {', '.join(ops.NAMES)}.")
         return await in_thread(call, self.session, message)
 
-    async def _call_batched(self, prepare: Prepare, message: dict[str, Any]) -> dict[str, Any]:
+    async def _hello(self, message: Message) -> dict[str, Any]:
+        token = message.get("token")
+        if not isinstance(token, str):
+            raise Invalid("hello needs a token.", errors=[("token", "This field is required.")])
+        speaker = await speakers.call(token)
+        if speaker.agent is None:
+            self.session.bind(speaker)
+            return {"name": speaker.name, "scope": speaker.scope}
+        # Listen first: an offer made between the look and the subscription would be missed.
+        topic = f"agent:{speaker.name}"
+        self.pusher.listen(topic)
+        self.session.bind(speaker)
+        return await greetings.call(speaker)
+
+    async def _call_batched(self, name: str, message: Message) -> dict[str, Any] | str:
+        prepare = ops.BATCHED[name]
         if len(self.session.agents) > 1 and "agent_id" not in message:
             call = await in_thread(prepare, self.session, message)  # must look whose lease it is
         else:
             call = prepare(self.session, message)
-        reply = ops.shown(call, await batcher().call(call))
-        if "lease" in reply:
-            return reply
-        request_id = reply["request_id"]
-        self._listen(f"request:{request_id}")
-        # Granted between the commit and now? Then no event will come any more.
-        await self._push_grant(request_id)
+        lease = await batcher.call(call)
+        if lease is not None:
+            return ops.shown(call, lease)
+        request_id = ops.asked_for(call)
+        await self.pusher.follow(request_id, wait_s=message.get("wait_s") or 0)
         return await in_thread(ops.waiting, request_id)
 
-    def _listen(self, topic: str) -> None:
-        self.topics.add(topic)
-        listener.add(self.news, [topic])
-
-    async def _push(self) -> None:
-        with contextlib.suppress(asyncio.CancelledError):
-            while True:
-                event = await self.news.next()
-                if event is None:
-                    continue
-                try:
-                    if self.news.lagged:
-                        await self._push_all()
-                    else:
-                        await self._push_event(event)
-                except (Refusal, DatabaseError):
-                    log.warning("could not push kind=%s", event["kind"], exc_info=True)
-
-    async def _push_all(self) -> None:
-        """Send everything that is still open: this reader was too slow, events were left out."""
-        self.news.lagged = False
-        self.news.drain()
-        for agent_id in list(self.session.agents):
-            still_open = await in_thread(ops.open_of, agent_id)
-            for offer in still_open["offers"]:
-                await self._send({"push": "offer", "agent_id": agent_id, "offer": offer})
-            for command in still_open["commands"]:
-                await self._send({"push": "command", "agent_id": agent_id, "command": command})
-        for topic in list(self.topics):
-            if topic.startswith("request:"):
-                await self._push_grant(topic.removeprefix("request:"))
-
-    async def _push_event(self, event: Event) -> None:
-        kind, agent_id = event["kind"], event["agent_id"]
-        if agent_id in self.session.agents:
-            if kind == "lease.offered":
-                offer = await in_thread(ops.offer_of, event["lease_id"])
-                if offer is not None:
-                    await self._send({"push": "offer", "agent_id": agent_id, "offer": offer})
-            elif kind in _LOST:
-                await self._send(_loss(event))
-            elif kind in _STATUS:
-                for command in await in_thread(ops.commands_of, agent_id):
-                    await self._send({"push": "command", "agent_id": agent_id, "command": command})
-        if kind in ("lease.offered", "lease.active") and event["request_id"]:
-            await self._push_grant(event["request_id"])
-
-    async def _push_grant(self, request_id: str) -> None:
-        topic = f"request:{request_id}"
-        if topic not in self.topics:
-            return
-        lease = await in_thread(ops.grant_of, request_id)
-        if lease is not None:
-            self.topics.discard(topic)
-            listener.remove(self.news, [topic])
-            await self._send({"push": "granted", "request_id": request_id, "lease": lease})
-
-    async def _send(self, message: dict[str, Any]) -> None:
-        await self.send(text_data=json.dumps(message, default=str))
-
-
-def _parsed(text: str | None) -> dict[str, Any]:
-    if text is None:
-        raise Invalid("Messages are JSON text.")
-    if len(text) > MAX_MESSAGE_BYTES:
-        raise Invalid(f"A message has at most {MAX_MESSAGE_BYTES:,} bytes.")
-    try:
-        message = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise Invalid(f"The message is not JSON: {error}") from error
-    if not isinstance(message, dict):
-        raise Invalid("A message is a JSON object.")
-    return message
-
-
-def _loss(event: Event) -> dict[str, Any]:
-    detail = event["detail"]
-    return {
-        "push": "lease_lost",
-        "agent_id": event["agent_id"],
-        "lease_id": event["lease_id"],
-        "fencing_token": detail.get("fencing_token"),
-        "reason": detail.get("error") or event["kind"],
-    }
-
-
-def _problem_of(error: Exception, message: dict[str, Any]) -> Any:
-    answer = problem(error, {})
-    if answer is not None:
-        return answer.data
-    log.exception("op failed op=%s", message.get("op"))
-    return Unavailable("This failed here; it is in the log.").problem()
+    def _refuse(self, id: Any, error: Exception, *, op: object = None) -> None:
+        answer = problem(error, {})
+        if answer is not None:
+            body = dict(answer.data)
+            if isinstance(error, Refusal) and error.retry_after_s is not None:
+                body["retry_after_s"] = round(error.retry_after_s, 3)
+        else:
+            log.error("op failed op=%s", op, exc_info=error)
+            body = dict(Unavailable("This failed here; it is in the log.").problem())
+        self.outlet.write(encoded({"id": id, "ok": False, "error": body}))

@@ -10,7 +10,7 @@ import contextlib
 import logging
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Any
 
 import psycopg
@@ -71,7 +71,13 @@ class Listener:
         self.seq = 0
         self.heard_at = 0.0
         self._topics: dict[str, set[Subscription]] = defaultdict(set)
+        self._taps: list[Callable[[Sequence[Event]], None]] = []
         self._task: asyncio.Task[None] | None = None
+
+    @property
+    def is_following(self) -> bool:
+        """Whether `seq` says where in the stream this process is."""
+        return self.heard_at > 0
 
     def ensure_running(self) -> None:
         """Start following in the running event loop, if it does not already."""
@@ -88,6 +94,10 @@ class Listener:
             yield subscription
         finally:
             self.remove(subscription, topics)
+
+    def tap(self, take: Callable[[Sequence[Event]], None]) -> None:
+        """This will hand every batch of events to `take`, in order, before anybody else hears."""
+        self._taps.append(take)
 
     def add(self, subscription: Subscription, topics: Iterable[str]) -> None:
         """This will let a subscription hear topics, too."""
@@ -132,10 +142,14 @@ class Listener:
                 f"SELECT {_COLUMNS} FROM event WHERE seq > %s ORDER BY seq LIMIT 500", [self.seq]
             )
             rows = await cursor.fetchall()
-            for row in rows:
-                event = dict(zip(_NAMES, row, strict=True))
+            events = [dict(zip(_NAMES, row, strict=True)) for row in rows]
+            for event in events:
                 event["at"] = event["at"].isoformat()
-                self.seq = event["seq"]
+            if events:
+                self.seq = events[-1]["seq"]
+                for take in self._taps:
+                    take(events)
+            for event in events:
                 self._fan_out(event)
             if len(rows) < 500:
                 return

@@ -290,12 +290,19 @@ class Events(APIView):
 
     @extend_schema(parameters=[EventQuery], responses=ANY_JSON)
     def get(self, request: ApiRequest) -> Response:
-        """Return the events after a number; without `after`, only where the stream stands."""
+        """
+        Return the events after a number; without `after`, only where the stream stands.
+
+        An orchestrator does not see those of requests that others made.
+        """
         query = checked(EventQuery(data=request.query_params.dict()))
         if "after" not in query:
             return Response({"events": [], "next": queries.last_seq()})
         found = queries.events_after(query["after"], limit=query.get("limit", 500))
-        body = [serializers.event_json(event) for event in found]
+        seen = found
+        if request.user.scope is Scope.ORCHESTRATOR:
+            seen = queries.own_events(found, name=request.user.name)
+        body = [serializers.event_json(event) for event in seen]
         return Response({"events": body, "next": found[-1].seq if found else query["after"]})
 
 

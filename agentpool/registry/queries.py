@@ -210,6 +210,18 @@ def events_after(seq: int, *, limit: int) -> list[Event]:
     return found
 
 
+def own_events(found: Sequence[Event], *, name: str) -> list[Event]:
+    """
+    Return the events that an orchestrator may see: all but those of requests that others made.
+
+    name: the principal's.
+    """
+    asked = {event.request_id for event in found if event.request_id}
+    others = Request.objects.filter(id__in=asked).exclude(requested_by=name)
+    hidden = set(others.values_list("id", flat=True))
+    return [event for event in found if event.request_id not in hidden]
+
+
 def _is_first(event: Event, seq: int) -> bool:
     # A reader who asks from the beginning takes whatever is kept.
     return seq == 0 and event.seq is not None

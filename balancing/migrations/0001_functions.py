@@ -57,7 +57,8 @@ FUNCTIONS = [
     "park_1",
     "resume_1",
     "resize_1",
-    "renew_1",
+    "hear_1",
+    "renew_many_1",
     "agent_triggers_1",
 ]
 TYPES = ("timing_1", "policy_1", "ending_1")

@@ -5,15 +5,22 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
-from django.conf import settings
 from django.db import transaction
 from django.db.models.functions import Now
 
 from agentpool.registry import queries as registry_queries
-from agentpool.registry.errors import LeaseLost, UnsupportedTransition
-from agentpool.registry.models import Agent, Lease, Liveness
+from agentpool.registry.errors import (
+    LeaseLost,
+    Refusal,
+    Unauthenticated,
+    Unavailable,
+    UnsupportedTransition,
+)
+from agentpool.registry.models import Agent
 from agentpool.registry.states import PLACEABLE_STATUS, AgentHealth, AgentStatus, AgentWish
-from balancing import claim, queries
+from balancing import hearing, queries
+from balancing.hearing import Kept as Kept
+from balancing.hearing import Noted
 from balancing.services import agents, leases
 from balancing.services.queue import serve_after_commit
 
@@ -21,9 +28,10 @@ from balancing.services.queue import serve_after_commit
 @dataclass(frozen=True)
 class Heartbeat:
     """
-    One agent's sign of life.
+    One agent's sign of life, as it said it.
 
-    leases: {lease_id, fencing_token, progress, usage} each. age_s: seconds since it was sent.
+    incarnation None: the newest. leases: {lease_id, fencing_token, progress, usage} each.
+    age_s: seconds since it was sent.
     """
 
     incarnation: int | None
@@ -32,67 +40,189 @@ class Heartbeat:
     age_s: float = 0.0
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Beat:
+    """
+    A sign of life of an agent that is known, for `hear`; each is itself only.
+
+    agent and credential: ids of their rows as text; credential None: it has been checked already.
+    leases: what is said of each lease, by its id as text.
+    """
+
+    agent: str
+    incarnation: int
+    credential: str | None = None
+    leases: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    draining: bool = False
+    age_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What became of a batch of beats: those that need more; leases kept, by their ids as text."""
+
+    noted: Mapping[Beat, Noted]
+    kept: Mapping[str, Kept]
+
+    def refusal(self, beat: Beat, agent_id: str) -> Refusal | None:
+        """Return why an agent was not heard, None: it was."""
+        noted = self.noted.get(beat)
+        if noted is None or noted.code == "ok":
+            return None
+        if noted.code == "unauthenticated":
+            return Unauthenticated("The token has been revoked or has expired.")
+        if noted is UNHEARD:
+            return Unavailable("The heartbeat could not be written; it is in the log.")
+        return LeaseLost(f"A newer incarnation of {agent_id} has registered.")
+
+    def kept_of(self, beat: Beat) -> list[Kept]:
+        """Return the leases that a beat named and that are its agent's own."""
+        return [self.kept[id] for id in beat.leases if id in self.kept]
+
+    def lost_of(self, beat: Beat) -> list[dict[str, Any]]:
+        """Return the commands to stop whatever a beat named that is not its agent's own."""
+        return [
+            {"kind": "cancel", "lease_id": id, "reason": "lease_lost"}
+            for id in beat.leases
+            if id not in self.kept
+        ]
+
+    def wants_more(self, beat: Beat) -> bool:
+        """Whether the agent must be moved (`attend`) before it can be answered."""
+        noted = self.noted.get(beat)
+        if noted is None:
+            return beat.draining
+        return noted.code == "ok" and noted.status in _BACK
+
+    def commands_of(self, beat: Beat) -> list[dict[str, Any]]:
+        """Return what an agent that does not want more is told to do."""
+        return self.lost_of(beat) + self.status_commands_of(beat)
+
+    def status_commands_of(self, beat: Beat) -> list[dict[str, Any]]:
+        """Return what its status asks of an agent."""
+        noted = self.noted.get(beat)
+        return _told(noted.status, noted.reason) if noted else []
+
+
+# Of a beat that could not be written, for whatever reason.
+UNHEARD = Noted("unavailable", "", "")
+
+
 @dataclass(frozen=True)
 class Answer:
     """What an agent is told: when to speak again, what to do, which leases are its own."""
 
     next_heartbeat_s: float
     commands: list[dict[str, Any]] = field(default_factory=list)
-    leases: list[Lease] = field(default_factory=list)
+    leases: list[Kept] = field(default_factory=list)
 
 
 def heartbeat(agent: Agent, *, beat: Heartbeat) -> Answer:
     """
-    Note that an agent lives, renew its leases, and tell it what to do.
+    Note that an agent lives, renew its leases, and tell it what to do: a batch of one.
 
     Raises: LeaseLost, a newer incarnation of the agent has registered.
     """
-    incarnation = agent.incarnation if beat.incarnation is None else beat.incarnation
+    one = beat_of(
+        str(agent.id), agent.incarnation if beat.incarnation is None else beat.incarnation, beat
+    )
+    heard = hear([one])
+    if (refusal := heard.refusal(one, agent.agent_id)) is not None:
+        raise refusal
+    if heard.wants_more(one):
+        commands = heard.lost_of(one) + attend(one)
+    else:
+        commands = heard.commands_of(one)
+    return Answer(
+        next_heartbeat_s=registry_queries.heartbeat_interval_s(),
+        commands=commands,
+        leases=heard.kept_of(one),
+    )
+
+
+def beat_of(agent: str, incarnation: int, said: Heartbeat, credential: str | None = None) -> Beat:
+    """Return what an agent said, for `hear`."""
+    return Beat(
+        agent=agent,
+        incarnation=incarnation,
+        credential=credential,
+        leases={str(entry["lease_id"]): entry for entry in said.leases},
+        draining=said.draining,
+        age_s=said.age_s,
+    )
+
+
+def hear(beats: Sequence[Beat]) -> Heard:
+    """
+    Note that agents live, renew the leases they name and note their reports, in one transaction.
+
+    Locks liveness, then leases, each in the order of their ids. Whoever
+    `wants_more` is to be given to `attend` afterwards.
+    """
+    if not any(beat.leases for beat in beats):
+        return Heard(_hear(beats), {})
     with transaction.atomic():
-        alive = Liveness.objects.filter(agent_id=agent.id, incarnation=incarnation)
-        if not alive.update(last_heartbeat_at=Now()):
-            raise LeaseLost(f"A newer incarnation of {agent.agent_id} has registered.")
-        pairs = [(UUID(str(e["lease_id"])), e["fencing_token"]) for e in beat.leases]
-        kept = claim.renew(
-            agent=agent.id,
-            incarnation=incarnation,
-            leases=pairs,
-            ttl_s=settings.RUN_LEASE_S,
-            age_s=beat.age_s,
-        )
-        own = {lease.id for lease in kept}
-        for (lease_id, _), entry in zip(pairs, beat.leases, strict=True):
-            if lease_id not in own:
-                continue
-            leases.note_report(
-                lease_id,
-                token=entry["fencing_token"],
-                usage=entry.get("usage") or {},
-                progress=entry.get("progress") or {},
-            )
-    agent = _welcome_back(agent)
+        noted = _hear(beats)
+        deaf = {beat for beat, note in noted.items() if note.code != "ok"}
+        said = [
+            _said(beat, id, entry)
+            for beat in beats
+            if beat not in deaf
+            for id, entry in beat.leases.items()
+        ]
+        return Heard(noted, hearing.renew(said) if said else {})
+
+
+def _hear(beats: Sequence[Beat]) -> dict[Beat, Noted]:
+    noted = hearing.hear(
+        agents=[beat.agent for beat in beats],
+        incarnations=[beat.incarnation for beat in beats],
+        credentials=[beat.credential for beat in beats],
+        ages_s=[beat.age_s for beat in beats],
+    )
+    return {beats[index]: note for index, note in noted.items()}
+
+
+def _said(beat: Beat, lease_id: str, entry: Mapping[str, Any]) -> dict[str, Any]:
+    said: dict[str, Any] = {
+        "id": lease_id,
+        "token": entry["fencing_token"],
+        "agent": beat.agent,
+        "incarnation": beat.incarnation,
+        "age_s": beat.age_s,
+    }
+    if usage := entry.get("usage"):
+        said |= usage
+    if progress := entry.get("progress"):
+        said["counter"] = progress.get("counter", 0)
+        said["phase"] = progress.get("phase", "")[:200]
+        said["note"] = progress.get("note", "")[:400]
+    return said
+
+
+def attend(beat: Beat) -> list[dict[str, Any]]:
+    """
+    Take an agent that speaks back, or let it drain as it wishes; return what it is told to do.
+
+    Each is a move of its own, apart from the batch: few need it, and it looks at the queues.
+    """
+    agent = _welcome_back(queries.agent(UUID(beat.agent)))
     if beat.draining and agent.status in PLACEABLE_STATUS:
         agent = agents.drain(
             agent, retire=True, actor=agent.agent_id, reason="the agent itself drains"
         )
-    return Answer(
-        next_heartbeat_s=registry_queries.heartbeat_interval_s(),
-        commands=_cancelled(pairs, own) + commands_for(agent),
-        leases=kept,
-    )
+    return commands_for(agent)
 
 
+# Statuses out of which an agent comes by speaking.
+_BACK = frozenset({AgentStatus.STARTING, AgentStatus.UNREACHABLE, AgentStatus.LOST})
 # What an agent comes back to, other than work.
 _WISHED = {AgentWish.DRAIN: AgentStatus.DRAINING, AgentWish.STANDBY: AgentStatus.STANDBY}
 
 
 def _welcome_back(agent: Agent) -> Agent:
     """Take an agent that speaks out of starting, unreachable or lost."""
-    if agent.status not in (
-        AgentStatus.STARTING,
-        AgentStatus.UNREACHABLE,
-        AgentStatus.LOST,
-    ):
+    if agent.status not in _BACK:
         return agent
     to = AgentStatus.BUSY if agent.load else AgentStatus.IDLE
     if agent.status == AgentStatus.UNREACHABLE:
@@ -107,20 +237,16 @@ def _welcome_back(agent: Agent) -> Agent:
     return agent
 
 
-def _cancelled(named: Sequence[tuple[UUID, int]], own: set[UUID]) -> list[dict[str, Any]]:
-    return [
-        {"kind": "cancel", "lease_id": str(lease_id), "reason": "lease_lost"}
-        for lease_id, _ in named
-        if lease_id not in own
-    ]
-
-
 def commands_for(agent: Agent) -> list[dict[str, Any]]:
     """Return what an agent's status asks of it: to drain, or to stop."""
-    if agent.status == AgentStatus.DRAINING:
-        return [{"kind": "drain", "reason": agent.status_reason}]
-    if agent.status == AgentStatus.RETIRED:
-        return [{"kind": "stop", "reason": agent.status_reason}]
+    return _told(agent.status, agent.status_reason)
+
+
+def _told(status: str, reason: str) -> list[dict[str, Any]]:
+    if status == AgentStatus.DRAINING:
+        return [{"kind": "drain", "reason": reason}]
+    if status == AgentStatus.RETIRED:
+        return [{"kind": "stop", "reason": reason}]
     return []
 
 

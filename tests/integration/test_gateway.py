@@ -1,8 +1,6 @@
 """Programs that stay: the websocket, and REST calls that wait, by a real daphne and pulse."""
 
 import asyncio
-import contextlib
-import itertools
 import json
 import time
 import uuid
@@ -11,106 +9,19 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import psutil
 import pytest
-from websockets.sync.client import connect
 
 from agentpool.registry import credentials
 from agentpool.registry import queries as registry_queries
 from agentpool.registry.models import Agent, Credential, Event, Lease, Request
 from agentpool.registry.states import AgentStatus, Outcome
 from balancing.services import agents, leases, requests
+from tests.integration.gateway_talk import SOON_S, refusal
 
-pytest_plugins = ["tests.browser.serving"]
+pytest_plugins = ["tests.browser.serving", "tests.integration.gateway_lines"]
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("whole")]
 
 PAYLOAD = {"command": ["true"]}
-SOON_S = 5.0  # what takes milliseconds may take this long on a machine that is busy with others
 WAIT_S = 30  # a call that waits this long has missed its news
-
-
-class Line:
-    """One connection to the gateway: questions, answers, and what is pushed in between."""
-
-    def __init__(self, socket):
-        self.socket = socket
-        self.pushed = []
-        self._ids = itertools.count(1)
-
-    def call(self, op, **fields):
-        """Send an op and return its answer."""
-        return self.send({"id": next(self._ids), "op": op, **fields})
-
-    def send(self, message):
-        text = message if isinstance(message, str) else json.dumps(message)
-        self.socket.send(text)
-        wanted = message.get("id") if isinstance(message, dict) else None
-        return self._read(lambda m: "push" not in m and m["id"] == wanted)
-
-    def push(self, kind, **having):
-        """Return the next push of a kind with these values."""
-
-        def fits(message):
-            return message.get("push") == kind and having.items() <= message.items()
-
-        for message in self.pushed:
-            if fits(message):
-                self.pushed.remove(message)
-                return message
-        return self._read(fits)
-
-    def _read(self, fits):
-        deadline = time.monotonic() + SOON_S
-        while True:
-            message = json.loads(self.socket.recv(timeout=max(0, deadline - time.monotonic())))
-            if fits(message):
-                return message
-            self.pushed.append(message)
-
-
-@pytest.fixture
-def line(web):
-    """Connect a program: line() or line(Authorization="Bearer ...")."""
-    address = web.url.replace("http", "ws", 1) + "/ws/gateway/"
-    with contextlib.ExitStack() as opened:
-
-        def dial(**headers):
-            socket = connect(address, additional_headers=headers, open_timeout=20)
-            return Line(opened.enter_context(socket))
-
-        yield dial
-
-
-@pytest.fixture
-def enrolled(api):
-    """Register an agent as an agent does; returns its JSON with `credential`."""
-
-    def enrol(agent_id, agent_type="code", **fields):
-        token = api.post(f"/pools/{agent_type}/enrolment-tokens").body["token"]
-        body = {"agent_id": agent_id, "agent_type": agent_type, **fields}
-        answer = api.post("", body, token=token)
-        assert answer.status_code == 201, answer.body
-        return answer.body
-
-    return enrol
-
-
-@pytest.fixture
-def worker(line, enrolled):
-    """An agent that has said hello: worker("a1") returns its line."""
-
-    def start(agent_id="a1", **fields):
-        mine = line()
-        assert mine.call("hello", token=enrolled(agent_id, **fields)["credential"])["ok"]
-        return mine
-
-    return start
-
-
-@pytest.fixture
-def boss(line, token_of):
-    """An orchestrator that has said hello."""
-    mine = line()
-    assert mine.call("hello", token=token_of("orchestrator"))["scope"] == "orchestrator"
-    return mine
 
 
 @pytest.fixture
@@ -125,12 +36,6 @@ def rest(web, pools):
             client.request, method, path, **more
         )
         yield client
-
-
-def refusal(answer, code):
-    assert answer["ok"] is False, answer
-    assert answer["error"]["code"] == code, answer
-    return answer["error"]
 
 
 def still_waits(future, for_s=0.5):
@@ -185,7 +90,7 @@ def test_one_connection_speaks_for_many_agents(line, enrolled):
 
     assert host.call("heartbeat", agent_id="a1", incarnation=1)["ok"]
     assert host.call("heartbeat", agent_id="a2", incarnation=1)["ok"]
-    refusal(host.call("heartbeat", incarnation=1), "unauthenticated")
+    refusal(host.call("heartbeat", incarnation=1), "invalid")
 
 
 def test_the_handshakes_bearer_header_is_a_hello(line, token_of):

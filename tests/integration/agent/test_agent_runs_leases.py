@@ -53,6 +53,21 @@ def test_plain_http_carries_the_calls_when_there_is_no_websocket(plane: Any, age
     plane.wait(lambda: plane.heartbeats)
 
 
+def test_the_websocket_is_used_again_once_it_can_be_had(plane: Any, agent: Any) -> None:
+    plane.has_websocket = False
+    agent()
+    plane.release_of(plane.offer({"command": ["true"]}))
+    assert not [way for way in plane.ways if way.startswith("ws:")]
+
+    plane.has_websocket = True
+    # This offer ends the poll that waits for one; after a poll the websocket is tried again.
+    plane.release_of(plane.offer({"command": ["true"]}))
+    plane.wait(lambda: plane.sockets)
+    plane.release_of(plane.offer({"command": ["true"]}))
+
+    assert {"ws:ack", "ws:release"} <= set(plane.ways)
+
+
 @pytest.mark.parametrize(
     ("code", "outcome", "retry", "says"),
     [

@@ -1,0 +1,86 @@
+"""
+Gathers calls that arrive together and serves them by one piece of work.
+
+While one batch is in the database the next one gathers, so a batch is as large as the load makes
+it and a lone call waits for nobody.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Generic, TypeVar
+
+from django.db import close_old_connections
+
+from agentpool.registry.errors import Refusal
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Gatherer(Generic[T, R]):
+    """
+    The calls of one event loop; one thread with one connection serves them.
+
+    work: answers a batch, in its order; a Refusal among the answers is raised where it belongs.
+    most: of one batch; above it, answers would wait longer for their neighbours than sharing saves.
+    """
+
+    def __init__(
+        self, work: Callable[[Sequence[T]], Sequence[R | Refusal]], *, name: str, most: int
+    ) -> None:
+        self._serve, self._most = work, most
+        self._waiting: list[tuple[T, asyncio.Future[R | Refusal]]] = []
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=name)
+        self._worker: asyncio.Task[None] | None = None
+
+    async def call(self, wish: T) -> R:
+        """Return the answer to one call; raises Refusal, and whatever befalls its batch."""
+        answer: asyncio.Future[R | Refusal] = asyncio.get_running_loop().create_future()
+        self._waiting.append((wish, answer))
+        if self._worker is None or self._worker.done():
+            self._worker = asyncio.create_task(self._work())
+        got = await answer
+        if isinstance(got, Refusal):
+            raise got
+        return got
+
+    async def _work(self) -> None:
+        loop = asyncio.get_running_loop()
+        while self._waiting:
+            batch, self._waiting = self._waiting[: self._most], self._waiting[self._most :]
+            wishes = [wish for wish, _ in batch]
+            try:
+                answers = await loop.run_in_executor(self._thread, self._in_thread, wishes)
+            except Exception as error:
+                for _, answer in batch:
+                    if not answer.done():
+                        answer.set_exception(error)
+                continue
+            for (_, answer), got in zip(batch, answers, strict=True):
+                if not answer.done():  # whoever hung up does not hear it
+                    answer.set_result(got)
+
+    def _in_thread(self, wishes: Sequence[T]) -> Sequence[R | Refusal]:
+        close_old_connections()
+        try:
+            return self._serve(wishes)
+        finally:
+            close_old_connections()
+
+
+class PerLoop(Generic[T, R]):
+    """One gatherer for each event loop that asks for it."""
+
+    def __init__(
+        self, work: Callable[[Sequence[T]], Sequence[R | Refusal]], *, name: str, most: int
+    ) -> None:
+        self._work, self._name, self._most = work, name, most
+        self._made: dict[int, Gatherer[T, R]] = {}
+
+    async def call(self, wish: T) -> R:
+        """Return the answer of the running loop's gatherer; raises as `Gatherer.call`."""
+        loop = id(asyncio.get_running_loop())
+        if loop not in self._made:
+            self._made[loop] = Gatherer(self._work, name=self._name, most=self._most)
+        return await self._made[loop].call(wish)

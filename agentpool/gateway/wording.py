@@ -1,0 +1,36 @@
+"""How messages are read and written: JSON text, with REST's forms of times and numbers."""
+
+import json
+from typing import Any
+
+from rest_framework.utils.encoders import JSONEncoder
+
+from agentpool.registry.errors import Invalid
+
+_encoder = JSONEncoder()
+
+
+def encoded(value: Any) -> str:
+    """Return a value as JSON, as REST would write it."""
+    if not value and (value == [] or value == {}):
+        return "[]" if value == [] else "{}"
+    return _encoder.encode(value)
+
+
+def parsed(text: str | None, *, most_bytes: int) -> dict[str, Any]:
+    """
+    Return a message.
+
+    Raises: Invalid, it is no JSON object, or too long.
+    """
+    if text is None:
+        raise Invalid("Messages are JSON text.")
+    if len(text) > most_bytes:
+        raise Invalid(f"A message has at most {most_bytes:,} bytes.")
+    try:
+        message = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise Invalid(f"The message is not JSON: {error}") from error
+    if not isinstance(message, dict):
+        raise Invalid("A message is a JSON object.")
+    return message

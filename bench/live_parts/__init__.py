@@ -1,0 +1,1 @@
+"""Parts of the benches of what is live: bench/heartbeat.py and bench/push.py."""
