@@ -123,6 +123,7 @@ def _title(action: Action, rows: Sequence[Row]) -> str:
 def _told(request: HttpRequest, results: Results, values: dict[str, str]) -> HttpResponse:
     undo = ACTIONS.get(results.action.undo)
     context = {
+        "title": results.action.label,
         "results": results,
         "kind": results.action.on,
         "undo": undo if results.done else None,

@@ -180,6 +180,15 @@ def _of_lease(row: Lease, what: str, why: str, since: datetime | None) -> Alarm:
     )
 
 
+_AMOUNTS = {
+    "memory_mb": "MB of memory",
+    "cpu_cores": "cores",
+    "token_budget": "tokens",
+    "disk_space_mb": "MB of disk",
+    "network_bandwidth_mbps": "Mbps",
+}
+
+
 def _limits() -> Iterator[Alarm]:
     found = queries.resources()
     for limit in found.limits:
@@ -187,8 +196,8 @@ def _limits() -> Iterator[Alarm]:
         for name in queries.AMOUNTS:
             most = getattr(limit, name)
             if most and used.get(name, 0) > most:
-                word = name.replace("_", " ").removesuffix(" mb")
-                why = f"{used[name]:,g} of {most:,g} {word} are in use; nothing is granted under it"
+                word = _AMOUNTS[name]
+                why = f"{used[name]:,.6g} of {most:,.6g} {word} in use; nothing is granted under it"
                 yield Alarm(
                     f"alarm-{limit.id}",
                     "warn",

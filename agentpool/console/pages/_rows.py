@@ -21,16 +21,16 @@ WEIGHTS: Mapping[str, Mapping[str, float]] = {
 }
 
 
-def bar(label: str, used: Any, most: Any, unit: str = "") -> dict[str, Any]:
-    """Return one amount as a bar; unit: mb, cores, tokens, or none."""
+def bar(label: str, used: Any, most: Any, unit: str = "", *, warns: bool = False) -> dict[str, Any]:
+    """Return one amount as a bar; unit: mb, cores, tokens, or none. warns: nearly full is bad."""
     share = float(used) / float(most) if most else 0.0
     return {
         "label": label,
         "used": float(used),
         "most": float(most) or 1.0,
-        "text": f"{_written(used, unit)} of {_written(most, unit)}",
+        "text": _of(_written(used, unit), _written(most, unit)),
         "percent": round(100 * share),
-        "is_full": share >= 0.95,
+        "is_full": warns and share >= 0.95,
         "is_over": share > 1.0,
     }
 
@@ -41,6 +41,12 @@ def _written(value: Any, unit: str) -> str:
     if unit == "tokens":
         return tags.amount(value)
     return f"{tags.plain(round(float(value), 2))} {unit}".rstrip()
+
+
+def _of(used: str, most: str) -> str:
+    number, _, unit = used.partition(" ")
+    is_same = unit == most.partition(" ")[2] or number == "0"
+    return f"{number if is_same else used} of {most}"
 
 
 def agent_row(agent: Agent, at: datetime) -> dict[str, Any]:
@@ -115,10 +121,11 @@ def use_bars(lease: Lease, memory_mb: float) -> list[dict[str, Any]]:
     if lease.status not in LIVE:
         length_s = _length_s(lease) or 0.0
         cores = lease.cpu_seconds / length_s if length_s else 0.0
+    tokens = lease.tokens_in + lease.tokens_out
     return [
-        bar("Memory", memory_mb, lease.memory_mb, "mb"),
+        bar("Memory", memory_mb, lease.memory_mb, "mb", warns=True),
         bar("CPU", cores, lease.cpu_cores, "cores"),
-        bar("Tokens", lease.tokens_in + lease.tokens_out, lease.token_budget, "tokens"),
+        bar("Tokens", tokens, lease.token_budget, "tokens", warns=True),
     ]
 
 

@@ -64,7 +64,7 @@ def _limit(row: Mapping[str, Any], is_overdrawn: bool) -> dict[str, Any]:
         "weight": row["weight"],
         "is_overdrawn": is_overdrawn or row["overdrawn"],
         "bars": [
-            bar(label, row["used"][name], row[name], unit)
+            bar(label, row["used"][name], row[name], unit, warns=True)
             for name, label, unit in ALL_AMOUNTS
             if row[name] is not None
         ],
