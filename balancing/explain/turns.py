@@ -33,11 +33,13 @@ def turns_before(own: Waiting, others: Sequence[Waiting]) -> int:
     Return how many grants come before a project's next one after its `count` earlier requests.
 
     Whoever has the least use is served and charged, as `next_waiter_1` does: another project has
-    its turns until its use has reached what this one will have used by then.
+    its turns until its use has reached what this one will have used by then. (Rounded: whoever has
+    reached it is not to have one more turn for the last digit of a decayed number.)
     """
     reached = own.use + own.count * own.charge
     return own.count + sum(
-        min(each.count, max(0, ceil((reached - each.use) / each.charge))) for each in others
+        min(each.count, max(0, ceil(round((reached - each.use) / each.charge, 6))))
+        for each in others
     )
 
 
@@ -137,7 +139,7 @@ _HIGHER = f"""
 # The request's own project is always among them, with those of its requests that came earlier.
 _QUEUE = f"""
     SELECT x.project, x.waiting, s.log_usage, coalesce(l.weight, 1), p.mean_service_s,
-        p.share_half_life_s, extract(epoch FROM clock_timestamp())::float8
+        p.share_half_life_s, extract(epoch FROM statement_timestamp())::float8
       FROM (
         SELECT r.agent_type, q.project, count(*) FILTER (WHERE q.id <> r.id AND {_READY}
             AND (q.project <> r.project OR q.number < r.number)) AS waiting
@@ -151,7 +153,7 @@ _QUEUE = f"""
 # Every project that waits, also one whose requests all back off: with none of them counted then.
 _GROUPS = f"""
     SELECT x.agent_type, x.priority, x.project, x.waiting, s.log_usage, coalesce(l.weight, 1),
-        p.mean_service_s, p.share_half_life_s, extract(epoch FROM clock_timestamp())::float8
+        p.mean_service_s, p.share_half_life_s, extract(epoch FROM statement_timestamp())::float8
       FROM (
         SELECT q.agent_type, q.priority, q.project, count(*) FILTER (WHERE {_READY}) AS waiting
           FROM request q WHERE q.agent_type = ANY (%(types)s) AND q.status = 'waiting'

@@ -202,7 +202,8 @@ def _at_work(submit, draw):
 
 
 def _queue(submit):
-    for number, (cycle, project) in enumerate(STORIES[8:]):
+    more = (("seo-audit", "webshop"), ("cohort-tables", "insights"), ("ledger-diff", "billing"))
+    for number, (cycle, project) in enumerate((*STORIES[8:], *more, *STORIES[:4])):
         wish = submit(
             "data",
             project=project,
