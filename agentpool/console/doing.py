@@ -39,7 +39,7 @@ def choose(request: HttpRequest) -> HttpResponse:
     """Show what may be done to the rows that the address names."""
     for kind in KINDS.values():
         if rows := rows_of(kind, request.GET.getlist(kind.name)):
-            query = urlencode([(kind.name, str(row.pk)) for row in rows])
+            query = urlencode([(kind.name, kind.key(row)) for row in rows])
             names = [kind.told(row) for row in rows]
             return _shown(
                 request,
@@ -88,7 +88,7 @@ def _asked(
 ) -> HttpResponse:
     kind = action.on
     if kind is not None and problem:
-        rows = rows_of(kind, [str(row.pk) for row in rows])
+        rows = rows_of(kind, [kind.key(row) for row in rows])
     fields = [
         (field, (typed or {}).get(field.name, "" if field.value is None else field.value))
         for field in action.fields(rows)
@@ -99,7 +99,7 @@ def _asked(
         "title": _title(action, rows),
         "consequences": action.tells(rows) if kind is None or rows else [],
         "rows": [
-            (str(row.pk), kind.told(row), kind.state(row), kind.seen(row)) for row in rows if kind
+            (kind.key(row), kind.told(row), kind.state(row), kind.seen(row)) for row in rows if kind
         ],
         "rows_named": ROWS_NAMED,
         "rows_hidden": len(rows) - ROWS_NAMED,

@@ -108,12 +108,12 @@ def _wish(submit, cycle, project, phase, agent_type, **more):
     )
 
 
-OLDER = ("login-form", "tax-export", "stock-levels", "mail-templates", "audit-trail", "coupons")
+OLDER = ("login-form", "tax-export", "stock-levels")
 
 
 def _history(submit, draw):
     for number, cycle in enumerate(OLDER):
-        _phases(submit, draw, cycle, STORIES[number][1], PHASES, ago_s=3300 - 420 * number)
+        _phases(submit, draw, cycle, STORIES[number][1], PHASES, ago_s=3300 - 600 * number)
     for number, (cycle, project) in enumerate(STORIES[:8]):
         _phases(submit, draw, cycle, project, PHASES[: number % 4], ago_s=1000 - 20 * number)
 

@@ -78,7 +78,7 @@ def perform(
         return Results(action, [_done("", None, action, values, actor)])
     outcomes = []
     for row in rows:
-        name, id = action.on.told(row), str(row.pk)
+        name, id = action.on.told(row), action.on.key(row)
         if id in seen and seen[id] != action.on.seen(row):
             is_now = action.on.state(row)
             said = f"somebody else changed it meanwhile: it is {is_now} now. Look again."
@@ -89,7 +89,7 @@ def perform(
 
 
 def _done(name: str, row: Row, action: Action, values: Values, actor: str) -> Outcome:
-    id = str(row.pk) if row is not None else ""
+    id = action.on.key(row) if action.on is not None else ""
     try:
         return Outcome(name, True, action.run(row, values, actor), id)
     except Refusal as refusal:

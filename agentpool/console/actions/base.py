@@ -17,8 +17,9 @@ class Kind:
     """
     A kind of rows that actions act on; `name` is also the parameter that names one in an address.
 
-    load: the rows of these ids, those that are not there left out. seen: a row's version, by which
-    a change by somebody else is noticed. page: the name of the page of a row, "": it has none.
+    load: the rows of these keys, those that are not there left out. key: what names a row. told,
+    state: what a person calls it, and how it is. seen: its version, by which a change by somebody
+    else is noticed.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Kind:
     told: Callable[[Row], str] = str
     seen: Callable[[Row], str] = lambda row: ""
     state: Callable[[Row], str] = lambda row: ""
+    key: Callable[[Row], str] = lambda row: str(row.pk)
 
 
 @dataclass(frozen=True)

@@ -61,6 +61,7 @@ POOL = Kind(
     load=lambda ids: list(Pool.objects.filter(agent_type__in=ids)),
     seen=lambda row: str(row.generation),
     state=lambda row: f"version {row.generation}",
+    key=lambda row: str(row.agent_type),
 )
 
 
