@@ -4,7 +4,18 @@
   const times = window.agentpoolTimes;
   const byId = (id) => document.getElementById(id);
 
-  // --- the dialog: htmx puts a part into it, then it opens ------------------------------------------
+  // --- the dialog: a link or button that leads to an action opens it here ---------------------------
+  // One listener for all: a long list would else bear hundreds.
+  document.addEventListener("click", (event) => {
+    if (event.ctrlKey || event.metaKey || event.shiftKey || event.button) return;
+    const link = event.target.closest('a[href^="/do"]');
+    const button = event.target.closest('button[formaction^="/do"]');
+    if (!link && !button) return;
+    event.preventDefault();
+    const path = link ? link.getAttribute("href") : `${button.getAttribute("formaction")}?${new URLSearchParams(new FormData(button.form))}`;
+    htmx.ajax("GET", path, { target: "#dialog-body" });
+  });
+
   document.addEventListener("htmx:afterSwap", (event) => {
     if (event.detail.target.id !== "dialog-body") return;
     const dialog = byId("dialog");

@@ -180,7 +180,7 @@ def test_who_may_only_look_can_do_nothing(scene, cookie_of):
         body = {action.on.name: str(scene[action.on.name])} if action.on else {}
         answers[name] = [client.get(path, body).status_code, client.post(path, body).status_code]
 
-    assert answers == dict.fromkeys(ACTIONS, [403, 403])
+    assert {name: codes for name, codes in answers.items() if codes != [403, 403]} == {}
     assert client.get(reverse("choose"), {"agent": str(scene["agent"])}).status_code == 403
     assert not Event.objects.filter(actor="user:viewer").exists()
 
