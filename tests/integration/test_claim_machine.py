@@ -410,9 +410,9 @@ def could_have(request):
         pool_id=request.pool_id, status__in=PLACEABLE_STATUS, health__in=PLACEABLE_HEALTH
     ):
         is_kept = agent.reserved_for not in (None, request.id)
-        if agent.load < agent.max_concurrent and not is_kept and bound in (None, agent.id):
-            if fits(room_of(agent), needs):
-                return agent.agent_id
+        is_free = agent.load < agent.max_concurrent and not is_kept
+        if is_free and bound in (None, agent.id) and fits(room_of(agent), needs):
+            return agent.agent_id
     return None
 
 

@@ -1,4 +1,4 @@
-"""What a viewer is sent brings it up to date, whatever it had: fragments, lists, browsers' words."""
+"""What a viewer is sent brings it up to date, whatever it had on its screen."""
 
 import re
 
