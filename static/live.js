@@ -109,6 +109,8 @@
   }, true);
 
   document.addEventListener("htmx:afterSettle", () => { ready(); followLog(); });
+  // On a telephone the menu is a strip: show where one is.
+  document.querySelector(".menu [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
   ready();
   followLog();
   setInterval(showConnection, 1000);

@@ -37,6 +37,8 @@ class Page:
     topic: Callable[[Params], str] = lambda params: EVERYTHING
     menu: str = ""
     has_charts: bool = False
+    # Work prints all the time, and one page alone shows what.
+    ignores: tuple[str, ...] = ("lease.log",)
 
     @property
     def has_id(self) -> bool:
@@ -45,7 +47,7 @@ class Page:
 
     def concerns(self, kind: str) -> bool:
         """Whether an event of this kind changes the page."""
-        return kind.startswith(self.kinds)
+        return kind.startswith(self.kinds) and kind not in self.ignores
 
     def params_of(self, given: Mapping[str, Any]) -> dict[str, str]:
         """Return the page's parameters from a query string; unknown names and NULs are ignored."""

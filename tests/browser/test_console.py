@@ -214,16 +214,17 @@ def test_a_change_of_one_agent_sends_one_card(live_page, make_agent, submit):
     assert cards == [f"agent-{registry_queries.agent_by(agent_id='coder-05').id}"]
 
 
-def test_a_page_that_is_up_to_date_is_sent_nothing_but_the_time(live_page, make_agent, submit):
+def test_a_page_that_is_up_to_date_is_sent_nothing_but_the_time(live_page, make_agent):
     make_agent("code", agent_id="coder")
-    lease = submit("code").held
     page = live_page("/agents")
     page.evaluate("""() => {
         window.swapped = [];
         document.addEventListener("htmx:oobBeforeSwap", (e) => window.swapped.push(e.target.id));
     }""")
 
-    append(lease, "nothing that this page shows\n")
+    registry_services.update_pool(
+        "code", fields={"max_size": 7}, if_generation=None, actor="what this page does not show"
+    )
     page.wait_for_function("window.swapped.length > 0")
 
     assert page.evaluate("window.swapped") == ["clock"]

@@ -109,6 +109,7 @@ PAGES: Mapping[str, Page] = {
             "console/lease.html",
             lease.picture,
             topic=lambda params: f"lease:{params['id']}",
+            ignores=(),
         ),
         Page(
             "request",

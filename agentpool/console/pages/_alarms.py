@@ -80,7 +80,7 @@ def _plane() -> Iterator[Alarm]:
 def _agents(at: datetime) -> Iterator[Alarm]:
     unreachable = Agent.objects.filter(status=AgentStatus.UNREACHABLE).select_related("liveness")
     for row in _some(unreachable.order_by("-load", "agent_id")):
-        why = f"silent; {_leases_of(row)} end as lost when it stays so" if row.load else "silent"
+        why = f"silent; {_leases_of(row)} will be lost if it stays so" if row.load else "silent"
         heard = row.liveness.last_heartbeat_at if hasattr(row, "liveness") else None
         yield _of_agent(row, "bad", "is unreachable", why, "retire", "Retire", heard)
     judged = Agent.objects.filter(health=AgentHealth.QUARANTINED).exclude(
