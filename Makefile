@@ -4,7 +4,7 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup system demo run test test-fast check bench fmt docs lock clean
+.PHONY: help setup system demo run test test-fast check bench screenshots fmt docs lock clean
 
 help: ## print this menu
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -43,6 +43,9 @@ check: setup ## format, lint, types, import contracts, Django's checks, missing 
 
 bench: setup ## print the benches there are
 	@ls bench/*.py 2>/dev/null || echo "The benches come with the claim engine; the yardsticks are in bench/yardsticks."
+
+screenshots: setup system ## save a picture of every page in var/screenshots (desktop, phone, light, dark)
+	AGENTPOOL_PICTURES=1 $(BIN)/python -m pytest tests/browser/test_pictures.py
 
 fmt: setup ## format the code and mend what the linter can
 	$(BIN)/ruff format .

@@ -374,7 +374,7 @@ class RequestBatch(APIView):
 class RequestDetail(APIView):
     """One request; `wait` is the gateway's to add."""
 
-    scopes: ClassVar = {"GET": READERS, "DELETE": ORCHESTRATORS}
+    scopes: ClassVar = {"GET": READERS, "PATCH": ORCHESTRATORS, "DELETE": ORCHESTRATORS}
 
     @extend_schema(parameters=[serializers.WaitQuery], responses=ANY_JSON)
     def get(self, request: ApiRequest, request_id: UUID) -> Response:
@@ -383,6 +383,14 @@ class RequestDetail(APIView):
         row = queries.request(request_id)
         _asker(request, row)
         requests.touch_request(row)
+        return Response(request_body(request_id))
+
+    @extend_schema(request=serializers.PriorityChange, responses=ANY_JSON)
+    def patch(self, request: ApiRequest, request_id: UUID) -> Response:
+        """Change the priority of a request that waits."""
+        _asker(request, queries.request(request_id))
+        fields = checked(serializers.PriorityChange(data=request.data))
+        requests.set_priority(request_id, actor=request.user.name, **fields)
         return Response(request_body(request_id))
 
     @extend_schema(responses=ANY_JSON)

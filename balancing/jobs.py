@@ -1,7 +1,7 @@
 """What Django-Q runs for balancing: health, expiry, and the look at queues that somebody missed."""
 
 from balancing import queries
-from balancing.services import heartbeats, leases, notes, queue, requests
+from balancing.services import agents, heartbeats, leases, notes, queue, requests
 
 
 def check_health() -> dict[str, int]:
@@ -11,8 +11,12 @@ def check_health() -> dict[str, int]:
 
 
 def expire() -> dict[str, int]:
-    """End offers nobody took, leases nobody renewed, requests nobody asks for."""
-    return {"leases": leases.expire_leases(), "requests": requests.time_out_requests()}
+    """End offers nobody took, leases nobody renewed, requests nobody asks for, overdue drains."""
+    return {
+        "leases": leases.expire_leases(),
+        "requests": requests.time_out_requests(),
+        "drained": agents.end_overdue_drains(),
+    }
 
 
 def serve() -> int:

@@ -217,6 +217,13 @@ class NewLimit(Strict):
         return attrs
 
 
+class PriorityChange(Strict):
+    """The new priority of a waiting request; a higher one is served first."""
+
+    priority = Whole(max_value=100)
+    note = Text(required=False, allow_blank=True, max_length=400, default="")
+
+
 class RequestQuery(Query):
     """Filters of the list of requests."""
 

@@ -70,6 +70,17 @@ def explain(*, request_id: str, is_json: bool) -> None:
 
 @requests.command()
 @click.argument("request_id")
+@click.argument("priority", type=click.IntRange(0, 100))
+@click.option("--note", default="", help="Why, for the record.")
+def priority(*, request_id: str, priority: int, note: str) -> None:
+    """Change the priority of a request that waits: 0 to 100, higher is served first."""
+    with plane.client() as client:
+        client.set_priority(request_id, priority=priority, note=note)
+    click.echo(f"Request {request_id} has priority {priority}.")
+
+
+@requests.command()
+@click.argument("request_id")
 def cancel(*, request_id: str) -> None:
     """Cancel a request; a lease it has ends too."""
     with plane.client() as client:

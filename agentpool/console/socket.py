@@ -1,56 +1,75 @@
 """
-The viewer's websocket: after each burst of events, the changed page parts as HTML.
+The viewer's websocket: after each burst of events, the fragments that have changed, as HTML.
 
-htmx swaps them in by their ids. Viewers with the same filters share one rendering.
+htmx swaps them in by their ids. Viewers of the same page with the same filters share one drawing.
 """
 
 import asyncio
 import contextlib
+import json
+import logging
 import time
 from typing import Any
-from urllib.parse import parse_qs
-from uuid import UUID
+from urllib.parse import parse_qsl
 
 from channels.generic.websocket import AsyncWebsocketConsumer
-from django.template.loader import render_to_string
+from django.db import DatabaseError, InterfaceError
 
-from agentpool.console import pictures, reasons
-from agentpool.live.listener import EVERYTHING, Subscription, listener
+from agentpool.console.draw import draw
+from agentpool.console.fragments import Drawing, Seen, changes
+from agentpool.console.page import Page
+from agentpool.console.pages import PAGES
+from agentpool.live.listener import Event, Subscription, listener
 from agentpool.live.threads import in_thread
 from agentpool.registry.errors import NotFound
+from agentpool.registry.rest import principal_of_user
 
-# Bursts are drawn once: a person reads no faster, and 1,000 events a second stay cheap.
-COALESCE_S = 0.25
-# Ages and waits grow without any event.
+log = logging.getLogger("agentpool.console")
+
+# Events of one transaction arrive together; a person reads no faster than four pictures a second,
+# so 1,000 events a second stay cheap. A page that is long in drawing rests longer.
+GATHER_S = 0.02
+DRAW_EVERY_S = 0.25
+REST_PER_DRAWING = 2.0
+# Reasons to wait and lateness change without any event.
 REDRAW_EVERY_S = 10.0
+# A browser says at once what it has; one that says nothing gets all.
+TOLD_WITHIN_S = 3.0
+MOST_TOLD = 20_000
 
-_shared: dict[tuple[str, ...], tuple[float, "asyncio.Future[str]"]] = {}
+_Key = tuple[str, bool, tuple[str, ...]]
+_shared: dict[_Key, tuple[float, "asyncio.Future[Drawing]"]] = {}
 
 
 class ConsoleSocket(AsyncWebsocketConsumer):
-    """One open page of one person: `?lease=ID`, `?request=ID`, else the pool with its filters."""
+    """One open page of one person: `?page=NAME` and the page's parameters."""
 
     async def connect(self) -> None:
-        """Accept people who are logged in."""
+        """Accept people who are logged in, for pages that there are."""
         user = self.scope.get("user")
         if user is None or not user.is_authenticated:
             await self.close(code=4401)
             return
-        query = {k: v[0] for k, v in parse_qs(self.scope["query_string"].decode()).items()}
-        self.lease_id = _uuid(query.get("lease"))
-        self.filters = pictures.filters_of(query)
-        self.request_id = _uuid(query.get("request"))
-        self.topics = [self._topic()]
+        query = dict(parse_qsl(self.scope["query_string"].decode(errors="replace")))
+        page = PAGES.get(query.get("page", "overview"))
+        if page is None:
+            await self.close(code=4404)
+            return
+        self.page: Page = page
+        self.params = page.params_of(query)
+        self.may_act = (await in_thread(principal_of_user, user)).is_operator
+        self.seen = Seen()
+        self.told = asyncio.Event()
         self.news = Subscription()
+        try:
+            self.topics = [await in_thread(page.topic, self.params)]
+        except NotFound:
+            await self.close(code=4404)
+            return
         listener.ensure_running()
         listener.add(self.news, self.topics)
         await self.accept()
         self.drawer = asyncio.create_task(self._draw())
-
-    def _topic(self) -> str:
-        if self.lease_id is not None:
-            return f"lease:{self.lease_id}"
-        return EVERYTHING if self.request_id is None else f"request:{self.request_id}"
 
     async def disconnect(self, code: int) -> None:
         """Stop drawing."""
@@ -59,58 +78,71 @@ class ConsoleSocket(AsyncWebsocketConsumer):
             self.drawer.cancel()
 
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
-        """Take nothing: this socket only shows."""
+        """Hear, once, what the browser has on its screen: {"have": [[id, version, list], ...]}."""
+        if self.told.is_set() or not text_data:
+            return
+        with contextlib.suppress(ValueError, TypeError, AttributeError):
+            told = json.loads(text_data).get("have") or []
+            self.seen = Seen.of(told[:MOST_TOLD])
+        self.told.set()
 
     async def _draw(self) -> None:
-        with contextlib.suppress(asyncio.CancelledError):
-            while True:
-                html = await self._html()
-                await self.send(text_data=html)
-                await self.news.next(REDRAW_EVERY_S)
-                await asyncio.sleep(COALESCE_S)
-                self.news.drain()
+        try:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.told.wait(), TOLD_WITHIN_S)
+            await self._follow()
+        except NotFound:
+            await self.close(code=4404)  # what the page was about is gone
+        except (DatabaseError, InterfaceError) as error:
+            # The browser comes back, again and again, and says meanwhile that it is not live.
+            log.warning("page not drawn page=%s error=%s", self.page.name, type(error).__name__)
+            await self.close(code=1011)
 
-    async def _html(self) -> str:
-        if self.lease_id is not None:
-            return await in_thread(_lease_html, self.lease_id)
-        if self.request_id is not None:
-            return await in_thread(_request_html, self.request_id)
-        return await _shared_html(self.filters)
+    async def _follow(self) -> None:
+        heard = time.monotonic()
+        while True:
+            began = time.monotonic()
+            drawing = await _drawing(self.page, self.params, self.may_act, since=heard)
+            # Something is sent in any case: the browser knows by it that what it shows is so.
+            html = "".join([*changes(self.seen, drawing), _CLOCK % (time.time() * 1000)])
+            await self.send(text_data=html)
+            took_s = time.monotonic() - began
+            heard = await self._heard(began + max(DRAW_EVERY_S, REST_PER_DRAWING * took_s))
+
+    async def _heard(self, not_before: float) -> float:
+        """Wait for news of the page, and to the moment of its next drawing; return when it came."""
+        deadline = time.monotonic() + REDRAW_EVERY_S
+        while (left := deadline - time.monotonic()) > 0:
+            event = await self.news.next(left)
+            if event is not None and self._is_concerned([event, *self.news.drain()]):
+                break
+        heard = time.monotonic()
+        await asyncio.sleep(max(GATHER_S, not_before - heard))
+        if self.news.drain():
+            heard = time.monotonic()
+        return heard
+
+    def _is_concerned(self, events: list[Event]) -> bool:
+        lagged, self.news.lagged = self.news.lagged, False
+        return lagged or any(self.page.concerns(event["kind"]) for event in events)
 
 
-async def _shared_html(filters: dict[str, str]) -> str:
-    """Return the page parts for these filters, rendered at most once per COALESCE_S."""
-    key = tuple(filters.values())
+# The server's clock, by which the browser counts ages.
+_CLOCK = '<data id="clock" value="%d" hidden></data>'
+
+
+async def _drawing(page: Page, params: Any, may_act: bool, *, since: float) -> Drawing:
+    """Return a drawing that was begun at `since` or later, by whoever asked for it first."""
+    key = (page.name, may_act, tuple(params.values()))
     now = time.monotonic()
-    for old in [k for k, (at, _) in _shared.items() if now - at > COALESCE_S]:
+    for old in [k for k, (at, task) in _shared.items() if now - at > 1 and task.done()]:
         del _shared[old]
-    if key not in _shared:
-        _shared[key] = (now, asyncio.ensure_future(in_thread(_pool_html, dict(filters))))
-    return await asyncio.shield(_shared[key][1])
+    kept = _shared.get(key)
+    if kept is None or kept[0] < since:
+        task = asyncio.ensure_future(in_thread(_drawn, page, dict(params), may_act))
+        kept = _shared[key] = (now, task)
+    return await asyncio.shield(kept[1])
 
 
-def _pool_html(filters: dict[str, str]) -> str:
-    return render_to_string("console/_push.html", pictures.pool_picture(filters))
-
-
-def _lease_html(lease_id: UUID) -> str:
-    try:
-        context: dict[str, Any] = pictures.lease_picture(lease_id)
-    except NotFound:
-        return ""
-    return render_to_string("console/_push_lease.html", context)
-
-
-def _request_html(request_id: UUID) -> str:
-    try:
-        context = reasons.request_picture(request_id)
-    except NotFound:
-        return ""
-    return render_to_string("console/_push_request.html", context)
-
-
-def _uuid(text: str | None) -> UUID | None:
-    try:
-        return UUID(text) if text else None
-    except ValueError:
-        return None
+def _drawn(page: Page, params: dict[str, str], may_act: bool) -> Drawing:
+    return draw(page, params, may_act=may_act)[1]

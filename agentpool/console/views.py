@@ -1,38 +1,41 @@
 """Pages for people; each works without JavaScript, the websocket makes it live."""
 
+from collections.abc import Callable
 from typing import Any
-from uuid import UUID
+from urllib.parse import urlencode
 
 from django.contrib.auth.decorators import login_required
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import render
 
-from agentpool.console import pictures, reasons
+from agentpool.console.draw import draw
+from agentpool.console.page import Page
+from agentpool.console.pages import PAGES
 from agentpool.registry.errors import NotFound
+from agentpool.registry.rest import principal_of_user
 
 
-@login_required
-def pool(request: HttpRequest) -> HttpResponse:
-    """Show pools, agents and queue, filtered."""
-    filters = pictures.filters_of(request.GET)
-    return render(request, "console/pool.html", pictures.pool_picture(filters))
+def page_view(page: Page) -> Callable[..., HttpResponse]:
+    """Return the view of a page of the table."""
 
+    @login_required
+    def view(request: HttpRequest, **kwargs: Any) -> HttpResponse:
+        params = page.params_of({**request.GET.dict(), **kwargs})
+        may_act = principal_of_user(request.user).is_operator
+        try:
+            board, _, picture = draw(page, params, may_act=may_act)
+        except NotFound as error:
+            raise Http404(error.detail) from error
+        context = {
+            "page": page,
+            "params": params,
+            "board": board,
+            "now": picture["now"],
+            "subject": picture.get("subject", ""),
+            "may_act": may_act,
+            "menu": [each for each in PAGES.values() if each.menu],
+            "live_query": urlencode({"page": page.name, **{k: v for k, v in params.items() if v}}),
+        }
+        return render(request, "console/page.html", context)
 
-@login_required
-def lease(request: HttpRequest, lease_id: UUID) -> HttpResponse:
-    """Show one lease and what its work printed."""
-    try:
-        context: dict[str, Any] = pictures.lease_picture(lease_id)
-    except NotFound as error:
-        raise Http404(error.detail) from error
-    return render(request, "console/lease.html", context)
-
-
-@login_required
-def request(request: HttpRequest, request_id: UUID) -> HttpResponse:
-    """Show why a request got its agent, or why it waits."""
-    try:
-        context = reasons.request_picture(request_id)
-    except NotFound as error:
-        raise Http404(error.detail) from error
-    return render(request, "console/request.html", context)
+    return view

@@ -11,7 +11,7 @@ from rest_framework import serializers as drf
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from agentpool.registry import credentials, queries, serializers, services
+from agentpool.registry import queries, serializers, services
 from agentpool.registry.errors import Forbidden
 from agentpool.registry.models import (
     Agent,
@@ -230,7 +230,7 @@ class TokenDetail(APIView):
     @extend_schema(responses={204: None})
     def delete(self, request: ApiRequest, token_id: UUID) -> Response:
         """Revoke a token at once."""
-        credentials.revoke(token_id)
+        services.revoke_token(token_id, actor=request.user.name)
         return Response(status=204)
 
 

@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 from django.conf import settings
 from django.contrib.auth import get_user_model
@@ -41,7 +42,7 @@ _TOKENS_KEPT = timedelta(days=7)
 
 
 @transaction.atomic
-def create_pool(agent_type: str, *, fields: Mapping[str, Any], actor: str) -> Pool:
+def create_pool(agent_type: str, *, fields: Mapping[str, Any], actor: str, note: str = "") -> Pool:
     """
     Make a pool with a security profile: the known one of its type, else one that trusts little.
 
@@ -54,13 +55,18 @@ def create_pool(agent_type: str, *, fields: Mapping[str, Any], actor: str) -> Po
         raise Duplicate(f"There is a pool {agent_type} already.") from error
     profile = DEFAULT_PROFILES.get(agent_type, SAFE_PROFILE)
     SecurityProfile.objects.create(pool=pool, **_profile_columns(profile))
-    events.append("pool.created", agent_type=agent_type, actor=actor)
+    events.append("pool.created", agent_type=agent_type, actor=actor, note=note)
     return queries.pool(agent_type)
 
 
 @transaction.atomic
 def update_pool(
-    agent_type: str, *, fields: Mapping[str, Any], if_generation: int | None, actor: str
+    agent_type: str,
+    *,
+    fields: Mapping[str, Any],
+    if_generation: int | None,
+    actor: str,
+    note: str = "",
 ) -> Pool:
     """
     Change a pool's policy or launch template; agents that run already keep what they are.
@@ -76,7 +82,9 @@ def update_pool(
     half_life_s = fields.get("share_half_life_s", pool.share_half_life_s)
     if half_life_s != pool.share_half_life_s:
         _rescale_shares(pool, half_life_s)
-    events.append("pool.updated", agent_type=agent_type, actor=actor, fields=sorted(fields))
+    events.append(
+        "pool.updated", agent_type=agent_type, actor=actor, fields=sorted(fields), note=note
+    )
     return queries.pool(agent_type)
 
 
@@ -88,25 +96,37 @@ def _rescale_shares(pool: Pool, half_life_s: float) -> None:
 
 
 @transaction.atomic
-def update_profile(agent_type: str, *, fields: Mapping[str, Any], actor: str) -> SecurityProfile:
+def update_profile(
+    agent_type: str,
+    *,
+    fields: Mapping[str, Any],
+    actor: str,
+    note: str = "",
+    if_version: int | None = None,
+) -> SecurityProfile:
     """
     Change a security profile; its version rises.
 
-    Raises: NotFound.
+    Raises: NotFound; StaleVersion.
     """
     queries.pool(agent_type)
-    SecurityProfile.objects.filter(pool_id=agent_type).update(
-        **fields, version=F("version") + 1, updated_at=Now()
+    rows = SecurityProfile.objects.filter(pool_id=agent_type)
+    if if_version is not None:
+        rows = rows.filter(version=if_version)
+    if not rows.update(**fields, version=F("version") + 1, updated_at=Now()):
+        raise StaleVersion(f"The profile of {agent_type} is not at version {if_version} any more.")
+    events.append(
+        "profile.updated", agent_type=agent_type, actor=actor, fields=sorted(fields), note=note
     )
-    events.append("profile.updated", agent_type=agent_type, actor=actor, fields=sorted(fields))
     return SecurityProfile.objects.get(pool_id=agent_type)
 
 
+@transaction.atomic
 def enrolment_token(
     pool: Pool, *, uses: int | None, expires_in_s: float | None, name: str, actor: str
 ) -> Issued:
     """Make a token that lets `uses` agents (None: any number) enrol in a pool."""
-    return credentials.issue(
+    issued = credentials.issue(
         scope=Scope.ENROLMENT,
         name=name,
         pool=pool,
@@ -114,11 +134,42 @@ def enrolment_token(
         expires_at=_in(expires_in_s),
         created_by=actor,
     )
+    return _told(issued, "token.created", actor)
 
 
+@transaction.atomic
 def token(*, scope: Scope, name: str, expires_in_s: float | None, actor: str) -> Issued:
     """Make a token for a person or an orchestrator."""
-    return credentials.issue(scope=scope, name=name, expires_at=_in(expires_in_s), created_by=actor)
+    issued = credentials.issue(
+        scope=scope, name=name, expires_at=_in(expires_in_s), created_by=actor
+    )
+    return _told(issued, "token.created", actor)
+
+
+@transaction.atomic
+def revoke_token(credential_id: UUID, *, actor: str, note: str = "") -> None:
+    """
+    Make a token worthless at once.
+
+    Raises: NotFound, there is none, or it is revoked already.
+    """
+    credentials.revoke(credential_id)
+    row = Credential.objects.get(id=credential_id)
+    _told(Issued(row, ""), "token.revoked", actor, note=note)
+
+
+def _told(issued: Issued, kind: str, actor: str, note: str = "") -> Issued:
+    row = issued.credential
+    events.append(
+        kind,
+        agent_type=row.pool_id or "",
+        actor=actor,
+        scope=str(row.scope),
+        name=row.name,
+        hint=row.hint,
+        note=note,
+    )
+    return issued
 
 
 def _in(seconds: float | None) -> Any:

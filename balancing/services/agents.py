@@ -100,6 +100,7 @@ def _enrol(agent_id: str, pool: Pool, fields: Mapping[str, Any], actor: str) -> 
             status_reason="",
             wish=AgentWish.WORK,
             retire_when_drained=False,
+            drain_by=None,
             incarnation=F("incarnation") + 1,
             generation=F("generation") + 1,
             updated_at=Now(),
@@ -141,11 +142,24 @@ def update_agent(
 
 
 def set_health(
-    agent: Agent, *, health: AgentHealth, note: str, until: datetime | None, actor: str
+    agent: Agent,
+    *,
+    health: AgentHealth,
+    note: str,
+    until: datetime | None,
+    actor: str,
+    if_generation: int | None = None,
 ) -> Agent:
-    """Note an operator's judgement; running leases go on, new work follows the new health."""
+    """
+    Note an operator's judgement; running leases go on, new work follows the new health.
+
+    Raises: StaleVersion, the agent is not at `if_generation` any more.
+    """
     with transaction.atomic():
-        Agent.objects.filter(id=agent.id).update(
+        rows = Agent.objects.filter(id=agent.id)
+        if if_generation is not None:
+            rows = rows.filter(generation=if_generation)
+        changed = rows.update(
             health=health,
             health_note=note,
             health_by=actor,
@@ -153,6 +167,8 @@ def set_health(
             generation=F("generation") + 1,
             updated_at=Now(),
         )
+        if not changed:
+            raise StaleVersion(f"{agent.agent_id} changed meanwhile; read it again.")
         events.append("agent.health", agent=agent, actor=actor, health=health, note=note)
         serve_after_commit(agent.pool_id)
     return queries.agent(agent.id)
@@ -177,17 +193,16 @@ def set_status(agent: Agent, *, to: AgentStatus, reason: str, actor: str) -> Age
     raise UnsupportedTransition(f"Nobody may set an agent {to}; the health check does that.")
 
 
-def drain(agent: Agent, *, retire: bool, actor: str, reason: str = "") -> Agent:
+def drain(
+    agent: Agent, *, retire: bool, actor: str, reason: str = "", by: datetime | None = None
+) -> Agent:
     """
     Let an agent finish what it has and take nothing new; `retire` it once it is empty.
 
-    Raises: UnsupportedTransition.
+    by: what still runs on it then is cancelled, None: never. Raises: UnsupportedTransition.
     """
     if agent.status == AgentStatus.DRAINING:
-        Agent.objects.filter(id=agent.id).update(
-            retire_when_drained=F("retire_when_drained") if not retire else True
-        )
-        return retire_if_empty(agent, actor=actor)
+        return _drain_on(agent, retire=retire, actor=actor, reason=reason, by=by)
     moved = move(
         agent,
         to=AgentStatus.DRAINING,
@@ -195,8 +210,34 @@ def drain(agent: Agent, *, retire: bool, actor: str, reason: str = "") -> Agent:
         actor=actor,
         wish=AgentWish.DRAIN,
         retire_when_drained=retire,
+        drain_by=by,
     )
     return retire_if_empty(moved, actor=actor)
+
+
+def _drain_on(agent: Agent, *, retire: bool, actor: str, reason: str, by: datetime | None) -> Agent:
+    """Add to a drain what was not asked of it yet: that it retires, or a deadline."""
+    more: dict[str, Any] = {"retire_when_drained": True} if retire else {}
+    more |= {"drain_by": by} if by else {}
+    draining = Agent.objects.filter(id=agent.id, status=AgentStatus.DRAINING)
+    with transaction.atomic():
+        if more and draining.update(**more, generation=F("generation") + 1):
+            until = by.isoformat() if by else None
+            events.append("agent.draining", agent=agent, actor=actor, reason=reason, by=until)
+    return retire_if_empty(agent, actor=actor)
+
+
+def end_overdue_drains() -> int:
+    """Cancel what still runs on agents whose drain has reached its deadline; return how many."""
+    overdue = Agent.objects.filter(
+        status=AgentStatus.DRAINING, drain_by__lt=Now(), leases__status__in=LIVE
+    )
+    ended = 0
+    for agent in overdue.distinct().order_by("id"):
+        for lease in agent.leases.filter(status__in=LIVE).order_by("id"):
+            why = "the drain of its agent has reached its deadline"
+            ended += leases.cancel(lease, reason=why, actor="expiry")
+    return ended
 
 
 def resume(agent: Agent, *, actor: str, reason: str = "") -> Agent:
@@ -216,6 +257,7 @@ def resume(agent: Agent, *, actor: str, reason: str = "") -> Agent:
         actor=actor,
         wish=AgentWish.WORK,
         retire_when_drained=False,
+        drain_by=None,
     )
     serve_after_commit(agent.pool_id)
     return moved
@@ -232,7 +274,14 @@ def retire_if_empty(agent: Agent, *, actor: str) -> Agent:
     return queries.agent(agent.id)
 
 
-def unregister(agent: Agent, *, force: bool, if_generation: int | None, actor: str) -> Agent:
+def unregister(
+    agent: Agent,
+    *,
+    force: bool,
+    if_generation: int | None,
+    actor: str,
+    reason: str = "unregistered",
+) -> Agent:
     """
     Retire an agent: at once when it is empty, else after its leases; force cancels them first.
 
@@ -243,13 +292,13 @@ def unregister(agent: Agent, *, force: bool, if_generation: int | None, actor: s
     if agent.status == AgentStatus.RETIRED:
         return agent
     if agent.status in (AgentStatus.IDLE, AgentStatus.BUSY, AgentStatus.DRAINING):
-        agent = drain(agent, retire=True, actor=actor, reason="unregistered")
+        agent = drain(agent, retire=True, actor=actor, reason=reason)
     if force or agent.status == AgentStatus.UNREACHABLE:
         for lease in agent.leases.filter(status__in=LIVE).order_by("id"):
             leases.cancel(lease, reason="the agent was unregistered", actor=actor)
         agent = queries.agent(agent.id)
     if agent.status not in (AgentStatus.DRAINING, AgentStatus.RETIRED):
-        agent = move(agent, to=AgentStatus.RETIRED, reason="unregistered", actor=actor)
+        agent = move(agent, to=AgentStatus.RETIRED, reason=reason, actor=actor)
     return agent
 
 

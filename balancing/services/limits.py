@@ -7,21 +7,28 @@ from typing import Any
 from django.db import transaction
 
 from agentpool.registry import events
+from agentpool.registry.errors import StaleVersion
 from agentpool.registry.models import ResourceLimit
 from balancing import claim, queries
 from balancing.services.queue import serve_after_commit
 
 
 @transaction.atomic
-def set_limit(fields: Mapping[str, Any], *, actor: str) -> ResourceLimit:
+def set_limit(
+    fields: Mapping[str, Any], *, actor: str, note: str = "", if_generation: int | None = None
+) -> ResourceLimit:
     """
     Create or change, as a whole, the limit of a level and name; null amounts: no such limit.
 
     It may be below what is in use: then nothing is granted under it until enough has come back.
     Locks the table of limits against every claim, for this transaction; it must hold no other lock.
+    Raises: StaleVersion, the limit is not at `if_generation` any more.
     """
     plain = {name: str(v) if isinstance(v, Decimal) else v for name, v in fields.items()}
     limit = claim.set_limit(plain)
-    events.append("limit.set", actor=actor, level=limit.level, name=limit.name)
+    if if_generation is not None and limit.generation != if_generation + 1:
+        # Looked at behind the lock; raising takes the change back.
+        raise StaleVersion(f"The limit is at version {limit.generation - 1}, not {if_generation}.")
+    events.append("limit.set", actor=actor, level=limit.level, name=limit.name, note=note)
     serve_after_commit(*queries.pools_with_waiters())
     return limit

@@ -91,6 +91,34 @@ def cancel_request(request_id: UUID, *, actor: str, reason: str = "cancelled") -
     raise UnsupportedTransition("The request keeps changing; try again.")
 
 
+@transaction.atomic
+def set_priority(request_id: UUID, *, priority: int, actor: str, note: str = "") -> Request:
+    """
+    Change the priority (0-100) of a waiting request, and look at its pool's queue.
+
+    Raises: NotFound; UnsupportedTransition, it waits no more.
+    """
+    row = queries.request(request_id)
+    same = Request.objects.filter(
+        id=request_id, status=RequestStatus.WAITING, priority=row.priority
+    )
+    if not same.update(priority=priority):
+        now = queries.request(request_id)
+        if now.status == RequestStatus.WAITING:
+            raise UnsupportedTransition(f"Its priority changed meanwhile: it is {now.priority}.")
+        raise UnsupportedTransition(f"The request waits no more: it is {now.status}.")
+    events.append(
+        "request.priority",
+        request=row,
+        actor=actor,
+        reason=f"priority {row.priority} became {priority}" + (f": {note}" if note else ""),
+        was=row.priority,
+        priority=priority,
+    )
+    serve_after_commit(row.pool_id)
+    return queries.request(request_id)
+
+
 def time_out_requests() -> int:
     """End waiting requests that nobody has asked for within their time to live; return how many."""
     overdue = Request.objects.filter(status=RequestStatus.WAITING, expires_at__lt=Now())

@@ -29,30 +29,36 @@ def chromium():
 
 
 @pytest.fixture
-def cookie(pools, web):
-    """The session of the admin user, as the browser keeps it."""
-    client = Client()
-    client.force_login(get_user_model().objects.get(username="admin"))
-    name = settings.SESSION_COOKIE_NAME
-    return {"name": name, "value": client.cookies[name].value, "url": web.url}
+def cookie_of(pools, web):
+    """The session of a user, as the browser keeps it; whoever is not there yet may look only."""
+
+    def log_in(username):
+        users = get_user_model().objects
+        user = users.filter(username=username).first() or users.create_user(username)
+        client = Client()
+        client.force_login(user)
+        name = settings.SESSION_COOKIE_NAME
+        return {"name": name, "value": client.cookies[name].value, "url": web.url}
+
+    return log_in
 
 
 @pytest.fixture
-def open_page(chromium, web, cookie):
+def open_page(chromium, web, cookie_of):
     """
-    Open a page: open_page("/", viewport=..., java_script_enabled=...).
+    Open a page: open_page("/", user="ada", viewport=..., java_script_enabled=...).
 
     Asserts afterwards that no page failed inside, nor asked another host for anything.
     """
     contexts, failures = [], []
 
-    def open_(path="/", *, logged_in=True, **options):
+    def open_(path="/", *, user="admin", **options):
         # Nothing here looks at movement, and drawing it takes half a core.
         context = chromium.new_context(base_url=web.url, reduced_motion="reduce", **options)
         contexts.append(context)
         context.set_default_timeout(15_000)
-        if logged_in:
-            context.add_cookies([cookie])
+        if user:
+            context.add_cookies([cookie_of(user)])
         page = context.new_page()
         page.on("pageerror", lambda error: failures.append(str(error)))
         page.on("request", lambda r: _is_ours(r.url, web.url) or failures.append(r.url))

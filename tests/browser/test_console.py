@@ -1,6 +1,9 @@
 """The live page in a real browser: what it shows, how it moves, what it does without a line."""
 
+import subprocess
+import sys
 import time
+from datetime import UTC, datetime
 
 import pytest
 from django.contrib.auth import get_user_model
@@ -22,7 +25,7 @@ LONG = "a-name-that-somebody-made-without-a-thought-for-the-width-of-a-telephone
 
 
 def agent_names(page):
-    return page.locator(".agent h3").all_inner_texts()
+    return page.locator(".agent h2").all_inner_texts()
 
 
 def append(lease, text, stream="stdout"):
@@ -48,7 +51,7 @@ def test_the_page_needs_a_login_and_leads_back(open_page, settings, web):
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.PBKDF2PasswordHasher"]
     get_user_model().objects.create_user("ada", password="analytical engine")
 
-    page = open_page("/?agent_type=qa", logged_in=False)
+    page = open_page("/agents?agent_type=qa", user=None)
     page.get_by_label("User name").fill("ada")
     page.get_by_label("Password").fill("wrong")
     page.get_by_role("button", name="Log in").click()
@@ -57,7 +60,7 @@ def test_the_page_needs_a_login_and_leads_back(open_page, settings, web):
     page.get_by_role("button", name="Log in").click()
     page.locator("#agents").wait_for()
 
-    assert page.url == f"{web.url}/?agent_type=qa"
+    assert page.url == f"{web.url}/agents?agent_type=qa"
 
 
 def test_logging_out_ends_the_session(open_page, web):
@@ -81,7 +84,7 @@ def test_the_websocket_of_the_page_needs_a_login_too(web, pools):
 
 
 def test_an_empty_pool_says_how_an_agent_joins(live_page):
-    page = live_page()
+    page = live_page("/agents")
 
     commands = page.locator("#agents code").all_inner_texts()
 
@@ -90,20 +93,17 @@ def test_an_empty_pool_says_how_an_agent_joins(live_page):
     assert page.get_by_role("button", name="Copy").count() == 2
 
 
-def test_agents_pools_and_the_queue_are_shown(open_page, make_agent, submit):
+def test_the_overview_shows_pools_the_queue_and_decisions(open_page, make_agent, submit):
     make_agent("code", agent_id="coder")
-    make_agent("qa", agent_id="tester")
     submit("code", project="shop", cycle_id="cart", phase="green")
     submit("code", project="shop", cycle_id="pay", phase="red", priority=70)
 
     page = open_page()
 
-    assert agent_names(page) == ["coder", "tester"]
-    assert "cart" in page.locator(".agent", has_text="coder").inner_text()
     assert "1 of 1 slots" in page.locator("#pool-code").inner_text()
-    queue = page.locator("#queue tbody").inner_text()
-    assert "pay" in queue
-    assert "70" in queue
+    assert "pay" in page.locator("#queue").inner_text()
+    assert "busy" in page.locator("#queue .reason").inner_text()
+    assert "coder" in page.locator("#decisions").inner_text()
 
 
 def test_the_page_works_without_javascript(open_page, make_agent, submit):
@@ -112,7 +112,7 @@ def test_the_page_works_without_javascript(open_page, make_agent, submit):
     wish = submit("code", cycle_id="cart", payload={"command": ["true"]})
     append(wish.held, "hello from the work\n")
 
-    page = open_page(java_script_enabled=False)
+    page = open_page("/agents", java_script_enabled=False)
     assert agent_names(page) == ["coder", "tester"]
     page.locator("#filter-type").select_option("qa")
     page.get_by_role("button", name="Filter").click()
@@ -125,27 +125,33 @@ def test_the_page_works_without_javascript(open_page, make_agent, submit):
 
 def test_filters_are_part_of_the_address(open_page, make_agent, submit):
     make_agent("code", agent_id="coder")
-    make_agent("qa", agent_id="tester")
+    make_agent("qa", agent_id="tester", capabilities=["sql"])
     submit("code", project="shop")
     shown = {
         "agent_type=qa": ["tester"],
         "status=busy": ["coder"],
         "project=shop": ["coder"],
         "search=TEST": ["tester"],
+        "health=good": [],
+        "capability=sql": ["tester"],
+        "sort=-load&view=table": ["coder", "tester"],
         "agent_type=qa&status=busy": [],
         "agent_type=nonsense&colour=red": [],
     }
 
-    page = open_page(java_script_enabled=False)
+    page = open_page("/agents", java_script_enabled=False)
+    names = page.locator(".agent :is(h2, th) > a")
 
-    assert {query: page.goto(f"/?{query}") and agent_names(page) for query in shown} == shown
+    assert {
+        query: page.goto(f"/agents?{query}") and names.all_inner_texts() for query in shown
+    } == shown
 
 
 # -- what moves by itself --------------------------------------------------------------------------
 
 
 def test_an_agent_that_registers_appears_without_a_reload(live_page, make_agent):
-    page = live_page()
+    page = live_page("/agents")
     page.evaluate("window.sameDocument = true")
 
     shown_soon(
@@ -156,9 +162,29 @@ def test_an_agent_that_registers_appears_without_a_reload(live_page, make_agent)
     assert page.evaluate("window.sameDocument") is True
 
 
+def test_a_grant_of_another_process_appears_without_a_reload(live_page, make_agent, web, pools):
+    make_agent("code", agent_id="coder", max_concurrent=4)
+    page = live_page("/agents")
+    card = page.locator(".agent", has_text="coder")
+    ask = (
+        "import httpx, sys; httpx.post(sys.argv[1], headers={'Authorization': 'Bearer ' + "
+        "sys.argv[2]}, json={'agent_type': 'code', 'project': 'p', 'cycle_id': sys.argv[3]})"
+        ".raise_for_status()"
+    )
+
+    def grant(n):
+        address = f"{web.url}/api/agent-pool/assign"
+        argv = [sys.executable, "-c", ask, address, pools["operator_token"], f"story-{n}"]
+        subprocess.run(argv, check=True)
+
+    shown_soon(grant, lambda n: card.get_by_role("link", name=f"story-{n}").wait_for())
+
+    assert "busy" in card.inner_text()
+
+
 def test_a_grant_and_its_end_appear_without_a_reload(live_page, make_agent, submit):
     make_agent("code", agent_id="coder", max_concurrent=4)
-    page = live_page()
+    page = live_page("/agents")
     card = page.locator(".agent", has_text="coder")
 
     shown_soon(
@@ -169,19 +195,52 @@ def test_a_grant_and_its_end_appear_without_a_reload(live_page, make_agent, subm
         leases.release(lease.id, token=lease.fencing_token, outcome=Outcome.SUCCESS, actor="t")
 
     card.locator(".status", has_text="idle").wait_for()
-    page.locator("#summary", has_text="0 busy, 1 idle").wait_for()
+    assert page.locator("#statuses", has_text="idle 1").count() == 1
+
+
+def test_a_change_of_one_agent_sends_one_card(live_page, make_agent, submit):
+    for n in range(12):
+        make_agent("code", agent_id=f"coder-{n:02}")
+    page = live_page("/agents")
+    page.evaluate("""() => {
+        window.swapped = [];
+        document.addEventListener("htmx:oobBeforeSwap", (e) => window.swapped.push(e.target.id));
+    }""")
+
+    submit("code", cycle_id="cart", preferred_agent="coder-05")
+    page.get_by_role("link", name="cart").wait_for()
+
+    cards = page.evaluate("window.swapped.filter((id) => id.startsWith('agent'))")
+    assert cards == [f"agent-{registry_queries.agent_by(agent_id='coder-05').id}"]
+
+
+def test_a_page_that_is_up_to_date_is_sent_nothing_but_the_time(live_page, make_agent):
+    make_agent("code", agent_id="coder")
+    page = live_page("/agents")
+    page.evaluate("""() => {
+        window.swapped = [];
+        document.addEventListener("htmx:oobBeforeSwap", (e) => window.swapped.push(e.target.id));
+    }""")
+
+    registry_services.update_pool(
+        "code", fields={"max_size": 7}, if_generation=None, actor="what this page does not show"
+    )
+    page.wait_for_function("window.swapped.length > 0")
+
+    assert page.evaluate("window.swapped") == ["clock"]
 
 
 def test_a_request_that_must_wait_appears_with_its_reason(live_page, make_agent, submit):
     make_agent("code")
     submit("code")
-    page = live_page()
+    page = live_page("/queue")
 
     submit("code", cycle_id="later")
 
-    row = page.locator("#queue tbody tr", has_text="later")
+    row = page.locator("#queue tr", has_text="later")
     row.wait_for()
     assert len(row.locator(".reason").inner_text()) > 5
+    assert row.locator("[data-label=Place]").inner_text() == "1"
 
 
 def test_what_the_work_prints_appears_on_the_page_of_its_lease(live_page, make_agent, submit):
@@ -204,7 +263,7 @@ def test_what_the_work_prints_appears_on_the_page_of_its_lease(live_page, make_a
 
 def test_filters_act_at_once_and_hold_for_what_comes_later(live_page, make_agent):
     make_agent("code", agent_id="coder")
-    page = live_page()
+    page = live_page("/agents")
     page.evaluate("window.sameDocument = true")
 
     page.locator("#filter-type").select_option("qa")
@@ -223,7 +282,7 @@ def test_filters_act_at_once_and_hold_for_what_comes_later(live_page, make_agent
 
 def test_a_push_leaves_the_keyboard_where_it_was(live_page, make_agent):
     make_agent("code", agent_id="coder")
-    page = live_page()
+    page = live_page("/agents")
     page.locator("#filter-search").focus()
     page.keyboard.type("co")
 
@@ -236,7 +295,7 @@ def test_a_push_leaves_the_keyboard_where_it_was(live_page, make_agent):
 
 def test_a_page_whose_line_is_cut_says_so_and_comes_back_fresh(live_page, make_agent, web):
     make_agent("code", agent_id="before")
-    page = live_page()
+    page = live_page("/agents")
     banner = page.locator("#disconnected")
     assert not banner.is_visible()
 
@@ -270,7 +329,7 @@ FOCUSED = f"""() => {{ {STOP}
 def test_the_keyboard_reaches_everything_and_shows_where_it_is(live_page, make_agent, submit):
     make_agent("code", agent_id="coder")
     submit("code", cycle_id="cart")
-    page = live_page("/?search=coder")
+    page = live_page("/agents?search=coder")
     stops = page.evaluate(STOPS)
 
     reached = {}
@@ -294,15 +353,15 @@ def test_the_first_stop_skips_to_the_content(open_page):
 
 @pytest.mark.parametrize("where", ["pool", "empty", "lease", "login"])
 def test_a_telephone_needs_no_scrolling_sideways(open_page, make_agent, submit, where):
-    path = "/"
+    path = "/agents"
     if where in ("pool", "lease"):
         make_agent("code", agent_id=LONG, host=LONG)
         first = submit("code", project=LONG, cycle_id=LONG, phase="green")
         submit("code", project=LONG, cycle_id=LONG, phase="green")
         append(first.held, LONG * 5 + "\n")
-        path = f"/leases/{first.held.id}" if where == "lease" else "/"
+        path = f"/leases/{first.held.id}" if where == "lease" else "/agents"
 
-    page = open_page(path, viewport=PHONE, logged_in=where != "login")
+    page = open_page(path, viewport=PHONE, user=None if where == "login" else "admin")
 
     assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
 
@@ -313,26 +372,57 @@ def test_status_is_told_by_a_word_too(open_page, make_agent):
         registry_queries.agent_by(agent_id="coder"), retire=False, actor="t", reason="tonight"
     )
 
-    page = open_page(java_script_enabled=False)
+    page = open_page("/agents", java_script_enabled=False)
 
     assert page.locator(".agent .status").first.inner_text().strip() == "draining"
 
 
-def test_agents_in_trouble_are_counted_above(open_page, make_agent):
-    for name in ("coder", "coder-2"):
-        make_agent("code", agent_id=name)
+def test_what_needs_a_person_is_said_with_reason_and_action(open_page, make_agent):
+    make_agent("code", agent_id="coder")
     agents.set_health(
         registry_queries.agent_by(agent_id="coder"),
         health=AgentHealth.QUARANTINED,
         note="strange answers",
         until=None,
-        actor="t",
+        actor="user:ada",
     )
 
     page = open_page(java_script_enabled=False)
 
-    assert "1 unreachable or quarantined" in page.locator("#summary").inner_text()
-    assert "quarantined" in page.locator(".agent", has_text="coder").first.inner_text()
+    alarm = page.locator(".alarm", has_text="coder is quarantined")
+    assert "strange answers (ada)" in alarm.inner_text()
+    alarm.get_by_role("link", name="Good again").click()
+    assert "slot is free for new work" in page.locator("#consequences").inner_text()
+
+
+def test_times_are_in_the_readers_zone(open_page, make_agent, submit):
+    make_agent("code")
+    lease = submit("code").held
+    moment = datetime(2026, 3, 1, 23, 30, 5, tzinfo=UTC)
+    Lease.objects.filter(id=lease.id).update(acquired_at=moment)
+
+    plain = open_page(f"/leases/{lease.id}", java_script_enabled=False)
+    page = open_page(f"/leases/{lease.id}", timezone_id="Asia/Kolkata", locale="en-GB")
+
+    began = f"time[datetime='{moment:%Y-%m-%dT%H:%M:%S}.000Z'][data-local]"
+    assert plain.locator(began).inner_text() == "2026-03-01 23:30:05 UTC"
+    assert page.locator(began).inner_text() == "2 Mar, 05:00:05"
+
+
+def test_keys_lead_to_search_and_pages(live_page, make_agent):
+    make_agent("code")
+    page = live_page("/agents")
+
+    page.keyboard.press("/")
+    assert page.evaluate("document.activeElement.id") == "filter-search"
+    page.keyboard.press("Tab")
+    page.locator("main").focus()
+    page.keyboard.press("?")
+    page.get_by_role("heading", name="Keys").wait_for()
+    page.keyboard.press("Escape")
+    page.keyboard.press("g")
+    page.keyboard.press("q")
+    page.wait_for_url("**/queue")
 
 
 def test_the_admin_asks_no_other_host_and_raises_no_error(open_page):

@@ -28,8 +28,8 @@ def test_the_queue_leads_to_why_a_request_waits(open_page, make_agent, submit):
     submit(cycle_id="pay")
     submit(cycle_id="cart")
 
-    page = open_page(java_script_enabled=False)
-    page.get_by_role("link", name="cart").click()
+    page = open_page("/queue", java_script_enabled=False)
+    page.get_by_role("link", name="cart", exact=True).click()
 
     assert page.locator("#reason").inner_text() == "the only agent that takes work is busy"
     row = page.locator(".funnel tr", has_text="free slot")

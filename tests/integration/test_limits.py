@@ -275,6 +275,7 @@ def test_a_lease_may_shrink_below_a_ceiling_that_was_lowered(roomy, submit):
 def test_a_resize_stays_inside_the_ceiling_of_disk(roomy, submit):
     lease = submit(disk_space_mb=100).held
     limit_(max_disk_space_mb=200)
+    wish = {"disk_space_mb": 201}
 
     wish = {"disk_space_mb": 201}
     with pytest.raises(Unsatisfiable):

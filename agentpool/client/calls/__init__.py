@@ -83,6 +83,7 @@ from agentpool.client.calls.request_calls import (
     request,
     request_batch,
     requests,
+    set_priority,
 )
 
 __all__ = [
@@ -147,6 +148,7 @@ __all__ = [
     "scaling_policies",
     "scaling_recommendation",
     "set_health",
+    "set_priority",
     "set_resource_limits",
     "set_scaling_policy",
     "set_status",

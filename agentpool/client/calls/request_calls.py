@@ -5,7 +5,7 @@ from typing import Any, Unpack
 
 from agentpool.client import models
 from agentpool.client.calls import fields
-from agentpool.client.calls.base import Call, create, delete, get, part, present
+from agentpool.client.calls.base import BASE, Call, create, delete, get, part, present
 from agentpool.client.models import Json
 
 
@@ -45,6 +45,17 @@ def get_request(
     params = present({"wait": wait_s or None, "seen": seen})
     path = f"/requests/{part(request_id)}"
     return get(path, parse=models.reader(models.Request), params=params, hold_s=wait_s)
+
+
+def set_priority(request_id: str, *, priority: int, note: str = "") -> Call[models.Request]:
+    """Change the priority (0-100) of a request that waits."""
+    body = present({"priority": priority, "note": note or None})
+    return Call(
+        method="PATCH",
+        path=f"{BASE}/requests/{part(request_id)}",
+        parse=models.reader(models.Request),
+        body=body,
+    )
 
 
 def cancel_request(request_id: str) -> Call[Json]:

@@ -90,6 +90,8 @@ class Agent(models.Model):
     # What somebody asked of it last; survives a time of being unreachable.
     wish = models.TextField(default=AgentWish.WORK.value, choices=choices(AgentWish))
     retire_when_drained = models.BooleanField(default=False)
+    # What still runs on it then is cancelled; null: it may take as long as it takes.
+    drain_by = models.DateTimeField(null=True, blank=True)
     health = models.TextField(default=AgentHealth.UNKNOWN.value, choices=choices(AgentHealth))
     health_note = models.TextField(blank=True, default="")
     health_by = models.TextField(blank=True, default="")

@@ -1,0 +1,117 @@
+// The live connection: what the page has, how old it is, and what a push must not disturb.
+(() => {
+  "use strict";
+  const times = window.agentpoolTimes;
+  const STALE_AFTER_MS = 4000;      // A shorter gap is a restart that nobody needs to read about.
+  const STALLED_AFTER_MS = 35000;   // The server sends at least every 10 s, also when nothing happens.
+  const RECONNECT_MS = 2000;        // The extension itself comes back only after abnormal closes.
+  // Its own delay grows to 64 s: a person who watches an outage wants to see its end. The jitter
+  // keeps all pages from coming back at one moment.
+  htmx.config.wsReconnectDelay = (retries) => 300 + Math.random() * Math.min(5000, 500 * 2 ** retries);
+
+  let isOpen = false;
+  let lastNews = Date.now();
+  let closedAt = Date.now();
+
+  function setText(element, text) {
+    if (element && element.textContent !== text) element.textContent = text;
+  }
+
+  function showConnection() {
+    const state = document.getElementById("live-state");
+    if (!state) return;
+    const now = Date.now();
+    const banner = document.getElementById("disconnected");
+    const isGone = isOpen ? now - lastNews > STALLED_AFTER_MS : now - closedAt > STALE_AFTER_MS;
+    const age = times.inWords((now - lastNews) / 1000);
+    if (isGone) {
+      setText(state.querySelector(".live-word"), "not live");
+      setText(document.getElementById("data-age"), age);
+    } else if (isOpen) {
+      setText(state.querySelector(".live-word"), `live, ${age} old`);
+    }
+    state.dataset.state = isGone ? "gone" : isOpen ? "live" : "static";
+    if (banner.hidden === isGone) banner.hidden = !isGone;
+    document.documentElement.classList.toggle("is-gone", isGone);
+  }
+
+  // What is on the screen, so that only what differs is sent: also after a reconnect.
+  function onScreen() {
+    const found = document.querySelectorAll("#live [data-v]");
+    return Array.from(found, (e) => [e.id, e.dataset.v, e.parentElement.closest("[data-v]")?.id ?? null]);
+  }
+
+  document.addEventListener("htmx:wsOpen", (event) => {
+    event.detail.socketWrapper.sendImmediately(JSON.stringify({ have: onScreen() }), null);
+  });
+
+  document.addEventListener("htmx:wsClose", (event) => {
+    if (isOpen) closedAt = Date.now();
+    isOpen = false;
+    // (A connection that a filter replaced closes on an element that is gone: not heard here.)
+    const { event: close, socketWrapper } = event.detail;
+    if (close.code === 4404) { setText(document.querySelector(".live-word"), "gone"); return; }
+    const comesBackItself = [1006, 1011, 1012, 1013].includes(close.code);
+    if (!comesBackItself) setTimeout(() => socketWrapper.reconnect(), RECONNECT_MS);
+    showConnection();
+  });
+
+  // --- pushes: keep the keyboard's place and what is ticked, show what has changed -----------------
+  let focusedId = "";
+  document.addEventListener("htmx:wsBeforeMessage", () => {
+    isOpen = true;
+    lastNews = Date.now();
+    focusedId = document.activeElement ? document.activeElement.id : "";
+  });
+
+  document.addEventListener("htmx:oobBeforeSwap", (event) => {
+    for (const fresh of event.detail.fragment.querySelectorAll("input[type=checkbox][id], [data-status]")) {
+      const old = document.getElementById(fresh.id);
+      if (!old) continue;
+      if (fresh.type === "checkbox") fresh.checked = old.checked;
+      else if (old.dataset.status !== fresh.dataset.status) fresh.classList.add("has-changed");
+    }
+    times.localise(event.detail.fragment);
+  });
+
+  document.addEventListener("htmx:wsAfterMessage", () => {
+    times.synchronise();
+    if (focusedId && document.activeElement === document.body) {
+      document.getElementById(focusedId)?.focus({ preventScroll: true });
+    }
+    ready();
+    followLog();
+    document.dispatchEvent(new Event("agentpool:pushed"));
+  });
+
+  function ready() {
+    if (navigator.clipboard) {
+      for (const button of document.querySelectorAll("button.copy[hidden]")) button.hidden = false;
+    }
+    times.localise(document);
+    times.tick();
+    showConnection();
+  }
+
+  // --- following a log ----------------------------------------------------------------------------
+  function followLog() {
+    const log = document.getElementById("log");
+    if (log && document.getElementById("follow")?.checked) log.scrollTop = log.scrollHeight;
+  }
+
+  document.addEventListener("change", (event) => { if (event.target.id === "follow") followLog(); });
+  // Reading further up stops the following, the end of the log starts it again.
+  document.addEventListener("scroll", (event) => {
+    const follow = document.getElementById("follow");
+    if (!follow || event.target.id !== "log") return;
+    const log = event.target;
+    follow.checked = log.scrollHeight - log.scrollTop - log.clientHeight < 24;
+  }, true);
+
+  document.addEventListener("htmx:afterSettle", () => { ready(); followLog(); });
+  // On a telephone the menu is a strip: show where one is.
+  document.querySelector(".menu [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
+  ready();
+  followLog();
+  setInterval(showConnection, 1000);
+})();

@@ -1,0 +1,309 @@
+"""An installation after an hour's work, as a person would find it: for pictures and page tests."""
+
+import math
+import random
+from datetime import timedelta
+from types import SimpleNamespace
+
+import pytest
+from django.db.models.functions import Now
+
+from agentpool.registry import queries as registry_queries
+from agentpool.registry import services as registry_services
+from agentpool.registry.models import (
+    Agent,
+    Event,
+    Lease,
+    LeaseOutcome,
+    Liveness,
+    PoolSample,
+    Request,
+    TrackRecord,
+)
+from agentpool.registry.states import AgentHealth, AgentStatus, Outcome, Scope
+from balancing.services import agents, leases, limits
+
+FLEET = {
+    "design": (3, 1, ["figma", "a11y"]),
+    "qa": (5, 2, ["pytest", "browser"]),
+    "code": (9, 2, ["python", "typescript"]),
+    "data": (3, 1, ["sql"]),
+}
+STORIES = (
+    ("cart-totals", "webshop"),
+    ("refund-flow", "webshop"),
+    ("search-facets", "webshop"),
+    ("login-throttle", "webshop"),
+    ("invoice-pdf", "billing"),
+    ("vat-rates", "billing"),
+    ("dunning-mails", "billing"),
+    ("export-csv", "billing"),
+    ("price-rounding", "billing"),
+    ("gift-cards", "webshop"),
+    ("usage-report", "insights"),
+    ("churn-model", "insights"),
+)
+PHASES = (("design", "design"), ("red", "qa"), ("green", "code"), ("refactor", "code"))
+NOTES = (
+    "4 of 7 tests pass",
+    "reading the failing test",
+    "rewriting the query builder",
+    "running the suite",
+    "drafting the layout",
+)
+
+
+@pytest.fixture
+def furnished(make_agent, submit):
+    """Twenty agents at work, an hour of history, and some things that need a person."""
+    draw = random.Random(7)
+    _fleet(make_agent)
+    _history(submit, draw)
+    live = _at_work(submit, draw)
+    _queue(submit)
+    _troubles(live)
+    _samples(draw)
+    _limits()
+    for scope, name in (("viewer", "wall display"), ("orchestrator", "ci runner")):
+        registry_services.token(
+            scope=Scope(scope), name=name, expires_in_s=30 * 86_400, actor="user:ada"
+        )
+    # Nobody speaks while pictures are taken.
+    silent = Liveness.objects.exclude(agent__agent_id="design-03")
+    silent.update(last_heartbeat_at=Now() + timedelta(minutes=10))
+    return SimpleNamespace(live=live, cycle=("webshop", STORIES[3][0]))
+
+
+def _fleet(make_agent):
+    for agent_type, (count, slots, capabilities) in FLEET.items():
+        for n in range(1, count + 1):
+            make_agent(
+                agent_type,
+                agent_id=f"{agent_type}-{n:02}",
+                max_concurrent=slots,
+                memory_mb=8192,
+                cpu_cores=4,
+                token_budget=800_000,
+                disk_space_mb=20_000,
+                host=f"build-{n % 3 + 1}",
+                capabilities=capabilities,
+                labels={"zone": "ab"[n % 2]},
+                version="2.3.1",
+            )
+    Agent.objects.update(health=AgentHealth.GOOD, created_at=Now() - timedelta(days=3))
+
+
+def _wish(submit, cycle, project, phase, agent_type, **more):
+    return submit(
+        agent_type,
+        project=project,
+        cycle_id=cycle,
+        phase=phase,
+        strategy="workload_aware",
+        affinity="soft",
+        memory_mb={"design": 1024, "qa": 1536}.get(agent_type, 2048),
+        token_budget=200_000,
+        payload={"command": ["true"]},
+        **more,
+    )
+
+
+OLDER = ("login-form", "tax-export", "stock-levels")
+
+
+def _history(submit, draw):
+    for number, cycle in enumerate(OLDER):
+        _phases(submit, draw, cycle, STORIES[number][1], PHASES, ago_s=3300 - 600 * number)
+    for number, (cycle, project) in enumerate(STORIES[:8]):
+        _phases(submit, draw, cycle, project, PHASES[: number % 4], ago_s=1000 - 20 * number)
+
+
+def _phases(submit, draw, cycle, project, phases, *, ago_s):
+    """One phase after the other; what fails is done again."""
+    for phase, agent_type in phases:
+        outcome = Outcome.FAILURE if draw.random() < 0.2 else Outcome.SUCCESS
+        ago_s = _phase(submit, draw, cycle, project, phase, agent_type, outcome, ago_s)
+        if outcome is Outcome.FAILURE:
+            ago_s = _phase(submit, draw, cycle, project, phase, agent_type, Outcome.SUCCESS, ago_s)
+
+
+def _phase(submit, draw, cycle, project, phase, agent_type, outcome, ago_s):
+    wish = _wish(submit, cycle, project, phase, agent_type)
+    lease = wish.held
+    leases.acknowledge(lease.id, token=lease.fencing_token)
+    usage = {
+        "memory_mb": round(lease.memory_mb * draw.uniform(0.3, 0.9)),
+        "tokens_in": draw.randint(20_000, 90_000),
+        "tokens_out": draw.randint(4_000, 30_000),
+        "cpu_seconds": draw.randint(20, 90),
+        "cost_usd": round(draw.uniform(0.05, 0.9), 3),
+    }
+    leases.release(
+        lease.id,
+        token=lease.fencing_token,
+        outcome=outcome,
+        actor="test",
+        usage=usage,
+        error="2 tests fail still" if outcome is Outcome.FAILURE else "",
+    )
+    waited_s, took_s = draw.uniform(0.2, 24), draw.randint(60, 190)
+    _put_back(wish, lease, ago_s - waited_s, took_s, waited_s)
+    return ago_s - waited_s - took_s
+
+
+def _put_back(wish, lease, ago_s, took_s, waited_s):
+    """This will let it have happened some time ago."""
+    begin = Now() - timedelta(seconds=ago_s)
+    end = Now() - timedelta(seconds=max(5, ago_s - took_s))
+    arrival = Now() - timedelta(seconds=ago_s + waited_s)
+    Lease.objects.filter(id=lease.id).update(acquired_at=begin, released_at=end, waited_s=waited_s)
+    Request.objects.filter(id=wish.id).update(
+        created_at=arrival, queued_at=arrival, granted_at=begin, finished_at=end
+    )
+    LeaseOutcome.objects.filter(lease=lease).update(
+        ended_at=end, duration_s=took_s, waited_s=waited_s
+    )
+    Event.objects.filter(lease_id=lease.id).update(at=end)
+
+
+def _at_work(submit, draw):
+    live = []
+    for number, (cycle, project) in enumerate(STORIES[:8]):
+        phase, agent_type = PHASES[number % 4]
+        wish = _wish(submit, cycle, project, phase, agent_type)
+        lease = wish.held
+        leases.acknowledge(lease.id, token=lease.fencing_token)
+        leases.report_usage(
+            lease.id,
+            token=lease.fencing_token,
+            usage={
+                "memory_mb": round(
+                    lease.memory_mb * (1.07 if number == 6 else draw.uniform(0.3, 0.97))
+                ),
+                "cpu_cores": round(draw.uniform(0.1, 1.0), 2),
+                "tokens_in": draw.randint(20_000, 150_000),
+                "tokens_out": draw.randint(2_000, 40_000),
+            },
+            progress={"counter": number + 3, "phase": phase, "note": NOTES[number % 5]},
+        )
+        age = timedelta(seconds=draw.randint(8, 240))
+        Lease.objects.filter(id=lease.id).update(acquired_at=Now() - age)
+        Request.objects.filter(id=wish.id).update(created_at=Now() - age - timedelta(seconds=4))
+        live.append(lease)
+    registry_services.append_log(
+        live[0],
+        chunks=[
+            ("stdout", "checkout of main at 4f1c2e9\n"),
+            ("stdout", "tests/test_cart.py ....F.F\n"),
+            ("stderr", "warning: 2 tests fail, as they should before the change\n"),
+        ],
+    )
+    return live
+
+
+def _queue(submit):
+    more = (("seo-audit", "webshop"), ("cohort-tables", "insights"), ("ledger-diff", "billing"))
+    for number, (cycle, project) in enumerate((*STORIES[8:], *more, *STORIES[:4])):
+        wish = submit(
+            "data",
+            project=project,
+            cycle_id=cycle,
+            phase="report",
+            memory_mb=4096,
+            cpu_cores=2,
+            min_cpu_cores=2,
+            priority=50 + 10 * (number % 3),
+            special_tools=["warehouse"] if number == 3 else [],
+            allow_future=number == 3,
+        )
+        if wish.held is None:
+            since = Now() - timedelta(seconds=20 + 45 * number)
+            Request.objects.filter(id=wish.id).update(queued_at=since, created_at=since)
+    TrackRecord.objects.create(
+        agent_type="data", leases=20, successes=19, duration_s=1800, efficiency=10
+    )
+
+
+def _troubles(live):
+    now = registry_queries.now()
+    for name, health, note in (
+        ("code-08", AgentHealth.QUARANTINED, "answers in French since noon"),
+        ("qa-05", AgentHealth.MAINTENANCE, "new disk"),
+    ):
+        agents.set_health(
+            registry_queries.agent_by(agent_id=name),
+            health=health,
+            note=note,
+            until=None,
+            actor="user:ada",
+        )
+    agents.drain(
+        registry_queries.agent_by(agent_id="code-09"),
+        retire=False,
+        actor="user:ada",
+        reason="kernel update",
+        by=now + timedelta(minutes=25),
+    )
+    Agent.objects.filter(agent_id="design-03").update(status=AgentStatus.UNREACHABLE)
+    Liveness.objects.filter(agent__agent_id="design-03").update(
+        last_heartbeat_at=now - timedelta(seconds=74)
+    )
+    Lease.objects.filter(id=live[3].id).update(progress_at=now - timedelta(minutes=13))
+
+
+def _samples(draw):
+    now = registry_queries.now()
+    rows = []
+    for agent_type in FLEET:
+        phase = draw.uniform(0, 6)
+        for n in range(120):
+            wave = 0.5 + 0.35 * math.sin(n / 14 + phase) + draw.uniform(-0.06, 0.06)
+            rows.append(
+                PoolSample(
+                    pool_id=agent_type,
+                    at=now - timedelta(seconds=30 * (120 - n)),
+                    total_agents=5,
+                    available_agents=2,
+                    busy_agents=3,
+                    standby_agents=0,
+                    slots=10,
+                    slots_used=5,
+                    utilization=max(0.0, min(1.0, wave)),
+                    queue_depth=0,
+                    average_wait_time_s=max(0.0, 9 * (wave - 0.55)),
+                    request_rate_per_minute=4,
+                    completion_rate_per_minute=4,
+                    average_service_time_s=60,
+                    total_memory_allocated_mb=4096,
+                    total_cpu_allocated=4,
+                    total_tokens_allocated=200_000,
+                    throughput_per_agent=1,
+                )
+            )
+    PoolSample.objects.bulk_create(rows)
+
+
+def _limits():
+    nothing = dict.fromkeys(
+        (
+            "memory_mb",
+            "cpu_cores",
+            "token_budget",
+            "disk_space_mb",
+            "network_bandwidth_mbps",
+            "max_memory_mb",
+            "max_cpu_cores",
+            "max_token_budget",
+            "max_disk_space_mb",
+            "min_memory_mb",
+            "min_cpu_cores",
+        )
+    )
+    for level, name, weight, amounts in (
+        ("installation", "", 1, {"memory_mb": 65_536, "token_budget": 6_000_000}),
+        ("project", "webshop", 2, {"memory_mb": 16_384, "token_budget": 1_500_000}),
+        ("project", "billing", 1, {"memory_mb": 8192, "max_memory_mb": 6144}),
+        ("pool", "data", 1, {"cpu_cores": 8}),
+    ):
+        fields = {"level": level, "name": name, "weight": weight, **nothing, **amounts}
+        limits.set_limit(fields, actor="user:ada")

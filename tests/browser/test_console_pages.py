@@ -1,0 +1,93 @@
+"""Every page of the console: shown, for whoever may only look, on a telephone, for every eye."""
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+
+from agentpool.console.pages import PAGES
+from tests.browser.test_pictures import addresses
+
+pytest_plugins = ["tests.browser.serving", "tests.browser.furnished"]
+pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
+
+PHONE = {"width": 390, "height": 844}
+GRAVE = ("serious", "critical")
+
+
+def test_every_page_has_an_address_here(furnished):
+    assert set(PAGES) - {"cycles"} <= {name.split("-")[0] for name in addresses(furnished)}
+
+
+def test_every_page_is_live_and_told_without_javascript(furnished, open_page, live_page):
+    live, plain = live_page("/"), open_page("/", java_script_enabled=False)
+    differing = {}
+    for name, path in addresses(furnished).items():
+        live.goto(path)
+        plain.goto(path)
+        if name != "confirm":
+            live.locator("#live-state[data-state=live]").wait_for()
+        heads = [page.locator("h1, .do h2").first.inner_text() for page in (live, plain)]
+        if heads[0] != heads[1] or not heads[0]:
+            differing[name] = heads
+
+    assert differing == {}
+
+
+def test_who_may_only_look_sees_every_page_and_no_action(furnished, live_page):
+    page = live_page("/", user="viewer")
+    found = {}
+    for name, path in addresses(furnished).items():
+        answer = page.goto(path)
+        buttons = page.locator("#live a[href^='/do'], #live button[formaction], #live [name=agent]")
+        if name != "confirm":
+            page.locator("#live-state[data-state=live]").wait_for()
+        found[name] = (answer.status, buttons.count())
+
+    assert found.pop("confirm") == (403, 0)
+    assert set(found.values()) == {(200, 0)}
+
+
+def test_no_page_is_wider_than_a_telephone(furnished, open_page):
+    page = open_page("/", viewport=PHONE)
+    wide = {}
+    for name, path in addresses(furnished).items():
+        page.goto(path)
+        width = page.evaluate("document.documentElement.scrollWidth")
+        if width > PHONE["width"]:
+            wide[name] = width
+
+    assert wide == {}
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_no_page_has_a_serious_fault_for_those_who_see_or_act_otherwise(
+    furnished, open_page, scheme
+):
+    # The dark scheme differs in its colours alone.
+    options = {"resultTypes": ["violations"]}
+    options |= {"runOnly": ["color-contrast"]} if scheme == "dark" else {}
+    page = open_page("/", color_scheme=scheme)
+    axe, faults = Axe(), {}
+    for name, path in {**addresses(furnished), "login": "/login"}.items():
+        page.goto(path)
+        found = axe.run(page, options=options).response["violations"]
+        if grave := [_told(each) for each in found if each["impact"] in GRAVE]:
+            faults[name] = grave
+    page.goto("/agents")
+    page.locator("#register").click()
+    page.locator("#field-uses").wait_for()
+    dialog = axe.run(page, options=options).response["violations"]
+
+    assert faults == {}
+    assert [_told(each) for each in dialog if each["impact"] in GRAVE] == []
+
+
+def _told(fault):
+    return fault["id"], [node["html"][:140] for node in fault["nodes"]][:4]
+
+
+def test_a_page_that_is_not_there_is_not_found(open_page, pools):
+    page = open_page("/")
+    nowhere = "00000000-0000-4000-8000-000000000000"
+
+    for path in (f"/agents/{nowhere}", f"/leases/{nowhere}", "/cycles?project=p&cycle=none"):
+        assert page.goto(path).status == 404
