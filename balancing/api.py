@@ -14,7 +14,7 @@ from agentpool.registry import queries as registry_queries
 from agentpool.registry import serializers as registry_serializers
 from agentpool.registry import services as registry_services
 from agentpool.registry.api import ANY_JSON, CREATED, IF_MATCH, OBJECT, PAGE, checked, shown
-from agentpool.registry.errors import Forbidden, InvalidField, NotFound
+from agentpool.registry.errors import Forbidden, NotFound
 from agentpool.registry.models import Agent, Lease, Pool, Request
 from agentpool.registry.rest import (
     AGENTS,
@@ -32,7 +32,6 @@ from agentpool.registry.rest import (
 from agentpool.registry.states import (
     AgentHealth,
     AgentStatus,
-    LimitLevel,
     Outcome,
     RequestStatus,
     Scope,
@@ -163,6 +162,17 @@ class AgentHealthDoor(APIView):
             actor=request.user.name,
         )
         return shown(request, agent)
+
+
+class HealthCheck(APIView):
+    """The check of all agents' silence, which else runs each 30 s."""
+
+    scopes: ClassVar = {"POST": OPERATORS}
+
+    @extend_schema(request=None, responses=ANY_JSON)
+    def post(self, request: ApiRequest) -> Response:
+        """Run it now; answer how many became unreachable or lost, or were lifted."""
+        return Response(heartbeats.check(actor=request.user.name))
 
 
 class HeartbeatDoor(APIView):
@@ -650,15 +660,6 @@ class ResourceLimits(APIView):
     def post(self, request: ApiRequest) -> Response:
         """Create or change the limit of a level and name, as a whole."""
         fields = checked(serializers.NewLimit(data=request.data))
-        if fields["level"] == LimitLevel.POOL:
-            _known_pool(fields["name"])
         limit = limits.set_limit(fields, actor=request.user.name)
         used = queries.resources().used_under(limit)
         return Response(serializers.limit_json(limit, used))
-
-
-def _known_pool(agent_type: str) -> None:
-    try:
-        registry_queries.pool(agent_type)
-    except NotFound as error:
-        raise InvalidField(error.detail, errors=[("name", error.detail)]) from error

@@ -11,7 +11,7 @@ from rest_framework import serializers as drf
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from agentpool.registry import credentials, queries, serializers, services
+from agentpool.registry import queries, serializers, services
 from agentpool.registry.errors import Forbidden
 from agentpool.registry.models import (
     Agent,
@@ -130,6 +130,28 @@ def shown(request: ApiRequest, agent: Agent, *, status: int = 200, **more: Any) 
     return Response(body, status=status, headers={"ETag": etag(agent.generation)})
 
 
+class RotateCredential(APIView):
+    """A new secret for an agent."""
+
+    scopes: ClassVar = {"POST": OPERATORS}
+
+    @extend_schema(request=serializers.Note, responses=CREATED)
+    @idempotent
+    def post(self, request: ApiRequest, agent_id: str) -> Response:
+        """Make an agent's credential anew; it is shown this once, the old one is revoked."""
+        body = checked(serializers.Note(data=request.data))
+        agent = queries.agent_row(agent_id)
+        issued = services.rotate_credential(agent, actor=request.user.name, note=body["note"])
+        return Response(
+            {
+                "agent_id": agent.agent_id,
+                "incarnation": agent.incarnation,
+                "credential": issued.secret,
+            },
+            status=201,
+        )
+
+
 # -- pools, profiles, tokens ---------------------------------------------------------------------
 
 
@@ -230,7 +252,7 @@ class TokenDetail(APIView):
     @extend_schema(responses={204: None})
     def delete(self, request: ApiRequest, token_id: UUID) -> Response:
         """Revoke a token at once."""
-        credentials.revoke(token_id)
+        services.revoke(queries.credential(token_id), actor=request.user.name)
         return Response(status=204)
 
 

@@ -25,7 +25,7 @@ from rest_framework.request import Request as RestRequest
 from rest_framework.response import Response
 from rest_framework.utils.encoders import JSONEncoder
 
-from agentpool.registry import credentials
+from agentpool.registry import credentials, roles
 from agentpool.registry.errors import (
     Forbidden,
     Invalid,
@@ -108,7 +108,7 @@ class BearerAuthentication(authentication.BaseAuthentication):
 
 
 class SessionAuthentication(authentication.SessionAuthentication):
-    """A browser's login: staff are operators, others may look."""
+    """A browser's login: whoever holds `registry.operate` is an operator, others may look."""
 
     def authenticate(self, request: RestRequest) -> tuple[Principal, None] | None:
         """Return the user's principal, None without a session; POSTs need the CSRF token."""
@@ -118,7 +118,7 @@ class SessionAuthentication(authentication.SessionAuthentication):
 
 def principal_of_user(user: Any) -> Principal:
     """Return what a logged-in person may do."""
-    scope = Scope.OPERATOR if user.is_staff else Scope.VIEWER
+    scope = Scope.OPERATOR if roles.is_operator(user) else Scope.VIEWER
     return Principal(scope=scope, name=f"user:{user.get_username()}")
 
 

@@ -42,6 +42,7 @@ RESERVED_IDS = frozenset(
         "agent-id",
         "assign",
         "events",
+        "health",
         "leases",
         "metrics",
         "optimize",
@@ -321,6 +322,12 @@ class HealthChange(Strict):
     )
     note = Text(required=False, allow_blank=True, default="", max_length=400)
     until = serializers.DateTimeField(required=False, allow_null=True, default=None)
+
+
+class Note(Strict):
+    """Why an operator does something."""
+
+    note = Text(required=False, allow_blank=True, default="", max_length=400)
 
 
 def template_of(pool: Pool) -> dict[str, Any]:

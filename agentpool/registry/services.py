@@ -14,8 +14,9 @@ from django.utils.crypto import get_random_string
 
 from agentpool.registry import credentials, events, queries
 from agentpool.registry.credentials import Issued
-from agentpool.registry.errors import Duplicate, StaleVersion
+from agentpool.registry.errors import Duplicate, StaleVersion, UnsupportedTransition
 from agentpool.registry.models import (
+    Agent,
     Credential,
     Event,
     IdempotencyKey,
@@ -30,7 +31,7 @@ from agentpool.registry.models import (
     Tick,
 )
 from agentpool.registry.profiles import DEFAULT_PROFILES, SAFE_PROFILE, Profile
-from agentpool.registry.states import LIVE, RequestStatus, Scope
+from agentpool.registry.states import LIVE, AgentStatus, RequestStatus, Scope
 
 _IDEMPOTENCY_KEPT = timedelta(hours=24)
 # Of tokens that are worth nothing any more: long enough to ask what became of one.
@@ -102,11 +103,12 @@ def update_profile(agent_type: str, *, fields: Mapping[str, Any], actor: str) ->
     return SecurityProfile.objects.get(pool_id=agent_type)
 
 
+@transaction.atomic
 def enrolment_token(
     pool: Pool, *, uses: int | None, expires_in_s: float | None, name: str, actor: str
 ) -> Issued:
     """Make a token that lets `uses` agents (None: any number) enrol in a pool."""
-    return credentials.issue(
+    issued = credentials.issue(
         scope=Scope.ENROLMENT,
         name=name,
         pool=pool,
@@ -114,11 +116,59 @@ def enrolment_token(
         expires_at=_in(expires_in_s),
         created_by=actor,
     )
+    _note_token(issued, actor=actor, uses=uses)
+    return issued
 
 
+@transaction.atomic
 def token(*, scope: Scope, name: str, expires_in_s: float | None, actor: str) -> Issued:
     """Make a token for a person or an orchestrator."""
-    return credentials.issue(scope=scope, name=name, expires_at=_in(expires_in_s), created_by=actor)
+    issued = credentials.issue(
+        scope=scope, name=name, expires_at=_in(expires_in_s), created_by=actor
+    )
+    _note_token(issued, actor=actor)
+    return issued
+
+
+def _note_token(issued: Issued, *, actor: str, **more: Any) -> None:
+    made = issued.credential
+    about = {"scope": str(made.scope), "name": made.name, "token": str(made.id), **more}
+    events.append("token.created", agent_type=made.pool_id or "", actor=actor, **about)
+
+
+@transaction.atomic
+def rotate_credential(agent: Agent, *, actor: str, note: str = "") -> Issued:
+    """
+    Give an agent a new credential; the old one is worthless at once, the incarnation stays.
+
+    Raises: UnsupportedTransition, it is retired and would have to register again.
+    """
+    if agent.status == AgentStatus.RETIRED:
+        raise UnsupportedTransition(f"{agent.agent_id} is retired; it must register again.")
+    Credential.objects.filter(agent=agent, revoked_at=None).update(revoked_at=Now())
+    issued = credentials.issue(
+        scope=Scope.AGENT, agent=agent, incarnation=agent.incarnation, created_by=actor
+    )
+    events.append("agent.credential_rotated", agent=agent, actor=actor, note=note)
+    return issued
+
+
+@transaction.atomic
+def revoke(credential: Credential, *, actor: str, note: str = "") -> None:
+    """
+    Make a credential worthless at once.
+
+    Raises: NotFound, it is revoked already.
+    """
+    credentials.revoke(credential.id)
+    events.append(
+        "token.revoked",
+        agent_type=credential.pool_id or "",
+        actor=actor,
+        scope=credential.scope,
+        token=str(credential.id),
+        note=note,
+    )
 
 
 def _in(seconds: float | None) -> Any:

@@ -232,7 +232,14 @@ def retire_if_empty(agent: Agent, *, actor: str) -> Agent:
     return queries.agent(agent.id)
 
 
-def unregister(agent: Agent, *, force: bool, if_generation: int | None, actor: str) -> Agent:
+def unregister(
+    agent: Agent,
+    *,
+    force: bool,
+    if_generation: int | None,
+    actor: str,
+    reason: str = "unregistered",
+) -> Agent:
     """
     Retire an agent: at once when it is empty, else after its leases; force cancels them first.
 
@@ -243,13 +250,13 @@ def unregister(agent: Agent, *, force: bool, if_generation: int | None, actor: s
     if agent.status == AgentStatus.RETIRED:
         return agent
     if agent.status in (AgentStatus.IDLE, AgentStatus.BUSY, AgentStatus.DRAINING):
-        agent = drain(agent, retire=True, actor=actor, reason="unregistered")
+        agent = drain(agent, retire=True, actor=actor, reason=reason)
     if force or agent.status == AgentStatus.UNREACHABLE:
         for lease in agent.leases.filter(status__in=LIVE).order_by("id"):
             leases.cancel(lease, reason="the agent was unregistered", actor=actor)
         agent = queries.agent(agent.id)
     if agent.status not in (AgentStatus.DRAINING, AgentStatus.RETIRED):
-        agent = move(agent, to=AgentStatus.RETIRED, reason="unregistered", actor=actor)
+        agent = move(agent, to=AgentStatus.RETIRED, reason=reason, actor=actor)
     return agent
 
 

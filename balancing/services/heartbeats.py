@@ -9,6 +9,7 @@ from django.conf import settings
 from django.db import transaction
 from django.db.models.functions import Now
 
+from agentpool.registry import events
 from agentpool.registry import queries as registry_queries
 from agentpool.registry.errors import LeaseLost, UnsupportedTransition
 from agentpool.registry.models import Agent, Lease, Liveness
@@ -122,6 +123,19 @@ def commands_for(agent: Agent) -> list[dict[str, Any]]:
     if agent.status == AgentStatus.RETIRED:
         return [{"kind": "stop", "reason": agent.status_reason}]
     return []
+
+
+def check(*, actor: str = "") -> dict[str, int]:
+    """
+    Judge all agents now: silence, and judgements whose time is over; return how many changed.
+
+    actor: the operator who asked for it, which leaves an event; empty: the schedule did.
+    """
+    counts = {**suspect_and_lose(), "lifted": lift_expired_health()}
+    if actor:
+        about: dict[str, Any] = dict(counts)
+        events.append("health.checked", actor=actor, **about)
+    return counts
 
 
 def suspect_and_lose() -> dict[str, int]:

@@ -56,5 +56,5 @@ def test_limits_are_shown_with_the_way_to_set_them(staff):
 
     page = staff.get("/admin/registry/resourcelimit/").content.decode()
 
-    assert "4096" in page
+    assert "0 of 4 GB" in page
     assert "agentpool limits set" in page

@@ -141,6 +141,8 @@ class Agent(models.Model):
     class Meta:
         db_table = "agent"
         ordering = ["-created_at", "id"]
+        # What decides who is an operator, on pages and in REST (agentpool/registry/roles.py).
+        permissions = [("operate", "Can act on the fleet and change its configuration")]
         indexes = [
             # balancing/sql: the claim's walk from the least loaded agent upwards.
             models.Index(
