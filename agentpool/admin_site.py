@@ -48,7 +48,7 @@ class PoolAdminSite(UnfoldAdminSite):
             "app_label": section,
             "app_url": reverse(f"{self.name}:section_{section}") if section in SECTIONS else "",
             "has_module_perms": True,
-            "models": sorted(pages, key=lambda page: (page["is_technical"], str(page["name"]))),
+            "models": sorted(pages, key=_place),
         }
 
     def extra_urls(self) -> list[URLPattern]:
@@ -73,7 +73,12 @@ def _about(page: Any) -> dict[str, Any]:
     return {
         "icon": getattr(page, "icon", "table"),
         "is_technical": getattr(page, "is_technical", False),
+        "rank": getattr(page, "rank", 9),
     }
+
+
+def _place(page: dict[str, Any]) -> tuple[bool, int, str]:
+    return page["is_technical"], page["rank"], str(page["name"])
 
 
 def navigation(request: HttpRequest) -> list[dict[str, Any]]:
@@ -82,13 +87,18 @@ def navigation(request: HttpRequest) -> list[dict[str, Any]]:
 
     first = [
         {"title": "Dashboard", "icon": "dashboard", "link": reverse("admin:index")},
-        {"title": "Live console", "icon": "monitoring", "link": reverse("pool")},
+        # Its address is the beginning of every other: it would always look like the open page.
+        {"title": "Live console", "icon": "sensors", "link": reverse("pool"), "active": _never},
     ]
     sections = [
         {"title": group["name"], "separator": True, "items": _items(group)}
         for group in admin.site.get_app_list(request)
     ]
     return [{"title": "", "items": first}, *(each for each in sections if each["items"])]
+
+
+def _never(request: HttpRequest) -> bool:
+    return False
 
 
 def _items(group: dict[str, Any]) -> list[dict[str, Any]]:

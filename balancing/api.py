@@ -40,6 +40,8 @@ from balancing import explain, intake, queries, serializers
 from balancing.services import agents, heartbeats, leases, limits, requests
 from balancing.services.heartbeats import Heartbeat
 
+REASON = OpenApiParameter("reason", str, description="Why; kept with the event.")
+
 # -- agents --------------------------------------------------------------------------------------
 
 
@@ -109,7 +111,8 @@ class AgentDetail(registry_api.AgentDetail):
         return shown(request, agent)
 
     @extend_schema(
-        parameters=[IF_MATCH, OpenApiParameter("force", bool)], responses={202: OBJECT, 204: None}
+        parameters=[IF_MATCH, OpenApiParameter("force", bool), REASON],
+        responses={202: OBJECT, 204: None},
     )
     def delete(self, request: ApiRequest, pool_id: UUID) -> Response:
         """Retire an agent: at once when it holds nothing, else after its leases."""
@@ -119,6 +122,7 @@ class AgentDetail(registry_api.AgentDetail):
             force=request.query_params.get("force") == "true",
             if_generation=if_match(request),
             actor=request.user.name,
+            reason=_reason(request) or "unregistered",
         )
         if after.status == AgentStatus.RETIRED:
             return Response(status=204)
@@ -275,6 +279,12 @@ def _release_some(request: ApiRequest, agent: Agent, body: dict[str, Any]) -> li
     )
 
 
+def _reason(request: ApiRequest) -> str:
+    """Return why a caller deletes; a DELETE has no body."""
+    reason: str = checked(serializers.Reason(data=request.query_params.dict()))["reason"]
+    return reason
+
+
 def _named(request: ApiRequest, agent_id: str) -> Agent:
     return _own(request, registry_queries.agent_by(agent_id=agent_id))
 
@@ -393,11 +403,13 @@ class RequestDetail(APIView):
         requests.touch_request(row)
         return Response(request_body(request_id))
 
-    @extend_schema(responses=ANY_JSON)
+    @extend_schema(parameters=[REASON], responses=ANY_JSON)
     def delete(self, request: ApiRequest, request_id: UUID) -> Response:
         """Cancel a request, and its lease if it has one."""
         _asker(request, queries.request(request_id))
-        requests.cancel_request(request_id, actor=request.user.name)
+        requests.cancel_request(
+            request_id, actor=request.user.name, reason=_reason(request) or "cancelled"
+        )
         return Response(request_body(request_id))
 
 

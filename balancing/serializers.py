@@ -214,6 +214,12 @@ class NewLimit(Strict):
         return attrs
 
 
+class Reason(serializers.Serializer[Any]):
+    """Why something is deleted."""
+
+    reason = Text(required=False, allow_blank=True, default="", max_length=400)
+
+
 class RequestQuery(Query):
     """Filters of the list of requests."""
 

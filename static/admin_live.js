@@ -134,7 +134,7 @@
           legend: { position: "bottom", align: "start", labels: { color: ink, boxHeight: 0, boxWidth: 28 } },
         },
         scales: {
-          x: { ticks: { color: ink, maxTicksLimit: 8, maxRotation: 0 }, grid: { display: false } },
+          x: { ticks: { color: ink, maxTicksLimit: 6, maxRotation: 0 }, grid: { display: false } },
           y: { beginAtZero: true, suggestedMax: canvas.dataset.liveChart === "use" ? 100 : undefined,
                ticks: { color: ink, maxTicksLimit: 6 }, grid: { color: grid } },
         },

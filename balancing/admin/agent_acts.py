@@ -101,7 +101,7 @@ def _will_drain(rows: Sequence[Agent]) -> list[str]:
         *_goes_on(rows),
         *_left(rows),
         *_odd(rows, "idle", "busy", "draining", will=refuse),
-        "`Resume` takes it back.",
+        "“Resume” takes it back.",
     ]
 
 
@@ -110,7 +110,7 @@ def _will_resume(rows: Sequence[Agent]) -> list[str]:
     held_back = sum(1 for row in rows if row.health in ("maintenance", "quarantined"))
     told = [f"{how_many(len(rows), 'agent')} will take work again, whoever waits is served."]
     if held_back:
-        told.append(f"{how_many(held_back, 'agent')} stay held back by health: use `Good again`.")
+        told.append(f"{how_many(held_back, 'agent')} stay held back by health: use “Good again”.")
     return [*told, *_odd(rows, "idle", "busy", "draining", "standby", will=refuse)]
 
 

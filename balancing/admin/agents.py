@@ -62,6 +62,7 @@ class AgentAdmin(Acting, ReadOnly):
 
     section = "balancing"
     icon = "smart_toy"
+    rank = 1
     live_kinds = ("agent.", "lease.")
     empty = (
         "No agent has registered here. Make an enrolment token on the page of a pool, or start "
@@ -78,7 +79,7 @@ class AgentAdmin(Acting, ReadOnly):
         "memory",
         "tokens",
         "heard",
-        "host",
+        "host_shown",
         "more",
     )
     list_filter = (
@@ -97,7 +98,8 @@ class AgentAdmin(Acting, ReadOnly):
                 "fields": (
                     ("agent_id", "name", "pool_name"),
                     ("status_shown", "status_reason", "wish"),
-                    ("health_shown", "health_note", "health_by", "health_until"),
+                    ("health_shown", "health_note"),
+                    ("health_by", "health_until"),
                     ("heard", "incarnation", "generation"),
                     "neighbours",
                 )
@@ -194,7 +196,7 @@ class AgentAdmin(Acting, ReadOnly):
     @show.column("cores")
     def cores(self, row: Agent) -> Any:
         """Return a bar of reserved cores."""
-        text = f"{row.used_cpu_cores:g} of {row.cpu_cores:g}"
+        text = f"{float(row.used_cpu_cores):g} of {float(row.cpu_cores):g}"
         return show.bar(float(row.used_cpu_cores), float(row.cpu_cores), text)
 
     @show.column("tokens", ordering="used_token_budget")
@@ -214,6 +216,11 @@ class AgentAdmin(Acting, ReadOnly):
         """Return how long ago it was heard."""
         alive = getattr(row, "liveness", None)
         return show.age(alive.last_heartbeat_at) if alive else None
+
+    @show.column("host", ordering="host")
+    def host_shown(self, row: Agent) -> Any:
+        """Return the host, on one line."""
+        return show.one_line(row.host)
 
     @show.column("look at")
     def more(self, row: Agent) -> Any:

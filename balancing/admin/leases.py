@@ -114,6 +114,7 @@ class LeaseAdmin(Acting, ReadOnly):
 
     section = "balancing"
     icon = "handshake"
+    rank = 3
     live_kinds = ("lease.",)
     empty = "No lease was given out yet."
     acts = LEASE_ACTS

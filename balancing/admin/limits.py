@@ -1,6 +1,6 @@
 """The admin's pages of resource limits: edited as a whole, through the service that REST calls."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from django import forms
 from django.contrib import admin
@@ -13,7 +13,7 @@ from unfold.contrib.filters.admin import ChoicesDropdownFilter
 from agentpool.registry import queries as registry_queries
 from agentpool.registry.admin import history, show
 from agentpool.registry.admin.frame import Configuration, ReadOnly, SameAsRest, actor_of
-from agentpool.registry.admin.pools import as_rest
+from agentpool.registry.admin.pools import LABELS, as_rest
 from agentpool.registry.errors import NotFound, StaleVersion
 from agentpool.registry.models import Event, LimitShard, ResourceLimit
 from agentpool.registry.states import LimitLevel
@@ -30,6 +30,23 @@ class LimitForm(SameAsRest):
     class Meta:
         model = ResourceLimit
         exclude = ("generation",)
+        labels: ClassVar = {
+            **LABELS,
+            "network_bandwidth_mbps": "Network (Mbps)",
+            "max_memory_mb": "Most memory (MB)",
+            "max_cpu_cores": "Most CPU cores",
+            "max_token_budget": "Most tokens",
+            "max_disk_space_mb": "Most disk space (MB)",
+            "min_memory_mb": "Least memory (MB)",
+            "min_cpu_cores": "Least CPU cores",
+        }
+        help_texts: ClassVar = {
+            "name": "The pool or project; empty for the installation.",
+            "weight": "A project of weight 2 gets twice the slots of one of weight 1 while both "
+            "wait.",
+            "min_memory_mb": "A smaller ask is raised to it.",
+            "min_cpu_cores": "A smaller ask is raised to it.",
+        }
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -66,6 +83,7 @@ class ResourceLimitAdmin(Configuration):
 
     section = "balancing"
     icon = "speed"
+    rank = 4
     empty = "Nothing is limited."
     form = LimitForm
     list_before_template = "console/_limits_how.html"

@@ -22,6 +22,7 @@ class LeaseOutcomeAdmin(ReadOnly):
 
     section = "balancing"
     icon = "flag"
+    rank = 5
     live_kinds = ("lease.",)
     empty = "No lease has ended yet."
     list_display = (

@@ -51,6 +51,7 @@ class RequestAdmin(Acting, ReadOnly):
 
     section = "balancing"
     icon = "queue"
+    rank = 2
     live_kinds = ("request.", "lease.")
     empty = "Nobody has asked for an agent yet: agentpool acquire code --project shop."
     acts = (CANCEL_REQUEST,)

@@ -47,9 +47,9 @@ def get_request(
     return get(path, parse=models.reader(models.Request), params=params, hold_s=wait_s)
 
 
-def cancel_request(request_id: str) -> Call[Json]:
+def cancel_request(request_id: str, *, reason: str = "") -> Call[Json]:
     """Cancel a request; its lease, if any, ends too."""
-    return delete(f"/requests/{part(request_id)}")
+    return delete(f"/requests/{part(request_id)}", params={"reason": reason} if reason else {})
 
 
 def explain(request_id: str) -> Call[Json]:

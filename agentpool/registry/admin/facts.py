@@ -57,6 +57,7 @@ class EventAdmin(ReadOnly):
 
     section = "registry"
     icon = "history"
+    rank = 4
     live_kinds = ("",)
     empty = "Nothing has happened yet."
     list_display = ("seq_shown", "when", "kind", "about", "work", "actor", "said")
@@ -106,6 +107,7 @@ class PoolSampleAdmin(ReadOnly):
 
     section = "registry"
     icon = "monitoring"
+    rank = 5
     empty = "There are no samples yet: a job takes one of each pool every 30 s."
     list_display = ("pool", "when", "use", "queue_depth", "wait", "agents", "done", "errors")
     list_filter = (("pool", RelatedDropdownFilter), ("at", RangeDateTimeFilter))

@@ -10,11 +10,14 @@ from typing import Any, ClassVar
 
 from django import forms
 from django.contrib import messages
+from django.contrib.postgres.fields import ArrayField
+from django.db import models
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from rest_framework import serializers as drf
 from unfold.admin import ModelAdmin
+from unfold.widgets import UnfoldAdminTextInputWidget
 
 from agentpool.registry import queries, roles
 from agentpool.registry.admin import history
@@ -32,13 +35,15 @@ class Page(ModelAdmin):
     A table in the admin.
 
     section: the app that acts on it, by which the index groups pages (design: tables live in
-    registry, behaviour does not). is_technical: kept out of the sidebar. live_kinds: beginnings of
+    registry, behaviour does not). is_technical: kept out of the sidebar. rank: its place in the
+    section. live_kinds: beginnings of
     the events' kinds after which an open list is fetched again. empty: what an empty list says.
     """
 
     section: ClassVar[str] = "registry"
     icon: ClassVar[str] = "table"
     is_technical: ClassVar[bool] = False
+    rank: ClassVar[int] = 9
     live_kinds: ClassVar[tuple[str, ...]] = ()
     empty: ClassVar[str] = "There is nothing here yet."
 
@@ -126,6 +131,12 @@ def _texts(found: Any) -> list[str]:
 
 class Configuration(Page):
     """Rows that operators write, through the service that REST calls, too."""
+
+    # Most of our texts are a word or a line.
+    formfield_overrides: ClassVar = {
+        models.TextField: {"widget": UnfoldAdminTextInputWidget},
+        ArrayField: {"widget": UnfoldAdminTextInputWidget},
+    }
 
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """Whether this person operates."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
-from typing import Any
+from typing import Any, ClassVar
 
 from django import forms
 from django.contrib import admin
@@ -11,7 +11,11 @@ from django.forms.models import model_to_dict
 from django.http import HttpRequest
 from rest_framework import serializers as drf
 from unfold.contrib.filters.admin import ChoicesDropdownFilter
-from unfold.widgets import UnfoldAdminTextInputWidget
+from unfold.widgets import (
+    UnfoldAdminCheckboxSelectMultipleWidget,
+    UnfoldAdminSelectWidget,
+    UnfoldAdminTextInputWidget,
+)
 
 from agentpool.registry import queries, serializers, services
 from agentpool.registry.admin import history, show
@@ -48,6 +52,21 @@ def _as_rest(name: str, value: Any) -> Any:
             return [enum(one).name.lower() if one in known else str(one) for one in map(int, value)]
         return enum(int(value)).name.lower()
     return str(value) if isinstance(value, Decimal) else value
+
+
+LABELS = {
+    "memory_mb": "Memory (MB)",
+    "disk_space_mb": "Disk space (MB)",
+    "cpu_cores": "CPU cores",
+    "affinity_half_life_s": "Affinity half-life (s)",
+    "share_half_life_s": "Share half-life (s)",
+    "reserve_after_s": "Reserve after (s)",
+    "max_bypass": "Bypass at most (grants)",
+    "queue_limit": "May wait at most",
+    "project_queue_limit": "Of one project",
+}
+_COMMAS = "Separated by commas."
+WORDS_HELP = dict.fromkeys(("tools", "capabilities", "secrets", "allowed_tools"), _COMMAS)
 
 
 class TokenWish(Note):
@@ -95,10 +114,28 @@ class PoolForm(SameAsRest):
     """A pool as REST takes it; `seen_generation` tells whether somebody else was faster."""
 
     seen_generation = forms.IntegerField(required=False, widget=forms.HiddenInput)
+    isolation_levels = forms.TypedMultipleChoiceField(
+        coerce=int,
+        choices=[(int(level), level.name.lower().replace("_", " ")) for level in IsolationLevel],
+        initial=[int(IsolationLevel.PROCESS)],
+        widget=UnfoldAdminCheckboxSelectMultipleWidget,
+    )
+    driver = forms.ChoiceField(
+        choices=[(name, name) for name in serializers.DRIVERS],
+        initial="local",
+        widget=UnfoldAdminSelectWidget,
+    )
 
     class Meta:
         model = Pool
         exclude = ("generation",)
+        labels: ClassVar = LABELS
+        help_texts: ClassVar = {
+            **WORDS_HELP,
+            "exec": "The LLM tool, say, that works for the agents; empty: work brings its command.",
+            "mean_service_s": "What a grant is charged with until it ends.",
+            "max_concurrent": "Slots: so many leases at once on one agent.",
+        }
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -131,6 +168,7 @@ class PoolAdmin(Acting, Configuration):
 
     section = "registry"
     icon = "dns"
+    rank = 1
     live_kinds = ("pool.", "agent.", "lease.")
     empty = "There are no pools yet: add one for each type of agent."
     acts = (ENROL,)
@@ -229,7 +267,7 @@ class PoolAdmin(Acting, Configuration):
     def template(self, row: Pool) -> str:
         """Return the launch template's amounts."""
         slots = f"{row.max_concurrent} slot{'' if row.max_concurrent == 1 else 's'}"
-        return f"{slots}, {show.megabytes(row.memory_mb)}, {row.cpu_cores:g} cores"
+        return f"{slots}, {show.megabytes(row.memory_mb)}, {float(row.cpu_cores):g} cores"
 
 
 class ProfileForm(SameAsRest):
@@ -240,6 +278,8 @@ class ProfileForm(SameAsRest):
     class Meta:
         model = SecurityProfile
         exclude = ("pool", "version")
+        labels: ClassVar = LABELS
+        help_texts: ClassVar = WORDS_HELP
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -267,6 +307,7 @@ class SecurityProfileAdmin(Configuration):
 
     section = "registry"
     icon = "shield"
+    rank = 2
     form = ProfileForm
     list_display = (
         "pool",

@@ -41,12 +41,12 @@ COLOURS = {
     ),
 }
 _BAR = (
-    '<span class="flex items-center gap-2 min-w-32" title="{}">'
-    '<span class="bg-base-200 dark:bg-base-700 block grow h-1.5 overflow-hidden rounded-default">'
-    '<span class="block h-1.5 rounded-default {}" style="width: {}%"></span></span>'
-    '<span class="text-xs whitespace-nowrap">{}</span></span>'
+    '<span class="flex flex-col gap-1 grow" style="min-width: 5.5rem" title="{}">'
+    '<span class="text-xs whitespace-nowrap">{}</span>'
+    '<span class="bg-base-200 dark:bg-base-700 block h-1.5 overflow-hidden rounded-default">'
+    '<span class="block h-1.5 rounded-default {}" style="width: {}%"></span></span></span>'
 )
-_LINK = '<a class="text-primary-600 dark:text-primary-500" href="{}">{}</a>'
+_LINK = '<a class="text-primary-600 dark:text-primary-500 whitespace-nowrap" href="{}">{}</a>'
 
 
 def column(
@@ -127,7 +127,7 @@ def bar(part: float, whole: float | None, text: str) -> SafeString:
     """Return a share as a bar with its words; over 90 % it changes colour."""
     share = min(1.0, max(0.0, float(part) / float(whole))) if whole else 0.0
     colour = "bg-red-500" if share > 0.9 else "bg-primary-600 dark:bg-primary-500"
-    return format_html(_BAR, f"{share:.0%}", colour, f"{100 * share:.0f}", text)
+    return format_html(_BAR, f"{share:.0%}", text, colour, f"{100 * share:.0f}")
 
 
 def link(address: str, text: object) -> SafeString:
@@ -176,3 +176,8 @@ def as_json(value: Any) -> SafeString | None:
         return None
     text = json.dumps(value, indent=2, ensure_ascii=False, default=str)
     return format_html('<pre class="overflow-x-auto text-xs">{}</pre>', text)
+
+
+def one_line(text: str) -> SafeString | None:
+    """Return a text that a narrow column must not break; None when it is empty."""
+    return format_html('<span class="whitespace-nowrap">{}</span>', text) if text else None

@@ -110,6 +110,7 @@ class CredentialAdmin(Acting, Configuration):
 
     section = "registry"
     icon = "key"
+    rank = 3
     live_kinds = ("token.", "agent.registered", "agent.reregistered", "agent.credential_rotated")
     empty = "There are no tokens yet."
     acts = (REVOKE,)

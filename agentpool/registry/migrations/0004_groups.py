@@ -41,6 +41,16 @@ class Migration(migrations.Migration):
                 "permissions": [("operate", "Can act on the fleet and change its configuration")],
             },
         ),
+        migrations.AlterModelOptions(
+            name="capabilityclass", options={"verbose_name_plural": "capability classes"}
+        ),
+        migrations.AlterModelOptions(
+            name="launch",
+            options={"ordering": ["-created_at"], "verbose_name_plural": "launches"},
+        ),
+        migrations.AlterModelOptions(
+            name="liveness", options={"verbose_name_plural": "signs of life"}
+        ),
         migrations.AddIndex(
             model_name="event",
             index=models.Index(

@@ -56,6 +56,7 @@ class CapabilityClass(models.Model):
 
     class Meta:
         db_table = "capability_class"
+        verbose_name_plural = "capability classes"
         indexes = [models.Index(fields=["agent_type"], name="capability_class_of_pool")]
         constraints = [
             models.UniqueConstraint(fields=["digest"], name="capability_class_one_each"),
