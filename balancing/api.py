@@ -173,10 +173,11 @@ class HealthCheck(APIView):
 
     scopes: ClassVar = {"POST": OPERATORS}
 
-    @extend_schema(request=None, responses=ANY_JSON)
+    @extend_schema(request=registry_serializers.Note, responses=ANY_JSON)
     def post(self, request: ApiRequest) -> Response:
         """Run it now; answer how many became unreachable or lost, or were lifted."""
-        return Response(heartbeats.check(actor=request.user.name))
+        body = checked(registry_serializers.Note(data=request.data))
+        return Response(heartbeats.check(actor=request.user.name, note=body["note"]))
 
 
 class HeartbeatDoor(APIView):

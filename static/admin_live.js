@@ -54,6 +54,13 @@
     root.querySelector("#result_list")?.closest("[data-simplebar]") ??
     root.querySelector("#empty-list");
 
+  function replaceInside(fresh, selector) {
+    const [old, next] = [document, fresh].map((root) => root.querySelector(selector));
+    if (!old || !next) return;
+    old.innerHTML = next.innerHTML;
+    Object.assign(old.dataset, next.dataset);
+  }
+
   function showList(fresh) {
     const [oldTable, table] = [document, fresh].map((root) => root.querySelector("#result_list"));
     if (oldTable && table) {
@@ -68,12 +75,12 @@
         if (table && window.SimpleBar) new window.SimpleBar(after);
       }
     }
-    const pages = [document, fresh].map((root) => root.querySelector("#live-pagination"));
-    if (pages[0] && pages[1]) pages[0].innerHTML = pages[1].innerHTML;
+    replaceInside(fresh, "#live-pagination");
+    replaceInside(fresh, ".action-counter");
     bindWhenTouched();
   }
 
-  // Django's script binds the checkboxes that it finds and keeps them for ever; bound anew after
+  // unfold's script binds the checkboxes that it finds and keeps them for ever; bound anew after
   // each fetch, they would pile up. So it is called once somebody is about to use them.
   let isBound = true;
   function bindWhenTouched() {
@@ -82,8 +89,9 @@
     isBound = false;
     const bind = () => {
       isBound = true;
-      const boxes = document.querySelectorAll("#result_list .action-select");
-      if (boxes.length && window.Actions) window.Actions(boxes);
+      const parent = document.querySelector(".result-list-wrapper");
+      const boxes = parent.querySelectorAll(".action-select");
+      if (boxes.length && window.Actions) window.Actions(boxes, { parent });
     };
     form.addEventListener("click", bind, { capture: true, once: true });
   }
@@ -171,7 +179,8 @@
 
   async function ask(page) {
     const query = new URLSearchParams({ after: page.after, limit: LIMIT });
-    if (page.waits) query.set("wait", WAIT_S);
+    // After a failure it asks at once, to know soon that all is well again.
+    if (page.waits && !page.failures) query.set("wait", WAIT_S);
     const answer = await fetch(`${EVENTS}?${query}`);
     if (answer.status === 401 || answer.status === 403) {
       page.isOver = true;
@@ -207,20 +216,19 @@
     });
 
   async function follow(page) {
-    let failures = 0;
     while (!page.isOver) {
       await untilVisible();
       try {
         const isConcerned = await ask(page);
         if (page.isOver) return;
         const began = performance.now();
-        if (isConcerned || failures) await refresh(page);
-        failures = 0;
+        if (isConcerned || page.failures) await refresh(page);
+        page.failures = 0;
         const rest = AT_MOST_EVERY_MS - (performance.now() - began);
         if (isConcerned || !page.waits) await sleep(Math.max(0, rest));
       } catch {
         say(page, "away");
-        await sleep(AWAY_MS[Math.min(failures++, AWAY_MS.length - 1)]);
+        await sleep(AWAY_MS[Math.min(page.failures++, AWAY_MS.length - 1)]);
       }
     }
   }
@@ -232,6 +240,7 @@
       after: Number(root.dataset.liveAfter),
       at: new Date(),
       waits: true,
+      failures: 0,
       hasNews: false,
       isOver: false,
     };

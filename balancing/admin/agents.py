@@ -140,8 +140,10 @@ class AgentAdmin(Acting, ReadOnly):
     def check_health(self, request: HttpRequest) -> HttpResponse:
         """Ask, then judge the silence of all agents at once."""
         back = show.list_of("agent")
-        if request.method == "POST":
-            counts = heartbeats.check(actor=actor_of(request))
+        form = Note(request.POST or None)
+        if request.method == "POST" and form.is_valid():
+            note = form.cleaned_data["note"]
+            counts = heartbeats.check(actor=actor_of(request), note=note)
             told = ", ".join(f"{number} {name}" for name, number in counts.items())
             messages.success(request, f"The health check has run: {told}.")
             return HttpResponseRedirect(back)
@@ -151,7 +153,7 @@ class AgentAdmin(Acting, ReadOnly):
             "opts": self.opts,
             "title": "Run the health check now",
             "act": {"title": "Run it", "icon": "ecg_heart", "is_harsh": False},
-            "form": Note(),
+            "form": form,
             "sentences": [
                 f"The silence of {how_many(there, 'agent')} is judged at once, instead of within "
                 "the next 30 s.",

@@ -125,7 +125,7 @@ def commands_for(agent: Agent) -> list[dict[str, Any]]:
     return []
 
 
-def check(*, actor: str = "") -> dict[str, int]:
+def check(*, actor: str = "", note: str = "") -> dict[str, int]:
     """
     Judge all agents now: silence, and judgements whose time is over; return how many changed.
 
@@ -133,7 +133,7 @@ def check(*, actor: str = "") -> dict[str, int]:
     """
     counts = {**suspect_and_lose(), "lifted": lift_expired_health()}
     if actor:
-        about: dict[str, Any] = dict(counts)
+        about: dict[str, Any] = {**counts, "note": note}
         events.append("health.checked", actor=actor, **about)
     return counts
 

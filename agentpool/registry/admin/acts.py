@@ -11,7 +11,7 @@ from typing import Any, ClassVar, TypeVar
 
 from django import forms
 from django.contrib import messages
-from django.core.exceptions import PermissionDenied
+from django.core.exceptions import PermissionDenied, ValidationError
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
@@ -121,7 +121,7 @@ class Acting(Page):
         form = act.form(request.POST)
         if not form.is_valid():
             return self._ask(request, act, rows, form, back=back, is_many=is_many)
-        report = self._do(request, act, _named_rows(request), form.cleaned_data)
+        report = self._do(request, act, _named_rows(request, self.model), form.cleaned_data)
         if report.secrets:
             return self._show_secrets(request, act, report, back)
         _tell(request, act, report, self.opts)
@@ -224,7 +224,7 @@ def _on_many(act: Act) -> Any:
         back = request.get_full_path()
         rows: Sequence[Any] = ()
         if "seen" in request.POST:
-            rows = list(page.get_queryset(request).filter(pk__in=_named_rows(request)))
+            rows = list(page.get_queryset(request).filter(pk__in=_named_rows(request, page.model)))
         else:
             rows = list(chosen[: AT_MOST + 1])
         if len(rows) > AT_MOST:
@@ -236,10 +236,19 @@ def _on_many(act: Act) -> Any:
     return action(description=act.title, permissions=["operate"])(many)
 
 
-def _named_rows(request: HttpRequest) -> dict[str, str]:
+def _named_rows(request: HttpRequest, model: Any) -> dict[str, str]:
     """Return the rows that the confirmation named, each with what was seen of it."""
     lines = str(request.POST.get("seen", "")).replace("\r", "").split("\n")
-    return dict(line.partition("=")[::2] for line in lines[:AT_MOST] if line)
+    named = dict(line.partition("=")[::2] for line in lines[:AT_MOST] if line)
+    return {key: was for key, was in named.items() if _is_key(model, key)}
+
+
+def _is_key(model: Any, text: str) -> bool:
+    try:
+        model._meta.pk.to_python(text)
+    except ValidationError:
+        return False
+    return True
 
 
 def _tell(request: HttpRequest, act: Act, report: Report, opts: Any) -> None:
@@ -266,7 +275,9 @@ def button(title: str, *, icon: str) -> Callable[[F], F]:
     """Return the decorator of an operator's action on the list as a whole; unfold's, with types."""
 
     def mark(method: F) -> F:
-        marked: F = action(description=title, permissions=["operate"], icon=icon)(method)
+        path = method.__name__.replace("_", "-")
+        wrap = action(description=title, permissions=["operate"], url_path=path, icon=icon)
+        marked: F = wrap(method)
         return marked
 
     return mark
@@ -278,4 +289,4 @@ def links_to(title: str, icon: str, address: Callable[[str], str]) -> Any:
     def go(page: Any, request: HttpRequest, object_id: str) -> HttpResponse:
         return HttpResponseRedirect(address(object_id))
 
-    return action(description=title, icon=icon)(go)
+    return action(description=title, icon=icon, url_path=title.lower())(go)

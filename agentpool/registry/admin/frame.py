@@ -60,6 +60,12 @@ class Page(ModelAdmin):
         """Whether this person may act on the fleet."""
         return roles.is_operator(request.user)
 
+    def lookup_allowed(self, lookup: str, value: str, request: Any = None) -> bool:
+        """Whether a list may be narrowed so; Django overlooks that pools are known by name."""
+        return lookup.startswith("pool__agent_type") or bool(
+            super().lookup_allowed(lookup, value, request)
+        )
+
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> Any:
         """Show the list, and from which event on the open page has to look for news."""
         after = {"live_after": queries.last_seq()} if self.live_kinds else {}

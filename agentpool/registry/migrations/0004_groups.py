@@ -14,9 +14,10 @@ def make_groups(apps, schema_editor):
     # On a fresh database permissions come after the last migration; the groups need them now.
     for label in ("registry", "auth", "django_q"):
         config = apps.get_app_config(label)
+        before = getattr(config, "models_module", None)
         config.models_module = True
         create_permissions(config, apps=apps, verbosity=0)
-        config.models_module = None
+        config.models_module = before
     for name, held in HELD.items():
         group, _ = apps.get_model("auth", "Group").objects.get_or_create(name=name)
         group.permissions.add(*apps.get_model("auth", "Permission").objects.filter(held))
