@@ -54,13 +54,13 @@ def each(
             raise
         except errors.ApiError as error:
             failed += 1
-            report.append({"id": name, "ok": False, "code": error.code, "error": str(error)})
+            report.append({"named": name, "ok": False, "code": error.code, "error": str(error)})
             if len(names) == 1 and not is_json:
                 raise  # with the hint that fits its code
             if not is_json:
                 click.echo(f"{name}: {error}", err=True)
             continue
-        report.append({"id": name, "ok": True, **getattr(done, "raw", done or {})})
+        report.append({**getattr(done, "raw", done or {}), "named": name, "ok": True})
         if not is_json and (line := told(name, done)):
             click.echo(line)
     if is_json:
