@@ -410,9 +410,9 @@ def could_have(request):
         pool_id=request.pool_id, status__in=PLACEABLE_STATUS, health__in=PLACEABLE_HEALTH
     ):
         is_kept = agent.reserved_for not in (None, request.id)
-        if agent.load < agent.max_concurrent and not is_kept and bound in (None, agent.id):
-            if fits(room_of(agent), needs):
-                return agent.agent_id
+        is_open = agent.load < agent.max_concurrent and bound in (None, agent.id)
+        if is_open and not is_kept and fits(room_of(agent), needs):
+            return agent.agent_id
     return None
 
 

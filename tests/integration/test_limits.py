@@ -276,8 +276,8 @@ def test_a_resize_stays_inside_the_ceiling_of_disk(roomy, submit):
     lease = submit(disk_space_mb=100).held
     limit_(max_disk_space_mb=200)
 
+    wish = {"disk_space_mb": 201}
     with pytest.raises(Unsatisfiable):
-        wish = {"disk_space_mb": 201}
         leases.resize(lease.id, token=lease.fencing_token, amounts=wish, actor="test")
 
 
@@ -412,7 +412,8 @@ def test_hammered_at_its_edge_a_limit_is_exact(roomy, make_request, no_deadlocks
     )
 
     done = {name: sum(c[name] for _, c in results[1:]) for name in ("granted", "refused")}
-    assert done["granted"] > 20 and done["refused"] > 5, done
+    assert done["granted"] > 20, "hardly anything happened: this proves nothing"
+    assert done["refused"] > 5, "the limit was never full: this proves nothing"
     for level, _ in levels:
         left = sum(
             lease.memory_mb
