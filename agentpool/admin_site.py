@@ -9,7 +9,8 @@ every table. Addresses stay /admin/registry/TABLE/.
 
 from typing import Any
 
-from django.http import HttpRequest
+from django.http import Http404, HttpRequest
+from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from unfold.sites import UnfoldAdminSite
 
@@ -66,7 +67,16 @@ class PoolAdminSite(UnfoldAdminSite):
 
     def section(self, request: HttpRequest, section: str) -> Any:
         """Show the pages of a section that is no app of ours."""
-        return self.index(request, {"app_list": self.get_app_list(request, section)})
+        groups = self.get_app_list(request, section)
+        if not groups:
+            raise Http404("There is nothing here that you may see.")
+        context = {
+            **self.each_context(request),
+            "title": SECTIONS[section],
+            "app_list": groups,
+            "app_label": section,
+        }
+        return TemplateResponse(request, "admin/app_index.html", context)
 
 
 def _about(page: Any) -> dict[str, Any]:

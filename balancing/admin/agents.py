@@ -192,7 +192,7 @@ class AgentAdmin(Acting, ReadOnly):
     @show.column("memory", ordering="used_memory_mb")
     def memory(self, row: Agent) -> Any:
         """Return a bar of reserved memory."""
-        text = f"{row.used_memory_mb:,} of {show.megabytes(row.memory_mb)}"
+        text = show.of_megabytes(row.used_memory_mb, row.memory_mb)
         return show.bar(row.used_memory_mb, row.memory_mb, text)
 
     @show.column("cores")
@@ -210,7 +210,7 @@ class AgentAdmin(Acting, ReadOnly):
     @show.column("disk")
     def disk(self, row: Agent) -> Any:
         """Return a bar of reserved disk."""
-        text = f"{row.used_disk_space_mb:,} of {show.megabytes(row.disk_space_mb)}"
+        text = show.of_megabytes(row.used_disk_space_mb, row.disk_space_mb)
         return show.bar(row.used_disk_space_mb, row.disk_space_mb, text)
 
     @show.column("heard", ordering="liveness__last_heartbeat_at", empty="never")
@@ -227,9 +227,11 @@ class AgentAdmin(Acting, ReadOnly):
     @show.column("look at")
     def more(self, row: Agent) -> Any:
         """Return the links that a list has room for."""
-        return show.joined(
-            show.to_list("lease", "leases", agent=row.pk),
-            show.to_list("event", "events", agent_id=row.agent_id),
+        return show.one_line(
+            show.joined(
+                show.to_list("lease", "leases", agent=row.pk),
+                show.to_list("event", "events", agent_id=row.agent_id),
+            )
         )
 
     @show.column("look at")

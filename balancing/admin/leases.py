@@ -212,7 +212,7 @@ class LeaseAdmin(Acting, ReadOnly):
     @show.column("memory", ordering="memory_mb")
     def memory(self, row: Lease) -> Any:
         """Return a bar of measured memory under what is reserved."""
-        text = f"{row.measured_memory_mb:,.0f} of {show.megabytes(row.memory_mb)}"
+        text = show.of_megabytes(row.measured_memory_mb, row.memory_mb)
         return show.bar(row.measured_memory_mb, row.memory_mb, text)
 
     @show.column("tokens", ordering="token_budget")
@@ -243,9 +243,11 @@ class LeaseAdmin(Acting, ReadOnly):
     @show.column("look at")
     def more(self, row: Lease) -> Any:
         """Return the links that a list has room for."""
-        return show.joined(
-            show.link(reverse("lease", args=[row.pk]), "log"),
-            show.to_row("request", row.request_id, "request"),
+        return show.one_line(
+            show.joined(
+                show.link(reverse("lease", args=[row.pk]), "log"),
+                show.to_row("request", row.request_id, "request"),
+            )
         )
 
     @show.column("look at")

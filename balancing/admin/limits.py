@@ -195,8 +195,11 @@ def _used(row: ResourceLimit, name: str) -> Any:
     if most is None:
         return None
     used = float(most - (getattr(row, f"free_{name}") or 0))
-    shown = show.megabytes if name.endswith("_mb") else show.count
-    return show.bar(used, float(most), f"{used:g} of {shown(float(most))}")
+    if name.endswith("_mb"):
+        text = show.of_megabytes(used, float(most))
+    else:
+        text = f"{show.count(used)} of {show.count(float(most))}"
+    return show.bar(used, float(most), text)
 
 
 @admin.register(LimitShard)

@@ -80,7 +80,7 @@ class LeaseOutcomeAdmin(ReadOnly):
     @show.column("peak memory", ordering="peak_memory_mb")
     def memory(self, row: LeaseOutcome) -> Any:
         """Return a bar of the peak under what was reserved."""
-        text = f"{row.peak_memory_mb:,.0f} of {show.megabytes(row.memory_mb)}"
+        text = show.of_megabytes(row.peak_memory_mb, row.memory_mb)
         return show.bar(row.peak_memory_mb, row.memory_mb, text)
 
     @show.column("tokens", ordering="tokens_out")

@@ -57,7 +57,7 @@ def test_limits_are_shown_with_the_way_to_set_them(staff):
 
     page = staff.get("/admin/registry/resourcelimit/").content.decode()
 
-    assert "0 of 4 GB" in page
+    assert "0 MB of 4 GB" in page
     assert "agentpool limits set" in page
 
 

@@ -113,14 +113,19 @@ def megabytes(amount: float | None) -> str:
     return f"{amount / 1024:.3g} GB" if amount < 1024**2 else f"{amount / 1024**2:.3g} TB"
 
 
+def of_megabytes(used: float, most: float) -> str:
+    """Return how much of an amount of MB is used, as words."""
+    return f"{megabytes(round(used))} of {megabytes(most)}"
+
+
 def count(amount: float | None) -> str:
     """Return a large number in thousands or millions."""
     if amount is None:
         return "–"
-    for least, unit in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
+    for least, size, unit in ((1e9, 1e9, "G"), (1e6, 1e6, "M"), (1e4, 1e3, "k")):
         if amount >= least:
-            return f"{amount / least * (10 if unit == 'k' else 1):.3g} {unit}"
-    return f"{amount:,.0f}"
+            return f"{amount / size:.3g} {unit}"
+    return f"{amount:,.0f}" if amount == int(amount) else f"{amount:g}"
 
 
 def bar(part: float, whole: float | None, text: str) -> SafeString:
@@ -178,6 +183,6 @@ def as_json(value: Any) -> SafeString | None:
     return format_html('<pre class="overflow-x-auto text-xs">{}</pre>', text)
 
 
-def one_line(text: str) -> SafeString | None:
+def one_line(text: object) -> SafeString | None:
     """Return a text that a narrow column must not break; None when it is empty."""
     return format_html('<span class="whitespace-nowrap">{}</span>', text) if text else None

@@ -56,6 +56,12 @@ class NewCredential(SameAsRest):
         help_text="viewer: look; orchestrator: ask for agents; operator: everything; "
         "enrolment: let agents register in a pool.",
     )
+    name = forms.CharField(
+        required=False,
+        max_length=200,
+        widget=UnfoldAdminTextInputWidget,
+        help_text="Whose it is, or what for.",
+    )
     pool = forms.ModelChoiceField(
         Pool.objects.order_by("agent_type"),
         required=False,
