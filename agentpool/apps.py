@@ -1,6 +1,7 @@
-"""The project package as a Django app: system checks, nothing else."""
+"""The project package as a Django app: system checks, and where the admin site is."""
 
 from django.apps import AppConfig
+from django.contrib.admin import apps as admin_apps
 
 
 class AgentpoolConfig(AppConfig):
@@ -12,3 +13,9 @@ class AgentpoolConfig(AppConfig):
     def ready(self) -> None:
         """Load the checks; Django runs them before a server starts."""
         from agentpool import checks  # noqa: F401  (importing registers them)
+
+
+class AdminConfig(admin_apps.AdminConfig):
+    """Django's admin, with a site that groups pages by the app that acts."""
+
+    default_site = "agentpool.admin_site.PoolAdminSite"

@@ -63,8 +63,9 @@ ALLOWED_HOSTS = os.environ.get("AGENTPOOL_ALLOWED_HOSTS", "*").split(",")
 CSRF_TRUSTED_ORIGINS = [o for o in os.environ.get("AGENTPOOL_ORIGINS", "").split(",") if o]
 
 INSTALLED_APPS = [
-    "unfold",
-    "django.contrib.admin",
+    "unfold.apps.BasicAppConfig",
+    "unfold.contrib.filters",
+    "agentpool.apps.AdminConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
@@ -225,7 +226,19 @@ KEEP_FINISHED_DAYS = _number("AGENTPOOL_KEEP_FINISHED_DAYS", 90)
 KEEP_LOGS_DAYS = _number("AGENTPOOL_KEEP_LOGS_DAYS", 14)
 KEEP_SAMPLES_DAYS = _number("AGENTPOOL_KEEP_SAMPLES_DAYS", 2)
 
-UNFOLD = {"SITE_TITLE": "agentpool", "SITE_HEADER": "agentpool", "SITE_SYMBOL": "hub"}
+UNFOLD = {
+    "SITE_TITLE": "agentpool",
+    "SITE_HEADER": "agentpool",
+    "SITE_SUBHEADER": "the control plane",
+    "SITE_SYMBOL": "hub",
+    "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": f"{STATIC_URL}favicon.svg"}],
+    "DASHBOARD_CALLBACK": "agentpool.registry.admin.dashboard.dashboard",
+    "SIDEBAR": {
+        "show_search": True,
+        "show_all_applications": True,
+        "navigation": "agentpool.admin_site.navigation",
+    },
+}
 
 LOGGING = {
     "version": 1,

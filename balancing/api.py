@@ -15,7 +15,7 @@ from agentpool.registry import queries as registry_queries
 from agentpool.registry import serializers as registry_serializers
 from agentpool.registry import services as registry_services
 from agentpool.registry.api import ANY_JSON, CREATED, IF_MATCH, OBJECT, PAGE, checked, shown
-from agentpool.registry.errors import Forbidden, InvalidField, NotFound
+from agentpool.registry.errors import Forbidden, NotFound
 from agentpool.registry.models import Agent, Lease, Pool, Request
 from agentpool.registry.rest import (
     AGENTS,
@@ -35,7 +35,6 @@ from agentpool.registry.rest import (
 from agentpool.registry.states import (
     AgentHealth,
     AgentStatus,
-    LimitLevel,
     Outcome,
     RequestStatus,
     Scope,
@@ -43,6 +42,8 @@ from agentpool.registry.states import (
 from balancing import explain, intake, queries, serializers
 from balancing.services import agents, exchange, heartbeats, leases, limits, requests
 from balancing.services.heartbeats import Heartbeat
+
+REASON = OpenApiParameter("reason", str, description="Why; kept with the event.")
 
 # -- agents --------------------------------------------------------------------------------------
 
@@ -113,7 +114,8 @@ class AgentDetail(registry_api.AgentDetail):
         return shown(request, agent)
 
     @extend_schema(
-        parameters=[IF_MATCH, OpenApiParameter("force", bool)], responses={202: OBJECT, 204: None}
+        parameters=[IF_MATCH, OpenApiParameter("force", bool), REASON],
+        responses={202: OBJECT, 204: None},
     )
     def delete(self, request: ApiRequest, pool_id: UUID) -> Response:
         """Retire an agent: at once when it holds nothing, else after its leases."""
@@ -123,6 +125,7 @@ class AgentDetail(registry_api.AgentDetail):
             force=request.query_params.get("force") == "true",
             if_generation=if_match(request),
             actor=request.user.name,
+            reason=_reason(request) or "unregistered",
         )
         if after.status == AgentStatus.RETIRED:
             return Response(status=204)
@@ -166,6 +169,18 @@ class AgentHealthDoor(APIView):
             actor=request.user.name,
         )
         return shown(request, agent)
+
+
+class HealthCheck(APIView):
+    """The check of all agents' silence, which else runs each 30 s."""
+
+    scopes: ClassVar = {"POST": OPERATORS}
+
+    @extend_schema(request=registry_serializers.Note, responses=ANY_JSON)
+    def post(self, request: ApiRequest) -> Response:
+        """Run it now; answer how many became unreachable or lost, or were lifted."""
+        body = checked(registry_serializers.Note(data=request.data))
+        return Response(heartbeats.check(actor=request.user.name, note=body["note"]))
 
 
 class HeartbeatDoor(APIView):
@@ -256,6 +271,12 @@ def _release_some(request: ApiRequest, agent: Agent, body: dict[str, Any]) -> li
         error=body["error"],
         only_of=None if request.user.scope is not Scope.ORCHESTRATOR else actor,
     )
+
+
+def _reason(request: ApiRequest) -> str:
+    """Return why a caller deletes; a DELETE has no body."""
+    reason: str = checked(serializers.Reason(data=request.query_params.dict()))["reason"]
+    return reason
 
 
 def _named(request: ApiRequest, agent_id: str) -> Agent:
@@ -393,11 +414,13 @@ class RequestDetail(APIView):
         requests.set_priority(request_id, actor=request.user.name, **fields)
         return Response(request_body(request_id))
 
-    @extend_schema(responses=ANY_JSON)
+    @extend_schema(parameters=[REASON], responses=ANY_JSON)
     def delete(self, request: ApiRequest, request_id: UUID) -> Response:
         """Cancel a request, and its lease if it has one."""
         _asker(request, queries.request(request_id))
-        requests.cancel_request(request_id, actor=request.user.name)
+        requests.cancel_request(
+            request_id, actor=request.user.name, reason=_reason(request) or "cancelled"
+        )
         return Response(request_body(request_id))
 
 
@@ -664,15 +687,6 @@ class ResourceLimits(APIView):
     def post(self, request: ApiRequest) -> Response:
         """Create or change the limit of a level and name, as a whole."""
         fields = checked(serializers.NewLimit(data=request.data))
-        if fields["level"] == LimitLevel.POOL:
-            _known_pool(fields["name"])
         limit = limits.set_limit(fields, actor=request.user.name)
         used = queries.resources().used_under(limit)
         return Response(serializers.limit_json(limit, used))
-
-
-def _known_pool(agent_type: str) -> None:
-    try:
-        registry_queries.pool(agent_type)
-    except NotFound as error:
-        raise InvalidField(error.detail, errors=[("name", error.detail)]) from error

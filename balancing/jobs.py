@@ -6,8 +6,7 @@ from balancing.services import agents, heartbeats, leases, notes, queue, request
 
 def check_health() -> dict[str, int]:
     """Judge the silence of agents, and lift judgements whose time is over."""
-    counts = heartbeats.suspect_and_lose()
-    return {**counts, "lifted": heartbeats.lift_expired_health()}
+    return heartbeats.check()
 
 
 def expire() -> dict[str, int]:

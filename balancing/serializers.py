@@ -224,6 +224,12 @@ class PriorityChange(Strict):
     note = Text(required=False, allow_blank=True, max_length=400, default="")
 
 
+class Reason(serializers.Serializer[Any]):
+    """Why something is deleted."""
+
+    reason = Text(required=False, allow_blank=True, default="", max_length=400)
+
+
 class RequestQuery(Query):
     """Filters of the list of requests."""
 

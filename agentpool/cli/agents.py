@@ -1,4 +1,4 @@
-"""The `agentpool agents` commands."""
+"""The `agentpool agents` commands that look, and register; those that act are in agent_acts."""
 
 import re
 from typing import Any
@@ -9,9 +9,6 @@ from agentpool.cli import plane, show
 from agentpool.client import Agent, Client
 
 _ROW_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-_reason = click.option("--reason", default="", help="Why; kept in the event log.")
-_note = click.option("--note", default="", help="Why; shown beside the agent.")
-_until = click.option("--until", metavar="TIME", help="ISO-8601 time at which it ends by itself.")
 
 
 @click.group()
@@ -56,7 +53,7 @@ def ls(*, is_all: bool, is_json: bool, **only: Any) -> None:
 def show_agent(*, agent_id: str, is_json: bool) -> None:
     """Show one agent, by its external id or its row id."""
     with plane.client() as client:
-        found = _find(client, agent_id)
+        found = find(client, agent_id)
     show.json_value(found.raw) if is_json else show.pairs(found.raw)
 
 
@@ -85,67 +82,9 @@ def register(*, agent_id: str, agent_type: str, slots: int, is_json: bool, **abo
     click.echo(f"Credential of {agent_id}, incarnation {made.incarnation}; shown once.", err=True)
 
 
-@agents.command()
-@click.argument("agent_id")
-@_reason
-def drain(*, agent_id: str, reason: str) -> None:
-    """Give an agent no new work; what runs goes on."""
-    with plane.client() as client:
-        _told(client.set_status(agent_id, status="draining", reason=reason))
-
-
-@agents.command()
-@click.argument("agent_id")
-@_reason
-def resume(*, agent_id: str, reason: str) -> None:
-    """Take back drain, pause or quarantine."""
-    with plane.client() as client:
-        found = client.agent(agent_id)
-        if found.health in ("maintenance", "quarantined"):
-            found = client.set_health(agent_id, health="good", note=reason)
-        if found.status == "draining":
-            found = client.set_status(agent_id, status="idle", reason=reason)
-    _told(found)
-
-
-@agents.command()
-@click.argument("agent_id")
-@_note
-@_until
-def pause(*, agent_id: str, note: str, until: str | None) -> None:
-    """Set an agent to maintenance: running leases go on, no new ones come."""
-    with plane.client() as client:
-        _told(client.set_health(agent_id, health="maintenance", note=note, until=until))
-
-
-@agents.command()
-@click.argument("agent_id")
-@_note
-@_until
-def quarantine(*, agent_id: str, note: str, until: str | None) -> None:
-    """Take an agent that does harm out of service."""
-    with plane.client() as client:
-        _told(client.set_health(agent_id, health="quarantined", note=note, until=until))
-
-
-@agents.command()
-@click.argument("agent_id")
-@click.option("--force", is_flag=True, help="Cancel its leases first.")
-def retire(*, agent_id: str, force: bool) -> None:
-    """Retire an agent: at once when it holds no lease, else after draining."""
-    with plane.client() as client:
-        found = _find(client, agent_id)
-        answer = client.retire_agent(found.id, force=force)
-    word = "draining, then retired" if answer else "retired"
-    click.echo(f"{found.agent_id} is {word}.")
-
-
-def _find(client: Client, name: str) -> Agent:
+def find(client: Client, name: str) -> Agent:
+    """Return an agent by its external id or its row id."""
     return client.agent_row(name) if _ROW_ID.fullmatch(name) else client.agent(name)
-
-
-def _told(found: Agent) -> None:
-    click.echo(f"{found.agent_id} is {found.status}, health {found.health}.")
 
 
 def _row(found: Agent) -> tuple[object, ...]:

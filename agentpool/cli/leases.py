@@ -1,10 +1,11 @@
 """The commands about leases: `leases`, `acquire`, `release`, `logs`."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import click
 
-from agentpool.cli import plane, show
+from agentpool.cli import acts, plane, show
 from agentpool.client import Client, Lease
 
 _outcome = click.option(
@@ -170,6 +171,29 @@ def resize(*, lease_id: str, fencing_token: int, is_json: bool, **amounts: Any) 
     with plane.client() as client:
         lease = client.resize(lease_id, fencing_token=fencing_token, **amounts)
     show.json_value(lease.raw) if is_json else _told(lease)
+
+
+@leases.command(epilog=show.examples("agentpool leases cancel 0197c1b2-... --note 'it hangs'"))
+@click.argument("lease_ids", nargs=-1, required=True, metavar="LEASE_ID...")
+@acts.note
+@acts.yes
+@show.as_json
+def cancel(*, lease_ids: Sequence[str], note: str, is_sure: bool, is_json: bool) -> None:
+    """Cancel leases as an operator, without their tokens; the requests are cancelled, too."""
+    told = f"{acts.counted(len(lease_ids), 'lease')} will be cancelled, with the request of each."
+    acts.ask([told, "Their agents are told to stop the work."], is_sure=is_sure)
+    with plane.client() as client:
+        acts.each(
+            lease_ids,
+            lambda name: client.release(
+                name,
+                fencing_token=client.get_lease(name).fencing_token,
+                outcome="cancelled",
+                error=note or None,
+            ),
+            told=lambda name, done: f"Lease {name} is cancelled.",
+            is_json=is_json,
+        )
 
 
 leases.add_command(release)

@@ -1,6 +1,6 @@
 """The `agentpool pools` commands."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import click
@@ -39,26 +39,78 @@ def show_pool(*, agent_type: str, is_json: bool) -> None:
     show.json_value(found.raw) if is_json else show.pairs(found.raw)
 
 
-@pools.command("set", epilog=show.examples("agentpool pools set code --strategy least_loaded"))
+_LEVELS = click.Choice(["low", "standard", "high", "critical"])
+_ISOLATION = click.Choice(["process", "container", "virtual_machine"])
+_OPTIONS = (
+    click.option("--description", help="What its agents are for."),
+    click.option("--min-size", type=click.IntRange(0), help="Agents."),
+    click.option("--max-size", type=click.IntRange(0), help="Agents."),
+    click.option("--memory-mb", type=click.IntRange(1), help="Of a new agent."),
+    click.option("--cpu-cores", type=float, help="Of a new agent."),
+    click.option("--token-budget", type=click.IntRange(0), help="Of a new agent."),
+    click.option("--disk-space-mb", type=click.IntRange(0), help="Of a new agent."),
+    click.option("--slots", "max_concurrent", type=click.IntRange(1), help="Of a new agent."),
+    click.option("--security-level", type=_LEVELS, help="Of a new agent."),
+    click.option("--isolation", "isolation_levels", type=_ISOLATION, multiple=True),
+    click.option("--tool", "tools", multiple=True, help="Of a new agent; repeatable."),
+    click.option("--capability", "capabilities", multiple=True, help="Repeatable."),
+    click.option("--secret", "secrets", multiple=True, help="Names of secrets; repeatable."),
+    click.option("--driver", type=click.Choice(["local", "memory"]), help="Who starts agents."),
+    click.option("--exec", "exec", help="The tool that works for the agents."),
+    click.option("--strategy", help="How agents are chosen, such as workload_aware."),
+    click.option("--affinity-half-life", "affinity_half_life_s", type=float, help="Seconds."),
+    click.option("--share-half-life", "share_half_life_s", type=float, help="Seconds."),
+    click.option("--reserve-after", "reserve_after_s", type=float, help="Seconds."),
+    click.option("--max-bypass", type=click.IntRange(1), help="Grants to later requests."),
+    click.option("--queue-limit", type=click.IntRange(1), help="Requests that may wait."),
+    click.option("--project-queue-limit", type=click.IntRange(1), help="Of one project."),
+)
+
+
+def _fields(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command an option for each field of a pool."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def _said(options: Mapping[str, Any]) -> dict[str, Any]:
+    given = {name: value for name, value in options.items() if value not in (None, ())}
+    return {name: list(v) if isinstance(v, tuple) else v for name, v in given.items()}
+
+
+@pools.command(epilog=show.examples("agentpool pools create docs --memory-mb 2048 --max-size 10"))
 @click.argument("agent_type")
-@click.option("--strategy", help="How agents are chosen, such as workload_aware.")
-@click.option("--affinity-half-life", "affinity_half_life_s", type=float, help="Seconds.")
-@click.option("--share-half-life", "share_half_life_s", type=float, help="Seconds.")
-@click.option("--reserve-after", "reserve_after_s", type=float, help="Seconds.")
-@click.option("--max-bypass", type=click.IntRange(1), help="Grants to later requests.")
-@click.option("--queue-limit", type=click.IntRange(1), help="Requests that may wait.")
-@click.option("--project-queue-limit", type=click.IntRange(1), help="Of one project.")
-@click.option("--min-size", type=click.IntRange(0), help="Agents.")
-@click.option("--max-size", type=click.IntRange(0), help="Agents.")
+@_fields
+@show.as_json
+def create(*, agent_type: str, is_json: bool, **options: Any) -> None:
+    """Make a pool for a new type of agents."""
+    with plane.client() as client:
+        found = client.create_pool(agent_type=agent_type, settings=_said(options))
+    show.json_value(found.raw) if is_json else show.pairs(found.raw)
+
+
+@pools.command(
+    "set",
+    epilog=show.examples(
+        "agentpool pools set code --strategy least_loaded",
+        "agentpool pools edit code --memory-mb 4096 --slots 2   # the same command",
+    ),
+)
+@click.argument("agent_type")
+@_fields
 @show.as_json
 def set_pool(*, agent_type: str, is_json: bool, **options: Any) -> None:
-    """Change how a pool places and queues work; it holds from the next claim on."""
-    changes = {name: value for name, value in options.items() if value is not None}
+    """Change a pool: how it places and queues work, and what a new agent of it would be."""
+    changes = _said(options)
     if not changes:
         raise click.UsageError("Name what changes, such as --strategy.")
     with plane.client() as client:
         found = client.change_pool(agent_type, changes=changes)
     show.json_value(found.raw) if is_json else show.pairs(found.raw, skip=("template",))
+
+
+pools.add_command(set_pool, "edit")
 
 
 @pools.command(epilog=show.examples("agentpool pools enrol code --uses 3"))

@@ -1,11 +1,11 @@
 """The `agentpool requests` commands."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
 
-from agentpool.cli import plane, show
+from agentpool.cli import acts, plane, show
 
 
 @click.group()
@@ -79,13 +79,22 @@ def priority(*, request_id: str, priority: int, note: str) -> None:
     click.echo(f"Request {request_id} has priority {priority}.")
 
 
-@requests.command()
-@click.argument("request_id")
-def cancel(*, request_id: str) -> None:
-    """Cancel a request; a lease it has ends too."""
+@requests.command(epilog=show.examples("agentpool requests cancel 0197c1b2-... --note 'too late'"))
+@click.argument("request_ids", nargs=-1, required=True, metavar="REQUEST_ID...")
+@acts.note
+@acts.yes
+@show.as_json
+def cancel(*, request_ids: Sequence[str], note: str, is_sure: bool, is_json: bool) -> None:
+    """Cancel requests; a lease that one has ends too."""
+    told = f"{acts.counted(len(request_ids), 'request')} will be cancelled, with the lease of each."
+    acts.ask([told], is_sure=is_sure)
     with plane.client() as client:
-        client.cancel_request(request_id)
-    click.echo(f"Request {request_id} is cancelled.")
+        acts.each(
+            request_ids,
+            lambda name: client.cancel_request(name, reason=note),
+            told=lambda name, done: f"Request {name} is cancelled.",
+            is_json=is_json,
+        )
 
 
 def _explained(found: Mapping[str, Any]) -> None:

@@ -1,8 +1,10 @@
 """The `agentpool tokens` commands."""
 
+from collections.abc import Sequence
+
 import click
 
-from agentpool.cli import plane, show
+from agentpool.cli import acts, plane, show
 
 
 @click.group()
@@ -45,10 +47,18 @@ def ls(*, is_json: bool) -> None:
     show.table(("id", "name", "scope", "age"), rows, empty="There are no tokens.")
 
 
-@tokens.command()
-@click.argument("token_id")
-def revoke(*, token_id: str) -> None:
-    """Revoke a token by its id."""
+@tokens.command(epilog=show.examples("agentpool tokens revoke 0197c1b2-... 0197c1b3-... --yes"))
+@click.argument("token_ids", nargs=-1, required=True, metavar="TOKEN_ID...")
+@acts.yes
+@show.as_json
+def revoke(*, token_ids: Sequence[str], is_sure: bool, is_json: bool) -> None:
+    """Revoke tokens by their ids."""
+    told = f"{acts.counted(len(token_ids), 'token')} will be worth nothing at once, for good."
+    acts.ask([told], is_sure=is_sure)
     with plane.client() as client:
-        client.revoke_token(token_id)
-    click.echo(f"Token {token_id} is revoked.")
+        acts.each(
+            token_ids,
+            client.revoke_token,
+            told=lambda name, done: f"Token {name} is revoked.",
+            is_json=is_json,
+        )

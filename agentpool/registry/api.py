@@ -130,6 +130,28 @@ def shown(request: ApiRequest, agent: Agent, *, status: int = 200, **more: Any) 
     return Response(body, status=status, headers={"ETag": etag(agent.generation)})
 
 
+class RotateCredential(APIView):
+    """A new secret for an agent."""
+
+    scopes: ClassVar = {"POST": OPERATORS}
+
+    @extend_schema(request=serializers.Note, responses=CREATED)
+    @idempotent
+    def post(self, request: ApiRequest, agent_id: str) -> Response:
+        """Make an agent's credential anew; it is shown this once, the old one is revoked."""
+        body = checked(serializers.Note(data=request.data))
+        agent = queries.agent_row(agent_id)
+        issued = services.rotate_credential(agent, actor=request.user.name, note=body["note"])
+        return Response(
+            {
+                "agent_id": agent.agent_id,
+                "incarnation": agent.incarnation,
+                "credential": issued.secret,
+            },
+            status=201,
+        )
+
+
 # -- pools, profiles, tokens ---------------------------------------------------------------------
 
 

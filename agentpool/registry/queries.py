@@ -27,6 +27,7 @@ from agentpool.registry.errors import Gone, NotFound
 from agentpool.registry.health import Absence, Windows
 from agentpool.registry.models import (
     Agent,
+    Credential,
     Event,
     Lease,
     LeaseOutcome,
@@ -48,6 +49,7 @@ from agentpool.registry.states import (
 
 # Performance shown beside an agent looks back this far.
 PERFORMANCE_WINDOW = timedelta(days=7)
+DAY = timedelta(days=1)
 _COUNT_CACHE_S = 5.0
 _live_agents: tuple[float, int] = (-_COUNT_CACHE_S, 0)
 
@@ -157,6 +159,18 @@ def performance(agent_ids: Iterable[UUID]) -> Mapping[UUID, Mapping[str, Any]]:
             }
             for row in cursor.fetchall()
         }
+
+
+def credential(credential_id: UUID) -> Credential:
+    """
+    Return one credential, revoked or not.
+
+    Raises: NotFound.
+    """
+    found = Credential.objects.filter(id=credential_id).first()
+    if found is None:
+        raise NotFound(f"There is no token {credential_id}.")
+    return found
 
 
 def pool(agent_type: str) -> Pool:

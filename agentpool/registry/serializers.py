@@ -42,6 +42,7 @@ RESERVED_IDS = frozenset(
         "agent-id",
         "assign",
         "events",
+        "health",
         "leases",
         "metrics",
         "optimize",
@@ -323,6 +324,12 @@ class HealthChange(Strict):
     until = serializers.DateTimeField(required=False, allow_null=True, default=None)
 
 
+class Note(Strict):
+    """Why an operator does something."""
+
+    note = Text(required=False, allow_blank=True, default="", max_length=400)
+
+
 def template_of(pool: Pool) -> dict[str, Any]:
     """Return the columns that a new agent of a pool has unless it says otherwise."""
     names = (
@@ -406,6 +413,10 @@ def _agent_json(agent: Agent, at: datetime, performance: Any) -> dict[str, Any]:
 # -- pools and profiles --------------------------------------------------------------------------
 
 
+# Those of scaling.drivers, which stands above this app.
+DRIVERS = ["local", "memory"]
+
+
 class PoolFields(Strict):
     """A pool's policy and launch template."""
 
@@ -421,7 +432,7 @@ class PoolFields(Strict):
     security_level = Level(SecurityLevel, required=False)
     isolation_levels = Levels(IsolationLevel, required=False)
     max_concurrent = Whole(min_value=1, max_value=1000, required=False)
-    driver = serializers.ChoiceField(["local", "memory"], required=False)
+    driver = serializers.ChoiceField(DRIVERS, required=False)
     exec = Text(required=False, allow_blank=True, max_length=2000)
     secrets = Words(required=False)
     strategy = serializers.ChoiceField([v.value for v in Strategy], required=False)

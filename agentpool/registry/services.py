@@ -15,8 +15,9 @@ from django.utils.crypto import get_random_string
 
 from agentpool.registry import credentials, events, queries
 from agentpool.registry.credentials import Issued
-from agentpool.registry.errors import Duplicate, StaleVersion
+from agentpool.registry.errors import Duplicate, StaleVersion, UnsupportedTransition
 from agentpool.registry.models import (
+    Agent,
     Credential,
     Event,
     IdempotencyKey,
@@ -31,7 +32,7 @@ from agentpool.registry.models import (
     Tick,
 )
 from agentpool.registry.profiles import DEFAULT_PROFILES, SAFE_PROFILE, Profile
-from agentpool.registry.states import LIVE, RequestStatus, Scope
+from agentpool.registry.states import LIVE, AgentStatus, RequestStatus, Scope
 
 _IDEMPOTENCY_KEPT = timedelta(hours=24)
 # Of tokens that are worth nothing any more: long enough to ask what became of one.
@@ -134,7 +135,7 @@ def enrolment_token(
         expires_at=_in(expires_in_s),
         created_by=actor,
     )
-    return _told(issued, "token.created", actor)
+    return _told(issued, "token.created", actor, uses=uses)
 
 
 @transaction.atomic
@@ -144,6 +145,23 @@ def token(*, scope: Scope, name: str, expires_in_s: float | None, actor: str) ->
         scope=scope, name=name, expires_at=_in(expires_in_s), created_by=actor
     )
     return _told(issued, "token.created", actor)
+
+
+@transaction.atomic
+def rotate_credential(agent: Agent, *, actor: str, note: str = "") -> Issued:
+    """
+    Give an agent a new credential; the old one is worthless at once, the incarnation stays.
+
+    Raises: UnsupportedTransition, it is retired and would have to register again.
+    """
+    if agent.status == AgentStatus.RETIRED:
+        raise UnsupportedTransition(f"{agent.agent_id} is retired; it must register again.")
+    Credential.objects.filter(agent=agent, revoked_at=None).update(revoked_at=Now())
+    issued = credentials.issue(
+        scope=Scope.AGENT, agent=agent, incarnation=agent.incarnation, created_by=actor
+    )
+    events.append("agent.credential_rotated", agent=agent, actor=actor, note=note)
+    return issued
 
 
 @transaction.atomic
@@ -158,17 +176,11 @@ def revoke_token(credential_id: UUID, *, actor: str, note: str = "") -> None:
     _told(Issued(row, ""), "token.revoked", actor, note=note)
 
 
-def _told(issued: Issued, kind: str, actor: str, note: str = "") -> Issued:
+def _told(issued: Issued, kind: str, actor: str, **more: Any) -> Issued:
     row = issued.credential
-    events.append(
-        kind,
-        agent_type=row.pool_id or "",
-        actor=actor,
-        scope=str(row.scope),
-        name=row.name,
-        hint=row.hint,
-        note=note,
-    )
+    about: dict[str, Any] = {"scope": str(row.scope), "name": row.name, "hint": row.hint}
+    about |= {"token": str(row.id), **more}
+    events.append(kind, agent_type=row.pool_id or "", actor=actor, **about)
     return issued
 
 

@@ -9,6 +9,7 @@ from agentpool.registry import (
 
 urlpatterns = [
     path("/agent-id/<agent_id:agent_id>", api.AgentByExternalId.as_view()),
+    path("/<agent_id:agent_id>/rotate-credential", api.RotateCredential.as_view()),
     path("/pools", api.Pools.as_view()),
     path("/pools/<agent_type:agent_type>", api.PoolDetail.as_view()),
     path("/pools/<agent_type:agent_type>/enrolment-tokens", api.EnrolmentTokens.as_view()),

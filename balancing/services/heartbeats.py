@@ -8,6 +8,7 @@ from uuid import UUID
 from django.db import transaction
 from django.db.models.functions import Now
 
+from agentpool.registry import events
 from agentpool.registry import queries as registry_queries
 from agentpool.registry.errors import (
     LeaseLost,
@@ -248,6 +249,19 @@ def _told(status: str, reason: str) -> list[dict[str, Any]]:
     if status == AgentStatus.RETIRED:
         return [{"kind": "stop", "reason": reason}]
     return []
+
+
+def check(*, actor: str = "", note: str = "") -> dict[str, int]:
+    """
+    Judge all agents now: silence, and judgements whose time is over; return how many changed.
+
+    actor: the operator who asked for it, which leaves an event; empty: the schedule did.
+    """
+    counts = {**suspect_and_lose(), "lifted": lift_expired_health()}
+    if actor:
+        about: dict[str, Any] = {**counts, "note": note}
+        events.append("health.checked", actor=actor, **about)
+    return counts
 
 
 def suspect_and_lose() -> dict[str, int]:

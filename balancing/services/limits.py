@@ -7,8 +7,10 @@ from typing import Any
 from django.db import transaction
 
 from agentpool.registry import events
-from agentpool.registry.errors import StaleVersion
+from agentpool.registry import queries as registry_queries
+from agentpool.registry.errors import InvalidField, NotFound, StaleVersion
 from agentpool.registry.models import ResourceLimit
+from agentpool.registry.states import LimitLevel
 from balancing import claim, queries
 from balancing.services.queue import serve_after_commit
 
@@ -21,9 +23,12 @@ def set_limit(
     Create or change, as a whole, the limit of a level and name; null amounts: no such limit.
 
     It may be below what is in use: then nothing is granted under it until enough has come back.
+    Raises: InvalidField, the limit is of a pool that there is not.
     Locks the table of limits against every claim, for this transaction; it must hold no other lock.
     Raises: StaleVersion, the limit is not at `if_generation` any more.
     """
+    if fields["level"] == LimitLevel.POOL:
+        _known_pool(fields["name"])
     plain = {name: str(v) if isinstance(v, Decimal) else v for name, v in fields.items()}
     limit = claim.set_limit(plain)
     if if_generation is not None and limit.generation != if_generation + 1:
@@ -32,3 +37,10 @@ def set_limit(
     events.append("limit.set", actor=actor, level=limit.level, name=limit.name, note=note)
     serve_after_commit(*queries.pools_with_waiters())
     return limit
+
+
+def _known_pool(agent_type: str) -> None:
+    try:
+        registry_queries.pool(agent_type)
+    except NotFound as error:
+        raise InvalidField(error.detail, errors=[("name", error.detail)]) from error

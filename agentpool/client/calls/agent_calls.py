@@ -46,9 +46,20 @@ def change_agent(
     )
 
 
-def retire_agent(pool_id: str, *, force: bool = False) -> Call[Json]:
+def retire_agent(pool_id: str, *, force: bool = False, reason: str = "") -> Call[Json]:
     """Retire an agent: at once without leases, else after draining; `force` cancels the leases."""
-    return delete(f"/{part(pool_id)}", params={"force": "true"} if force else {})
+    params = {"force": "true"} if force else {}
+    return delete(f"/{part(pool_id)}", params={**params, **({"reason": reason} if reason else {})})
+
+
+def rotate_credential(agent_id: str, *, note: str = "") -> Call[Json]:
+    """Make an agent's credential anew; it comes once, the old one is void at once."""
+    return create(f"/{part(agent_id)}/rotate-credential", {"note": note}, parse=models.as_json)
+
+
+def check_health() -> Call[Json]:
+    """Judge the silence of all agents now; return how many changed."""
+    return post("/health/check", {}, parse=models.as_json)
 
 
 def set_status(agent_id: str, *, status: str, reason: str = "") -> Call[models.Agent]:

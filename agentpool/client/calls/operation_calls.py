@@ -41,6 +41,26 @@ def enrolment_token(
     return create(path, body, parse=models.reader(models.Token))
 
 
+def profiles() -> Call[Json]:
+    """Return the security profiles of all types."""
+    return get("/security/profiles", parse=models.as_json)
+
+
+def profile(agent_type: str) -> Call[Json]:
+    """Return the security profile of a type."""
+    return get(f"/security/profiles/{part(agent_type)}", parse=models.as_json)
+
+
+def change_profile(agent_type: str, *, changes: Json) -> Call[Json]:
+    """Change a security profile; its version rises."""
+    return Call(
+        method="PATCH",
+        path=f"{base.BASE}/security/profiles/{part(agent_type)}",
+        parse=models.as_json,
+        body=dict(changes),
+    )
+
+
 def tokens() -> Call[models.Page[models.Token]]:
     """Return the API tokens, without their secret part."""
     return get("/tokens", parse=models.page_reader(models.Token))

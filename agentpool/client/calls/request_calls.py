@@ -58,9 +58,9 @@ def set_priority(request_id: str, *, priority: int, note: str = "") -> Call[mode
     )
 
 
-def cancel_request(request_id: str) -> Call[Json]:
+def cancel_request(request_id: str, *, reason: str = "") -> Call[Json]:
     """Cancel a request; its lease, if any, ends too."""
-    return delete(f"/requests/{part(request_id)}")
+    return delete(f"/requests/{part(request_id)}", params={"reason": reason} if reason else {})
 
 
 def explain(request_id: str) -> Call[Json]:

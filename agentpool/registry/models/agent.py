@@ -56,6 +56,7 @@ class CapabilityClass(models.Model):
 
     class Meta:
         db_table = "capability_class"
+        verbose_name_plural = "capability classes"
         indexes = [models.Index(fields=["agent_type"], name="capability_class_of_pool")]
         constraints = [
             models.UniqueConstraint(fields=["digest"], name="capability_class_one_each"),
@@ -143,6 +144,8 @@ class Agent(models.Model):
     class Meta:
         db_table = "agent"
         ordering = ["-created_at", "id"]
+        # What decides who is an operator, on pages and in REST (agentpool/registry/roles.py).
+        permissions = [("operate", "Can act on the fleet and change its configuration")]
         indexes = [
             # balancing/sql: the claim's walk from the least loaded agent upwards.
             models.Index(

@@ -48,6 +48,12 @@ class Event(models.Model):
                 name="event_of_request",
                 condition=Q(request_id__isnull=False),
             ),
+            # What was done to pools, profiles, limits and sizes: few rows among millions.
+            models.Index(
+                fields=["agent_type", "-id"],
+                name="event_of_configuration",
+                condition=Q(agent_id="", request_id__isnull=True, lease_id__isnull=True),
+            ),
         ]
 
     def __str__(self) -> str:

@@ -63,6 +63,7 @@ class Launch(models.Model):
 
     class Meta:
         db_table = "launch"
+        verbose_name_plural = "launches"
         ordering = ["-created_at"]
         constraints = [one_of("launch", "status", LaunchStatus)]
 

@@ -22,6 +22,7 @@ class Liveness(models.Model):
 
     class Meta:
         db_table = "liveness"
+        verbose_name_plural = "signs of life"
 
     def __str__(self) -> str:
         return f"{self.pk} at {self.last_heartbeat_at:%H:%M:%S}"

@@ -9,7 +9,7 @@ from django.db import OperationalError, connection
 from django.db.migrations.executor import MigrationExecutor
 from django_q.models import Schedule
 
-from agentpool.registry import services
+from agentpool.registry import roles, services
 
 # Six fields: Django-Q's cron with seconds. Its scheduler looks each 30 s.
 SCHEDULES = {
@@ -41,6 +41,7 @@ class Command(BaseCommand):
                 name=name,
                 defaults={"func": function, "schedule_type": Schedule.CRON, "cron": cron},
             )
+        roles.settle()
         made = services.furnish()
         self.stdout.write(json.dumps(_report(made)) if options["json"] else _sentence(made))
 

@@ -1,0 +1,76 @@
+"""The `agentpool profiles` commands: security profiles of the types of agents."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from agentpool.cli import plane, show
+
+_NETWORK = click.Choice(["none", "test_only", "limited", "full"])
+_FILES = click.Choice(["read_only", "read_write_tests", "read_write_source", "full"])
+
+
+@click.group()
+def profiles() -> None:
+    """Look at security profiles and change them."""
+
+
+@profiles.command("ls")
+@show.as_json
+def ls(*, is_json: bool) -> None:
+    """List the profiles."""
+    with plane.client() as client:
+        found = client.profiles()["results"]
+    if is_json:
+        show.json_value(found)
+        return
+    rows = [
+        (
+            each["agent_type"],
+            each["network_access"],
+            each["file_access"],
+            each["resource_limits"]["memory_mb"],
+            each["resource_limits"]["cpu_cores"],
+            each["allowed_tools"],
+            each["version"],
+        )
+        for each in found
+    ]
+    columns = ("type", "network", "files", "memory_mb", "cpu_cores", "tools", "version")
+    show.table(columns, rows, empty="There are no profiles.")
+
+
+@profiles.command("show")
+@click.argument("agent_type")
+@show.as_json
+def show_profile(*, agent_type: str, is_json: bool) -> None:
+    """Show the profile of a type."""
+    with plane.client() as client:
+        found = client.profile(agent_type)
+    show.json_value(found) if is_json else show.pairs(found)
+
+
+@profiles.command(
+    epilog=show.examples(
+        "agentpool profiles edit code --network limited --memory-mb 4096",
+        "agentpool profiles edit qa --tool read --tool run_tests",
+    )
+)
+@click.argument("agent_type")
+@click.option("--network", "network_access", type=_NETWORK, help="What the work may reach.")
+@click.option("--files", "file_access", type=_FILES, help="What the work may write.")
+@click.option("--memory-mb", type=click.IntRange(1), help="Ceiling of every grant.")
+@click.option("--cpu-cores", type=float, help="Ceiling of every grant.")
+@click.option("--tool", "tools", multiple=True, help="Repeatable; all tools that may be used.")
+@show.as_json
+def edit(*, agent_type: str, tools: Sequence[str], is_json: bool, **options: Any) -> None:
+    """Change a profile; its version rises. What is not named stays."""
+    changes = {name: value for name, value in options.items() if value is not None}
+    if tools:
+        changes["allowed_tools"] = list(tools)
+    if not changes:
+        raise click.UsageError("Name what changes, such as --network.")
+    with plane.client() as client:
+        found = client.change_profile(agent_type, changes=changes)
+    show.json_value(found) if is_json else show.pairs(found)

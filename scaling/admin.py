@@ -1,0 +1,145 @@
+"""The admin's pages of how many agents there are: changes of size, and what drivers started."""
+
+from typing import Any
+
+from django.contrib import admin
+from django.db.models import Count, QuerySet
+from django.http import HttpRequest
+from django.utils.html import format_html
+from unfold.contrib.filters.admin import (
+    AllValuesCheckboxFilter,
+    ChoicesDropdownFilter,
+    RelatedDropdownFilter,
+)
+
+from agentpool.registry.admin import history, show
+from agentpool.registry.admin.frame import ReadOnly
+from agentpool.registry.models import Event, Launch, ScalingEvent
+
+
+@admin.register(ScalingEvent)
+class ScalingEventAdmin(ReadOnly):
+    """Changes of size: who asked, from what to what, why."""
+
+    section = "scaling"
+    icon = "expand"
+    live_kinds = ("scaling.",)
+    empty = "No pool has been grown or shrunk yet: agentpool scale code up 3."
+    list_display = ("when", "pool_name", "action_shown", "change", "launched", "reason", "actor")
+    list_filter = (("action", AllValuesCheckboxFilter), ("pool", RelatedDropdownFilter))
+    search_fields = ("reason", "actor")
+    date_hierarchy = "at"
+    ordering = ("-at",)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[ScalingEvent]:
+        """Return changes with their launches counted."""
+        rows: QuerySet[ScalingEvent] = super().get_queryset(request)
+        return rows.annotate(n_launches=Count("launches"))
+
+    def events_of(self, row: ScalingEvent) -> QuerySet[Event]:
+        """Return the pool's changes of size."""
+        return history.configuration_events(row.pool_id, "scaling.executed")
+
+    @show.column("when", ordering="at")
+    def when(self, row: ScalingEvent) -> Any:
+        """Return how long ago it was."""
+        return show.age(row.at)
+
+    @show.column("pool", ordering="pool")
+    def pool_name(self, row: ScalingEvent) -> str:
+        """Return the pool's name without a query."""
+        return row.pool_id
+
+    @show.column(
+        "action", ordering="action", label={"scale_up": "success", "scale_down": "warning"}
+    )
+    def action_shown(self, row: ScalingEvent) -> str:
+        """Return the action as a badge."""
+        return row.action
+
+    @show.column("agents")
+    def change(self, row: ScalingEvent) -> str:
+        """Return the sizes before and after."""
+        return f"{row.current_size} → {row.target_size}"
+
+    @show.column("launches")
+    def launched(self, row: Any) -> Any:
+        """Return how many agents were started for it, leading to them."""
+        return show.to_list("launch", row.n_launches, event=row.pk) if row.n_launches else None
+
+
+@admin.register(Launch)
+class LaunchAdmin(ReadOnly):
+    """Agents that drivers started."""
+
+    section = "scaling"
+    icon = "rocket_launch"
+    live_kinds = ("agent.", "scaling.")
+    empty = "No agent was started by a driver yet: agentpool scale code up 3."
+    list_display = (
+        "launch_of",
+        "driver",
+        "status_shown",
+        "agent_status",
+        "began",
+        "came_up",
+        "error_shown",
+    )
+    list_filter = (("status", ChoicesDropdownFilter), ("driver", AllValuesCheckboxFilter))
+    list_select_related = ("agent", "event")
+    search_fields = ("agent__agent_id", "error")
+    date_hierarchy = "created_at"
+    ordering = ("-created_at",)
+    fields = (
+        ("launch_of", "agent_link"),
+        ("driver", "status_shown"),
+        "for_what",
+        "error",
+        "handle",
+        ("created_at", "started_at", "ended_at"),
+    )
+    readonly_fields = ("launch_of", "agent_link", "status_shown", "for_what")
+
+    def events_of(self, row: Launch) -> QuerySet[Event]:
+        """Return what happened to its agent."""
+        return Event.objects.filter(agent_id=row.agent.agent_id, lease_id__isnull=True)
+
+    @show.column("launch of", ordering="agent__agent_id")
+    def launch_of(self, row: Launch) -> str:
+        """Return the agent's name."""
+        return row.agent.agent_id
+
+    @show.column("agent")
+    def agent_link(self, row: Launch) -> Any:
+        """Return a link to the agent."""
+        return show.to_row("agent", row.agent_id, row.agent.agent_id)
+
+    @show.column("status", ordering="status", label=show.COLOURS)
+    def status_shown(self, row: Launch) -> str:
+        """Return the status as a badge."""
+        return row.status
+
+    @show.column("the agent is")
+    def agent_status(self, row: Launch) -> Any:
+        """Return the agent's status, leading to it."""
+        return show.to_row("agent", row.agent_id, row.agent.status)
+
+    @show.column("intended", ordering="created_at")
+    def began(self, row: Launch) -> Any:
+        """Return how long ago it was decided."""
+        return show.age(row.created_at)
+
+    @show.column("started after", ordering="started_at")
+    def came_up(self, row: Launch) -> str | None:
+        """Return how long the driver took."""
+        return show.since(row.created_at, row.started_at) if row.started_at else None
+
+    @show.column("error", ordering="error")
+    def error_shown(self, row: Launch) -> Any:
+        """Return what went wrong."""
+        return format_html('<span title="{}">{}</span>', row.error, row.error[:80]) or None
+
+    @show.column("because of")
+    def for_what(self, row: Launch) -> Any:
+        """Return the change of size that it belongs to."""
+        return show.to_row("scalingevent", row.event_id, row.event)

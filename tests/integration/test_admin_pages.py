@@ -1,0 +1,208 @@
+"""Every page of the admin opens, with rows in it, for each group of people."""
+
+import pytest
+from django.contrib import admin
+from django.contrib.auth import get_user_model
+from django.test import Client
+from django.urls import reverse
+
+from agentpool.registry import roles
+from agentpool.registry import services as registry_services
+from agentpool.registry.models import Agent, Credential, Pool, Request
+from agentpool.registry.states import Outcome
+from balancing.services import leases
+from scaling import services as scaling
+
+WHOLE = dict.fromkeys(("memory_mb", "cpu_cores", "token_budget", "disk_space_mb"))
+
+
+@pytest.fixture
+def rows(make_agent, submit):
+    """At least one row in most of the tables."""
+    make_agent("code")
+    wish = submit("code", payload={"command": ["true"], "env": {"KEY": "hunter2"}})
+    registry_services.append_log(wish.held, chunks=[("stdout", "hello\n")])
+    submit("code", lock_keys=["repo:main"])
+    leases.release(
+        wish.held.id, token=wish.held.fencing_token, outcome=Outcome.SUCCESS, actor="test"
+    )
+    registry_services.sample_pools()
+    scaling.execute("qa", action="scale_up", count=1, reason="a test", actor="test")
+
+
+@pytest.fixture
+def sign_in(pools):
+    """A browser of a new person of a group: sign_in("viewer"); None: of no group."""
+
+    def make(group):
+        roles.settle()
+        if group is None:
+            user = get_user_model().objects.create_user("nobody")
+        else:
+            roles.make_user(f"the-{group}", group=group)
+            user = get_user_model().objects.get(username=f"the-{group}")
+        client = Client()
+        client.force_login(user)
+        return client
+
+    return make
+
+
+@pytest.fixture
+def staff(pools):
+    client = Client()
+    client.force_login(get_user_model().objects.get(username="admin"))
+    return client
+
+
+def list_of(model):
+    return reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_changelist")
+
+
+def ours():
+    return [model for model in admin.site._registry if model._meta.app_label == "registry"]
+
+
+def test_every_list_and_its_first_row_and_history_open(staff, rows, subtests):
+    for model, page in admin.site._registry.items():
+        address = list_of(model)
+        with subtests.test(model._meta.label):
+            answer = staff.get(address, {"q": "x"} if page.search_fields else {})
+            assert answer.status_code == 200
+            row = page.get_queryset(answer.wsgi_request).first()
+            if row is not None:
+                assert staff.get(f"{address}{row.pk}/change/").status_code == 200
+                assert staff.get(f"{address}{row.pk}/history/").status_code == 200
+
+
+@pytest.mark.slow
+def test_every_filter_of_every_list_can_be_used(staff, rows, subtests):
+    for model in ours():
+        page = staff.get(list_of(model)).context["cl"]
+        for spec in page.filter_specs:
+            for name in spec.expected_parameters():
+                with subtests.test(f"{model._meta.label} {name}"):
+                    value = {"at": "2026-01-01"}.get(name, "yes" if name == "live" else "works")
+                    answer = staff.get(list_of(model), {name: value})
+                    assert answer.status_code in (200, 302)
+
+
+def test_the_links_from_a_row_lead_to_rows(staff, rows):
+    agent = Agent.objects.get(pool_id="code")
+    page = staff.get(f"{list_of(Agent)}{agent.pk}/change/").content.decode()
+    for query in (f"lease/?agent={agent.pk}", f"request/?leases__agent={agent.pk}"):
+        assert query in page
+        answer = staff.get(f"/admin/registry/{query}")
+        assert answer.status_code == 200
+        assert answer.context["cl"].result_count == 2
+
+
+def test_the_index_groups_pages_by_the_app_that_acts(staff, rows):
+    answer = staff.get("/admin/")
+    groups = {
+        app["app_label"]: {page["object_name"] for page in app["models"]}
+        for app in answer.context["app_list"]
+    }
+
+    assert {"Agent", "Request", "Lease", "ResourceLimit", "Share"} <= groups["balancing"]
+    assert groups["scaling"] == {"Launch", "ScalingEvent"}
+    assert {"Pool", "SecurityProfile", "Credential", "Event", "PoolSample"} <= groups["registry"]
+    for section in groups:
+        assert staff.get(f"/admin/{section}/").status_code == 200
+
+
+def test_the_dashboard_counts_and_names_what_needs_a_person(staff, rows, make_agent):
+    Agent.objects.filter(agent_id=make_agent("qa").agent_id).update(health="quarantined")
+
+    answer = staff.get("/admin/")
+
+    strip = {number["name"]: number["value"] for number in answer.context["strip"]}
+    assert strip["Agents"] == 3
+    assert strip["Busy"] == 1
+    assert strip["In trouble"] == 1
+    assert [need["count"] for need in answer.context["needs"]] == [1]
+    for number in answer.context["strip"] + answer.context["needs"]:
+        assert staff.get(number["link"]).status_code == 200
+
+
+@pytest.mark.parametrize("group", ["viewer", "operator"])
+def test_everybody_in_a_group_sees_every_table(sign_in, rows, group):
+    client = sign_in(group)
+
+    assert client.get("/admin/").status_code == 200
+    assert [m._meta.label for m in ours() if client.get(list_of(m)).status_code != 200] == []
+
+
+def test_a_viewer_sees_no_secret_no_action_and_no_form(sign_in, rows):
+    client = sign_in("viewer")
+    request = Request.objects.filter(payload__isnull=False).get()
+    agent, pool = Agent.objects.get(pool_id="code"), Pool.objects.get(agent_type="code")
+
+    assert "hunter2" not in client.get(f"{list_of(Request)}{request.pk}/change/").content.decode()
+    assert 'name="action"' not in client.get(list_of(Agent)).content.decode()
+    shown = client.get(f"{list_of(Agent)}{agent.pk}/change/")
+    assert "/drain/" not in shown.content.decode()
+    page = client.get(f"{list_of(Pool)}{pool.pk}/change/").content.decode()
+    assert 'name="_save"' not in page
+    assert client.get(f"{list_of(Pool)}add/").status_code == 403
+    assert client.get(f"{list_of(Credential)}add/").status_code == 403
+
+
+def test_a_viewer_is_refused_what_only_operators_may(sign_in, rows):
+    client = sign_in("viewer")
+    agent, pool = Agent.objects.get(pool_id="code"), Pool.objects.get(agent_type="code")
+
+    for path in (f"{list_of(Agent)}{agent.pk}/drain/", "/admin/registry/agent/check-health/"):
+        assert client.get(path).status_code == 403
+        assert client.post(path, {"apply": 1, "seen": ""}).status_code == 403
+    client.post(list_of(Agent), {"action": "drain", "_selected_action": agent.pk, "apply": 1})
+    client.post(f"{list_of(Pool)}{pool.pk}/change/", {"strategy": "bin_pack"})
+    after = Pool.objects.get(agent_type="code")
+    assert Agent.objects.get(pk=agent.pk).status == agent.status
+    assert (after.strategy, after.generation) == (pool.strategy, pool.generation)
+
+
+def test_an_operator_sees_what_the_work_runs_and_may_act(sign_in, rows):
+    client = sign_in("operator")
+    request = Request.objects.filter(payload__isnull=False).get()
+
+    assert "hunter2" in client.get(f"{list_of(Request)}{request.pk}/change/").content.decode()
+    assert 'name="action"' in client.get(list_of(Agent)).content.decode()
+    assert client.get(f"{list_of(Pool)}add/").status_code == 200
+    assert client.get("/admin/auth/user/").status_code == 403
+
+
+def test_an_admin_manages_people_but_makes_no_superuser(sign_in, rows):
+    client = sign_in("admin")
+    made = {"username": "ada", "password1": "correct-horse-9", "password2": "correct-horse-9"}
+    group = roles.Group.objects.get(name="viewer")
+
+    answer = client.post("/admin/auth/user/add/", {**made, "groups": [group.pk]})
+
+    ada = get_user_model().objects.get(username="ada")
+    assert answer.status_code == 302
+    assert ada.is_staff
+    assert {g.name for g in ada.groups.all()} == {"viewer"}
+    changed = {"username": "ada", "is_active": "on", "is_superuser": "on", "groups": [group.pk]}
+    client.post(f"/admin/auth/user/{ada.pk}/change/", changed)
+    ada.refresh_from_db()
+    assert not ada.is_superuser
+    boss = get_user_model().objects.get(username="admin", is_superuser=True)
+    page = client.get(f"/admin/auth/user/{boss.pk}/change/").content.decode()
+    assert 'name="_save"' not in page
+    assert client.get(f"/admin/auth/user/{boss.pk}/password/").status_code == 403
+
+
+@pytest.mark.parametrize("model", ["schedule", "success", "failure", "ormq"])
+def test_nobody_but_a_superuser_changes_jobs(sign_in, rows, model):
+    client = sign_in("admin")
+
+    page = client.get(f"/admin/django_q/{model}/")
+
+    assert page.status_code == 200
+    assert 'name="action"' not in page.content.decode()
+    assert client.get(f"/admin/django_q/{model}/add/").status_code == 403
+
+
+def test_a_person_of_no_group_is_sent_to_log_in(sign_in, rows):
+    assert sign_in(None).get("/admin/").status_code == 302
