@@ -1,9 +1,6 @@
 """The admin in a real browser: the dashboard, a list that moves, an act with its confirmation."""
 
 import pytest
-from django.conf import settings
-from django.contrib.auth import get_user_model
-from django.test import Client
 
 from agentpool.registry import roles
 from agentpool.registry import services as registry_services
@@ -136,24 +133,12 @@ def test_a_cut_connection_is_told_and_comes_back(live, make_agent, web):
     row(page, name).wait_for(timeout=LIVE_MS)
 
 
-@pytest.fixture
-def cookie(pools, web, request):
-    """The session of the admin user, or of a new person of the group that a test names."""
-    client, group = Client(), getattr(request, "param", None)
-    if group:
-        roles.settle()
-        roles.make_user("vera", group=group)
-    name = "vera" if group else "admin"
-    client.force_login(get_user_model().objects.get(username=name))
-    key = settings.SESSION_COOKIE_NAME
-    return {"name": key, "value": client.cookies[key].value, "url": web.url}
-
-
-@pytest.mark.parametrize("cookie", ["viewer"], indirect=True)
 def test_a_viewer_sees_all_and_may_do_nothing(live, make_agent):
     agent = make_agent("code")
+    roles.settle()
+    roles.make_user("vera", group="viewer")
 
-    page = live(AGENTS, viewport=PHONE)
+    page = live(AGENTS, user="vera", viewport=PHONE)
 
     row(page, agent.agent_id).wait_for()
     assert page.locator("input.action-select, select[name=action]").count() == 0
