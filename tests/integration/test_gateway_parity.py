@@ -197,7 +197,7 @@ def cases():
         yield pytest.param(case, id=str(case), marks=[pytest.mark.slow] if is_like_others else [])
 
 
-@pytest.mark.parametrize("case", cases())
+@pytest.mark.parametrize("case", list(cases()))
 def test_both_doors_answer_and_do_the_same(case, api, line, token_of, enrolled):
     said, left = {}, {}
     for door in ("rest", "gateway"):
