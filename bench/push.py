@@ -1,7 +1,7 @@
 """
 From a commit to every open socket: our stream beside a bare LISTEN and fan-out on the same server.
 
-    .venv/bin/python bench/push.py [--rounds 3] [--seconds 5] [--json FILE]
+    .venv/bin/python bench/push.py [--rounds 3] [--seconds 4] [--json FILE]
 
 Both run in each round, one after the other; numbers are medians over the rounds, `ratio` the median
 of the rounds' own ratios of p99. Times count from just before the commit, which is part of them.
@@ -68,7 +68,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--loads", type=loads, default=[(200, 10.0), (1000, 5.0)])
     parser.add_argument("--servers", type=lambda t: t.split(","), default=["daphne", "granian"])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=5, help="length of each run")
+    parser.add_argument("--seconds", type=float, default=4, help="length of each run")
     parser.add_argument("--json", type=Path, help="write the rows here")
     return parser.parse_args()
 

@@ -105,7 +105,7 @@ class Connection:
     def _take(self, text: str | None) -> None:
         wait_s = self._meter.spend()
         if wait_s is not None:
-            self._slow_down(wait_s)
+            self._slow_down(text, wait_s)
             return
         try:
             message = parsed(text, most_bytes=settings.MESSAGE_BYTES)
@@ -118,12 +118,15 @@ class Connection:
         else:
             self._hear(message)
 
-    def _slow_down(self, wait_s: float) -> None:
+    def _slow_down(self, text: str | None, wait_s: float) -> None:
         if self._meter.is_hopeless:
             self._close(TOO_MANY)
             return
+        id = None
+        with contextlib.suppress(Invalid):
+            id = parsed(text, most_bytes=settings.MESSAGE_BYTES).get("id")
         said = f"More than {settings.MESSAGES_PER_S:g} messages a second: wait."
-        self._refuse(None, RateLimited(said, retry_after_s=wait_s))
+        self._refuse(id, RateLimited(said, retry_after_s=wait_s))
 
     def _hear(self, message: Message) -> None:
         """Give a heartbeat to the coalescer, or to the worker when it needs a look of its own."""
@@ -232,7 +235,7 @@ class Connection:
         if lease is not None:
             return ops.shown(call, lease)
         request_id = ops.asked_for(call)
-        await self.pusher.follow(request_id, wait_s=message.get("wait_s") or 0)
+        await self.pusher.follow(request_id, wait_s=float(message.get("wait_s") or 0))
         return await in_thread(ops.waiting, request_id)
 
     def _refuse(self, id: Any, error: Exception, *, op: object = None) -> None:
