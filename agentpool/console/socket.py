@@ -97,6 +97,10 @@ class ConsoleSocket(AsyncWebsocketConsumer):
             # The browser comes back, again and again, and says meanwhile that it is not live.
             log.warning("page not drawn page=%s error=%s", self.page.name, type(error).__name__)
             await self.close(code=1011)
+        except Exception:
+            # The edge of the loop: the page says that it is not live, and comes back.
+            log.exception("page not drawn page=%s", self.page.name)
+            await self.close(code=1011)
 
     async def _follow(self) -> None:
         heard = time.monotonic()
@@ -140,8 +144,15 @@ async def _drawing(page: Page, params: Any, may_act: bool, *, since: float) -> D
     kept = _shared.get(key)
     if kept is None or kept[0] < since:
         task = asyncio.ensure_future(in_thread(_drawn, page, dict(params), may_act))
+        task.add_done_callback(_heard_out)
         kept = _shared[key] = (now, task)
     return await asyncio.shield(kept[1])
+
+
+def _heard_out(task: "asyncio.Future[Drawing]") -> None:
+    """Take note of a drawing that failed when all its viewers had gone meanwhile."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.debug("drawing failed error=%r", error)
 
 
 def _drawn(page: Page, params: dict[str, str], may_act: bool) -> Drawing:

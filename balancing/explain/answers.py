@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from agentpool.registry.errors import NotFound
 from agentpool.registry.models import Event, LockKey, Request
 from agentpool.registry.states import RequestStatus
 from balancing import grants, queries
@@ -53,7 +54,11 @@ class Explanation:
 
 
 def explain(request: Request) -> Explanation:
-    """Return the explanation of a request as it stands; some ten reads, the largest of its pool."""
+    """
+    Return the explanation of a request as it stands; some ten reads, the largest of its pool.
+
+    Raises: NotFound, it was deleted meanwhile.
+    """
     if request.status == RequestStatus.WAITING:
         return _waiting(request)
     return _answered(request)
@@ -63,7 +68,9 @@ def explain(request: Request) -> Explanation:
 
 
 def _waiting(request: Request) -> Explanation:
-    facts = facts_of([request])[request.id]
+    facts = facts_of([request]).get(request.id)
+    if facts is None:
+        raise NotFound(f"There is no request {request.id} any more.")
     reason = reason_of(facts)
     filters = _filters(request)
     position = turns.position_of(request)

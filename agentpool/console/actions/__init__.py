@@ -5,7 +5,7 @@ from uuid import UUID
 
 from rest_framework.exceptions import ValidationError
 
-from agentpool.console.actions import agents, setup, work
+from agentpool.console.actions import agents, setup, tokens, work
 from agentpool.console.actions.base import (
     Action,
     Done,
@@ -21,7 +21,8 @@ from agentpool.registry.errors import Refusal
 __all__ = ["ACTIONS", "KINDS", "Action", "Field", "Results", "offered", "perform", "rows_of"]
 
 ACTIONS: Mapping[str, Action] = {
-    action.name: action for action in (*agents.ACTIONS, *work.ACTIONS, *setup.ACTIONS)
+    action.name: action
+    for action in (*agents.ACTIONS, *work.ACTIONS, *setup.ACTIONS, *tokens.ACTIONS)
 }
 KINDS: Mapping[str, Kind] = {
     kind.name: kind
@@ -32,7 +33,7 @@ KINDS: Mapping[str, Kind] = {
         setup.POOL,
         setup.PROFILE,
         setup.LIMIT,
-        setup.TOKEN,
+        tokens.TOKEN,
     )
 }
 # Named by what they are; all other rows by their ids.

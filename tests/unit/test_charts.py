@@ -1,0 +1,61 @@
+"""What the server draws itself stays inside its picture and in the order of time."""
+
+from datetime import UTC, datetime, timedelta
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentpool.console import charts, tags
+from agentpool.console.charts import LANES_WIDTH, Span
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+MOMENTS = st.floats(0, 86_400).map(lambda s: NOON + timedelta(seconds=s))
+SPANS = st.lists(
+    st.tuples(MOMENTS, st.none() | st.floats(0, 7200)).map(
+        lambda t: Span(0, t[0], None if t[1] is None else t[0] + timedelta(seconds=t[1]))
+    ),
+    min_size=1,
+    max_size=20,
+)
+
+
+@given(SPANS)
+def test_every_span_is_seen_and_inside(spans):
+    scale = charts.scale(spans, now=NOON + timedelta(days=1))
+
+    for x, width in map(scale.box, spans):
+        assert 0 <= x <= LANES_WIDTH - 3
+        assert width >= 3
+        assert x + width <= LANES_WIDTH + 3.1
+
+
+@given(SPANS)
+def test_marks_are_few_round_and_in_order(spans):
+    marks = charts.scale(spans, now=NOON + timedelta(days=1)).marks()
+
+    assert len(marks) <= 10
+    assert [x for x, _ in marks] == sorted(x for x, _ in marks)
+    assert all(at.timestamp() % 10 < 1e-3 or at.timestamp() % 10 > 9.999 for _, at in marks)
+
+
+@given(st.lists(st.none() | st.floats(0, 1e6), max_size=200), st.floats(0, 1e6))
+def test_a_spark_line_stays_in_its_box(values, most):
+    points = charts.spark_line(values, most=most)
+
+    for point in points.split():
+        x, y = map(float, point.split(","))
+        assert 0 <= x <= charts.SPARK_WIDTH
+        assert 0 <= y <= charts.SPARK_HEIGHT
+
+
+def test_amounts_are_written_as_people_read_them():
+    assert [tags.mb(v) for v in (0, 512, 1024, 1536.4)] == ["0 MB", "512 MB", "1 GB", "1.5 GB"]
+    assert [tags.amount(v) for v in (0, 950, 50_000, 1_500_000)] == ["0", "950", "50 k", "1.5 M"]
+    assert [tags.seconds(v) for v in (None, 0, 2.5, 75, 7200, 90_000)] == [
+        "–",
+        "0 s",
+        "2.5 s",
+        "1 m 15 s",
+        "2 h",
+        "1 d 1 h",
+    ]
