@@ -1,7 +1,7 @@
 """Calls the claim protocol's SQL functions; each call here is one round trip (balancing/sql)."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -145,21 +145,58 @@ def acquire(requests: Sequence[Request], *, queue: bool, exact: bool = False) ->
     return [_acquired(row, request) for row, request in zip(rows, requests, strict=True)]
 
 
+@dataclass(frozen=True)
+class Exchange:
+    """
+    What an exchange brought: for each end and each wish, in their order, what came of it.
+
+    refused: credentials that are good no more; then nothing has been done for anybody. waited_for:
+    pools where somebody waited once it was committed.
+    """
+
+    ended: list[Exchanged]
+    granted: list[Exchanged]
+    refused: frozenset[UUID]
+    waited_for: frozenset[str]
+
+
 def exchange(
-    closes: Iterable[Close], wishes: Sequence[Wish]
-) -> tuple[list[Exchanged], list[Exchanged]]:
-    """Do `close`, then `acquire`, in one transaction and one round trip; what of each came."""
-    ends = list(closes)
-    rows = _rows(
-        "SELECT code, shown::text, pools FROM exchange_1(%s::jsonb, %s::jsonb, %s::timing_1)",
-        [
-            json.dumps([_close(close) for close in ends]),
-            f"[{','.join(wish.columns for wish in wishes)}]",
-            _timing(),
-        ],
-    )
-    found = [Exchanged(code, shown, tuple(pools or ())) for code, shown, pools in rows]
-    return found[: len(ends)], found[len(ends) :]
+    closes: Sequence[Close], wishes: Sequence[Wish], *, credentials: Collection[UUID]
+) -> Exchange:
+    """
+    Do `close`, then `acquire`, in one transaction; then look where somebody waits, in another.
+
+    All of it is one round trip. Must run outside of a transaction.
+    """
+    params = [
+        json.dumps([_close(close) for close in closes]),
+        f"[{','.join(wish.columns for wish in wishes)}]",
+        list(credentials),
+        _timing(),
+    ]
+    raw = _raw()
+    with connection.wrap_database_errors, raw.pipeline() as pipeline:
+        done = psycopg.Cursor(raw)
+        done.execute(_EXCHANGE, params, prepare=True)
+        pipeline.sync()  # the end of its transaction
+        waiting = psycopg.Cursor(raw)
+        waiting.execute(_WAITED_FOR_ANYWHERE, prepare=True)
+        rows = done.fetchall()
+        pools = frozenset(row[0] for row in waiting.fetchall())
+    if rows and rows[0][0] == "unauthenticated":
+        return Exchange([], [], frozenset(map(UUID, rows[0][2])), frozenset())
+    found = [Exchanged(code, shown, tuple(words or ())) for code, shown, words in rows]
+    return Exchange(found[: len(closes)], found[len(closes) :], frozenset(), pools)
+
+
+_EXCHANGE = (
+    b"SELECT code, shown::text, words"
+    b" FROM exchange_1(%s::jsonb, %s::jsonb, %s::uuid[], %s::timing_1)"
+)
+_WAITED_FOR_ANYWHERE = (
+    b"SELECT p.agent_type FROM pool p WHERE EXISTS"
+    b" (SELECT FROM request q WHERE q.agent_type = p.agent_type AND q.status = 'waiting')"
+)
 
 
 def shown(lease_id: UUID) -> str:
@@ -303,11 +340,15 @@ def _rows(sql: str, params: Sequence[Any]) -> list[Any]:
     """Return the rows of a call that the server plans once a connection, not once a call."""
     # Django's own cursor puts the values into the text, and so every call is parsed and planned
     # anew, which costs as much as a claim.
-    connection.ensure_connection()
-    raw: psycopg.Connection[Any] = connection.connection
-    with connection.wrap_database_errors, psycopg.Cursor(raw) as cursor:
+    with connection.wrap_database_errors, psycopg.Cursor(_raw()) as cursor:
         cursor.execute(sql.encode(), params, prepare=True)
         return cursor.fetchall()
+
+
+def _raw() -> psycopg.Connection[Any]:
+    connection.ensure_connection()
+    raw: psycopg.Connection[Any] = connection.connection
+    return raw
 
 
 def _acquired(row: Sequence[Any], request: Request) -> Acquired:

@@ -6,13 +6,17 @@ it and a lone call waits for nobody.
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Generic, TypeVar
 
-from django.db import close_old_connections
+from django.db import InterfaceError, OperationalError, close_old_connections, connection
 
 from agentpool.registry.errors import Refusal
+
+# A connection that worked a moment ago is not asked whether it works.
+_TRUSTED_S = 2.0
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -33,6 +37,7 @@ class Gatherer(Generic[T, R]):
         self._waiting: list[tuple[T, asyncio.Future[R | Refusal]]] = []
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=name)
         self._worker: asyncio.Task[None] | None = None
+        self._used_at = float("-inf")
 
     async def call(self, wish: T) -> R:
         """Return the answer to one call; raises Refusal, and whatever befalls its batch."""
@@ -62,11 +67,15 @@ class Gatherer(Generic[T, R]):
                     answer.set_result(got)
 
     def _in_thread(self, wishes: Sequence[T]) -> Sequence[R | Refusal]:
-        close_old_connections()
+        now = time.monotonic()
+        if now - self._used_at > _TRUSTED_S:
+            close_old_connections()  # or looks whether it still works
+        self._used_at = now
         try:
             return self._serve(wishes)
-        finally:
-            close_old_connections()
+        except (OperationalError, InterfaceError):
+            connection.close()
+            raise
 
 
 class PerLoop(Generic[T, R]):

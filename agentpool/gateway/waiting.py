@@ -16,7 +16,7 @@ from django.core.exceptions import RequestDataTooBig
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views.decorators.csrf import csrf_exempt
 
-from agentpool.live.listener import EVERYTHING, Event, Subscription, listener
+from agentpool.live.listener import EVERYTHING, Subscription, listener
 from agentpool.live.threads import in_thread
 from agentpool.registry import api as registry_api
 from agentpool.registry.errors import Invalid
@@ -36,13 +36,11 @@ def waiting(
     *,
     topics: Callable[[Body], Sequence[str]],
     settled: Callable[[HttpRequest, Body, Body], bool],
-    wakes: Callable[[Event], bool] = lambda event: False,
 ) -> View:
     """
     Return a view that answers when its GET has something new, or after `wait` seconds.
 
-    topics: of the path's arguments. settled: of request, first body, newest body. wakes: an event
-    that is worth an answer by itself.
+    topics: of the path's arguments. settled: of request, first body, newest body.
     """
 
     @csrf_exempt
@@ -55,9 +53,9 @@ def waiting(
             response: HttpResponse = await in_thread(view, request, **kwargs)
             first = _body(response)
             while response.status_code == 200 and not settled(request, first, _body(response)):
-                woken, over = await _news(news, deadline, wakes)
+                over = await _news(news, deadline)
                 response = await in_thread(view, request, **kwargs)
-                if woken or over:
+                if over:
                     break
             return response
 
@@ -86,15 +84,12 @@ def _plain(view: View) -> View:
     return door
 
 
-async def _news(
-    news: Subscription, deadline: float, wakes: Callable[[Event], bool]
-) -> tuple[bool, bool]:
-    """Wait for news; return whether it wakes by itself, and whether the time is over."""
+async def _news(news: Subscription, deadline: float) -> bool:
+    """Wait for news; return whether the time is over."""
     left = deadline - time.monotonic()
-    if left <= 0:
-        return False, True
-    event = await news.next(min(left, LOOK_EVERY_S))
-    return bool(event and wakes(event)), time.monotonic() >= deadline
+    if left > 0:
+        await news.next(min(left, LOOK_EVERY_S))
+    return time.monotonic() >= deadline
 
 
 def _wait_s(request: HttpRequest) -> float:
@@ -123,9 +118,10 @@ offers = waiting(
     api.Offers.as_view(),
     topics=lambda path: [f"agent:{path['agent_id']}"],
     settled=lambda request, first, newest: bool(
-        newest.get("offers") or any(c["kind"] == "stop" for c in newest.get("commands", ()))
+        newest.get("offers")
+        or newest.get("commands") != first.get("commands")
+        or any(c["kind"] == "stop" for c in newest.get("commands", ()))
     ),
-    wakes=lambda event: event["kind"].startswith("agent."),
 )
 lease_log = waiting(
     api.LeaseLog.as_view(),
@@ -155,7 +151,7 @@ async def requests(request: HttpRequest, **kwargs: Any) -> HttpResponse:
         while response.status_code == 202 and not over:
             response = await in_thread(_answer, request_id)
             if response.status_code == 202:
-                _, over = await _news(news, deadline, lambda event: False)
+                over = await _news(news, deadline)
     if response.status_code == 202 and await in_thread(notes.mark_urgent, UUID(request_id)):
         response = await in_thread(_answer, request_id)
     return response

@@ -28,22 +28,22 @@ class Broadcast:
 
     def __init__(self) -> None:
         self._readers: dict[int, Reader] = {}
-        listener.tap(self._take)
 
     def join(self, reader: Reader) -> bool:
         """Hand a reader what comes from now on; False: it has not caught up yet."""
         if not listener.is_following or reader.seq < listener.seq:
             return False
+        if not self._readers:
+            listener.tap(self._take)
         self._readers[id(reader)] = reader
         return True
 
     def leave(self, reader: Reader) -> None:
         """This will hand a reader nothing more."""
-        self._readers.pop(id(reader), None)
+        if self._readers.pop(id(reader), None) is not None and not self._readers:
+            listener.untap(self._take)
 
     def _take(self, events: Sequence[Event]) -> None:
-        if not self._readers:
-            return
         for event in events:
             seq, message = event["seq"], Prepared(written(event))
             behind = []

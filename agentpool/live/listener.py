@@ -99,6 +99,15 @@ class Listener:
         """This will hand every batch of events to `take`, in order, before anybody else hears."""
         self._taps.append(take)
 
+    def untap(self, take: Callable[[Sequence[Event]], None]) -> None:
+        """This will hand `take` nothing more."""
+        self._taps.remove(take)
+
+    @property
+    def is_heard(self) -> bool:
+        """Whether anybody in this process wants events; else none need be read."""
+        return bool(self._topics or self._taps)
+
     def add(self, subscription: Subscription, topics: Iterable[str]) -> None:
         """This will let a subscription hear topics, too."""
         for topic in topics:
@@ -130,11 +139,16 @@ class Listener:
             cursor = await connection.execute("SELECT last_seq FROM relay_state")
             row = await cursor.fetchone()
             self.seq = int(row[0]) if row else 0
+        await self._catch_up(connection)
         while True:
-            await self._catch_up(connection)
             self.heard_at = time.monotonic()
-            async for _ in connection.notifies(timeout=5, stop_after=1):
-                pass
+            newest = None
+            async for note in connection.notifies(timeout=5, stop_after=1):
+                newest = int(note.payload)
+            if newest is not None and not self.is_heard:
+                self.seq = max(self.seq, newest)
+            elif newest is None or newest > self.seq:
+                await self._catch_up(connection)
 
     async def _catch_up(self, connection: psycopg.AsyncConnection[Any]) -> None:
         while True:

@@ -12,13 +12,21 @@ import psycopg
 EVENTS_CHANNEL = "agentpool_events"
 BATCH = 1000
 
+_LOCK = """
+INSERT INTO relay_state (id, last_seq) VALUES (1, 0) ON CONFLICT (id) DO UPDATE SET id = 1
+"""
+# A statement after the lock's, so that its snapshot is newer than what the relay before committed.
 _NUMBER = """
 WITH batch AS (
     SELECT id, row_number() OVER (ORDER BY xid, id) AS n FROM event
     WHERE seq IS NULL AND xid >= %(bound)s::xid8 ORDER BY xid, id LIMIT %(batch)s),
   numbered AS (
-    UPDATE event e SET seq = %(last)s + b.n FROM batch b WHERE e.id = b.id RETURNING e.seq)
-SELECT count(*), max(seq), pg_snapshot_xmin(pg_current_snapshot())::text FROM numbered
+    UPDATE event e SET seq = s.last_seq + b.n FROM batch b, relay_state s
+    WHERE e.id = b.id RETURNING e.seq),
+  found AS (SELECT count(*) AS n, max(seq) AS newest FROM numbered),
+  moved AS (UPDATE relay_state SET last_seq = f.newest FROM found f WHERE f.n > 0)
+SELECT f.n, pg_snapshot_xmin(pg_current_snapshot())::text,
+  CASE WHEN f.n > 0 THEN pg_notify(%(channel)s, f.newest::text) END FROM found f
 """
 
 
@@ -35,22 +43,11 @@ class Relay:
 
         Locks relay_state to the end of its transaction: a second relay waits, and both count right.
         """
-        with self.connection.transaction():
-            last = self._lock_state()
-            row = self.connection.execute(
-                _NUMBER, {"bound": self.bound, "batch": BATCH, "last": last}
-            ).fetchone()
-            count, newest, xmin = row or (0, None, self.bound)
-            if count:
-                self.connection.execute("UPDATE relay_state SET last_seq = %s", [newest])
-                self.connection.execute("SELECT pg_notify(%s, %s)", [EVENTS_CHANNEL, str(newest)])
+        told = {"bound": self.bound, "batch": BATCH, "channel": EVENTS_CHANNEL}
+        with self.connection.pipeline(), self.connection.transaction():
+            self.connection.execute(_LOCK)
+            numbered = self.connection.execute(_NUMBER, told)
+        count, xmin, _ = numbered.fetchone() or (0, self.bound, None)
         if count < BATCH:
             self.bound = xmin
         return int(count)
-
-    def _lock_state(self) -> int:
-        row = self.connection.execute(
-            "INSERT INTO relay_state (id, last_seq) VALUES (1, 0)"
-            " ON CONFLICT (id) DO UPDATE SET id = 1 RETURNING last_seq"
-        ).fetchone()
-        return int(row[0]) if row else 0

@@ -13,8 +13,8 @@ from django.db import connection, transaction
 from agentpool.registry.models import Agent, Event, Lease, Request
 
 NUDGE_CHANNEL = "agentpool_nudge"
-# The relay polls every 5 ms for a while after a nudge, so one per 10 ms wakes it for all.
-_NUDGE_EVERY_S = 0.01
+# The relay polls every 5 ms for 50 ms after a nudge or an event, so one per 40 ms wakes it for all.
+_NUDGE_EVERY_S = 0.04
 _last_nudge = 0.0
 
 

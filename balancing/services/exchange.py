@@ -44,17 +44,39 @@ def one(call: Call) -> str | None:
 
 
 def answers(calls: Sequence[Call]) -> list[Answer]:
-    """Serve calls, of whom those with a credential that is no longer good get nothing."""
+    """
+    Serve calls: release leases, then ask for agents; return the answers to each.
+
+    An answer is what `leases.close` and `requests.submit` return, as JSON, or the refusal that they
+    would raise: one bad call does not harm the others, and those whose credential is good no more
+    get nothing. Must run outside of a transaction; after it the queues of the pools concerned have
+    been looked at once.
+    """
+    closes = [call.wish for call in calls if isinstance(call.wish, Close)]
+    wishes = [call.wish for call in calls if isinstance(call.wish, Wish)]
     held = {call.credential for call in calls if call.credential is not None}
-    good = credentials.good(held) if held else set()
-    valid = [c for c in calls if c.credential is None or c.credential in good]
-    closes = [c.wish for c in valid if isinstance(c.wish, Close)]
-    wishes = [c.wish for c in valid if isinstance(c.wish, Wish)]
-    ended, granted = exchange(closes, wishes)
-    found: dict[int, Answer] = dict(zip(map(id, closes), ended, strict=True))
-    found |= dict(zip(map(id, wishes), granted, strict=True))
-    revoked = Unauthenticated("The token has been revoked or has expired.")
-    return [found.get(id(call.wish), revoked) for call in calls]
+    try:
+        done = claim.exchange(closes, wishes, credentials=held)
+    except DatabaseError:
+        if connection.connection is None or connection.connection.closed:
+            raise  # nobody knows whether it was committed: once more could be twice
+        # Whatever it was concerns one of them: let that one fail by itself.
+        return [_tried(_alone, call) for call in calls]
+    if done.refused:
+        good = iter(answers([call for call in calls if call.credential not in done.refused]))
+        revoked = Unauthenticated("The token has been revoked or has expired.")
+        return [revoked if call.credential in done.refused else next(good) for call in calls]
+    events.nudge_on_commit()
+    if concerned := _concerned(done, wishes) & done.waited_for:
+        queue.serve(concerned)
+    ended = zip(done.ended, closes, strict=True)
+    granted = zip(done.granted, wishes, strict=True)
+    return [
+        _tried(_ended, next(ended))
+        if isinstance(c.wish, Close)
+        else _tried(_answered, next(granted))
+        for c in calls
+    ]
 
 
 _combined: Combined[Call, Answer] = Combined(answers, most=MOST_AT_ONCE)
@@ -66,31 +88,9 @@ def _alone(call: Call) -> str | None:
     return _submit(call.wish) if isinstance(call.wish, Wish) else _close(call.wish)
 
 
-def exchange(closes: Sequence[Close], wishes: Sequence[Wish]) -> tuple[list[Answer], list[Answer]]:
-    """
-    Release leases, then ask for agents; return the answers to each.
-
-    An answer is what `leases.close` and `requests.submit` return, as JSON, or the refusal that they
-    would raise: one bad message does not harm the others. Must run outside of a transaction; after
-    it the queues of the pools concerned have been looked at once.
-    """
-    try:
-        closed, acquired = claim.exchange(closes, wishes)
-    except DatabaseError:
-        # Whatever it was concerns one of them: let that one fail by itself.
-        return _tried(_close, closes), _tried(_submit, wishes)
-    events.nudge_on_commit()
-    if concerned := _concerned(closed, acquired, wishes):
-        queue.serve(concerned)
-    ended = _tried(_ended, list(zip(closed, closes, strict=True)))
-    return ended, _tried(_answered, list(zip(acquired, wishes, strict=True)))
-
-
-def _concerned(
-    closed: Sequence[Exchanged], acquired: Sequence[Exchanged], wishes: Sequence[Wish]
-) -> set[str]:
-    freed = {agent_type for one in closed for agent_type in one.pools}
-    asked = zip(acquired, wishes, strict=True)
+def _concerned(done: claim.Exchange, wishes: Sequence[Wish]) -> set[str]:
+    freed = {agent_type for one in done.ended for agent_type in one.pools}
+    asked = zip(done.granted, wishes, strict=True)
     return freed | {wish.agent_type for one, wish in asked if one.code == "waiting"}
 
 
@@ -116,11 +116,8 @@ def _submit(wish: Wish) -> str | None:
     return claim.shown(lease.id) if lease else None
 
 
-def _tried(call: Callable[[T], str | None], subjects: Sequence[T]) -> list[Answer]:
-    answers: list[Answer] = []
-    for subject in subjects:
-        try:
-            answers.append(call(subject))
-        except Refusal as refusal:
-            answers.append(refusal)
-    return answers
+def _tried(call: Callable[[T], str | None], subject: T) -> Answer:
+    try:
+        return call(subject)
+    except Refusal as refusal:
+        return refusal
