@@ -18,7 +18,7 @@ ASGI, WSGI = "agentpool.asgi:application", "agentpool.wsgi:application"
 # Worker processes of granian: one uses one core.
 _WORKERS = 2
 # Threads of a WSGI worker. Python runs one at a time; the others wait for the database.
-_THREADS = 8
+_THREADS = 16
 # An idle thread keeps its database connection this long, seconds: as long as Django would.
 _THREAD_IDLE_S = 600
 # What a stop may take; websockets do not end by themselves, and all of `up` has 10 s.
