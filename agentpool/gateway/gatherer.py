@@ -17,6 +17,9 @@ from agentpool.registry.errors import Refusal
 
 # A connection that worked a moment ago is not asked whether it works.
 _TRUSTED_S = 2.0
+# From so many callers at once on, the next batch waits for them: this long, and this share of what
+# the last one took, at most.
+_CROWD, _WAIT_FOR_CROWD_S, _WAIT_SHARE = 4, 0.005, 0.3
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -55,6 +58,7 @@ class Gatherer(Generic[T, R]):
         while self._waiting:
             batch, self._waiting = self._waiting[: self._most], self._waiting[self._most :]
             wishes = [wish for wish, _ in batch]
+            began = time.monotonic()
             try:
                 answers = await loop.run_in_executor(self._thread, self._in_thread, wishes)
             except Exception as error:
@@ -65,6 +69,11 @@ class Gatherer(Generic[T, R]):
             for (_, answer), got in zip(batch, answers, strict=True):
                 if not answer.done():  # whoever hung up does not hear it
                     answer.set_result(got)
+            if len(batch) >= _CROWD:
+                # Those just answered are about to call again: one batch with them costs less than
+                # two that take turns.
+                took = time.monotonic() - began
+                await asyncio.sleep(min(_WAIT_FOR_CROWD_S, _WAIT_SHARE * took))
 
     def _in_thread(self, wishes: Sequence[T]) -> Sequence[R | Refusal]:
         now = time.monotonic()
