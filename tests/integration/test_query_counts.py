@@ -17,6 +17,7 @@ from django.test.client import Client, ClientHandler
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
+from agentpool.console.pages import PAGES as CONSOLE
 from agentpool.registry import roles
 from agentpool.registry import services as registry_services
 from agentpool.registry.models import Event
@@ -46,7 +47,10 @@ API = (
     "/resources/limits",
 )
 # Pages of other apps are added here: an address each, opened by an operator.
-PAGES = ("/admin/",)
+PAGES = (
+    "/admin/",
+    *(f"/{page.path}" for page in CONSOLE.values() if "<" not in page.path),
+)
 
 
 def addresses():
