@@ -1,0 +1,58 @@
+"""Whatever is typed into a form of the console, or into its address, gets an answer."""
+
+import pytest
+from django.contrib.auth import get_user_model
+from django.test import Client
+
+from agentpool.registry.models import Agent, Pool
+
+pytestmark = [pytest.mark.django_db(transaction=True)]
+
+NUL = "a\x00b"
+NO_NUMBERS = ("nan", "inf", "-inf", "1e400")
+
+
+@pytest.fixture
+def browser(pools):
+    client = Client()
+    client.force_login(get_user_model().objects.create_superuser("olga"))
+    return client
+
+
+@pytest.mark.parametrize("address", ["/do?pool=", "/do?profile=", "/do/edit-pool?pool="])
+def test_a_name_with_nul_in_the_address_is_of_no_row(browser, address):
+    answer = browser.get(f"{address}a%00b")
+
+    assert answer.status_code == 200
+    assert "Nothing is chosen" in answer.content.decode()
+
+
+@pytest.mark.parametrize("typed", [*NO_NUMBERS, "1e300", "-5", "99999999999999999999"])
+def test_a_deadline_that_is_no_moment_is_refused(browser, make_agent, typed):
+    agent = make_agent()
+
+    answer = browser.post("/do/drain", {"agent": str(agent.id), "minutes": typed})
+
+    assert answer.status_code == 409
+    agent.refresh_from_db()
+    assert (agent.status, agent.drain_by) == ("idle", None)
+
+
+@pytest.mark.parametrize("typed", NO_NUMBERS)
+def test_an_amount_that_is_no_number_is_refused(browser, typed):
+    before = Pool.objects.get(agent_type="code").memory_mb
+
+    answer = browser.post("/do/edit-pool", {"pool": "code", "memory_mb": typed})
+
+    assert answer.status_code == 409
+    assert "is no number" in answer.content.decode()
+    assert Pool.objects.get(agent_type="code").memory_mb == before
+
+
+def test_nul_in_a_note_is_left_out(browser, make_agent):
+    agent = make_agent()
+
+    answer = browser.post("/do/quarantine", {"agent": str(agent.id), "note": NUL})
+
+    assert answer.status_code == 200
+    assert Agent.objects.get(id=agent.id).health_note == "ab"
