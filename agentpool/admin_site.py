@@ -7,12 +7,17 @@ do the same at the price of a second content type, second permissions and a seco
 every table. Addresses stay /admin/registry/TABLE/.
 """
 
+from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
+from django.core.exceptions import BadRequest
 from django.http import Http404, HttpRequest
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from unfold.sites import UnfoldAdminSite
+
+View = Callable[..., Any]
 
 # Sections in the order of the sidebar, with their titles; other apps' pages follow.
 SECTIONS = {
@@ -28,6 +33,18 @@ class PoolAdminSite(UnfoldAdminSite):
     """unfold's site with agentpool's sections."""
 
     index_title = "Dashboard"
+
+    def admin_view(self, view: View, cacheable: bool = False) -> View:
+        """Return a view that refuses an address with a NUL, which no column can hold."""
+        inner = super().admin_view(view, cacheable)
+
+        @wraps(inner)
+        def door(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+            if "\x00" in request.path or any("\x00" in text for text in request.GET.values()):
+                raise BadRequest("The address has a NUL in it.")
+            return inner(request, *args, **kwargs)
+
+        return door
 
     def get_app_list(
         self, request: HttpRequest, app_label: str | None = None

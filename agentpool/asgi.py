@@ -15,7 +15,6 @@ django_application = get_asgi_application()
 from asgiref.sync import iscoroutinefunction  # noqa: E402
 from channels.auth import AuthMiddlewareStack  # noqa: E402
 from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
-from channels.security.websocket import AllowedHostsOriginValidator  # noqa: E402
 from django.core.handlers.asgi import ASGIHandler  # noqa: E402
 from django.urls import Resolver404, resolve  # noqa: E402
 
@@ -23,13 +22,13 @@ from agentpool.console import urls as console  # noqa: E402
 from agentpool.gateway import urls as gateway  # noqa: E402
 from agentpool.live.listener import listener  # noqa: E402
 
-_people = AllowedHostsOriginValidator(AuthMiddlewareStack(URLRouter(console.websocket_urlpatterns)))
+_people = AuthMiddlewareStack(URLRouter(console.websocket_urlpatterns))
 _programs = URLRouter(gateway.websocket_urlpatterns)
 
 
 async def _websocket(scope: Any, receive: Any, send: Any) -> None:
     """Route a websocket: people's pages have an origin and a session, programs a token."""
-    if scope["path"].startswith("/ws/console"):
+    if scope["path"] == "/ws/console/":
         await _people(scope, receive, send)
     elif scope["path"] in ("/ws/gateway/", "/ws/pool/"):
         await _programs(scope, receive, send)

@@ -152,6 +152,8 @@ WHITENOISE_USE_FINDERS = True
 WHITENOISE_MAX_AGE = 3600
 
 DATA_UPLOAD_MAX_MEMORY_SIZE = 512 * 1024
+# A form names each row that was ticked, the console's with its version: 5,000 rows of the admin.
+DATA_UPLOAD_MAX_NUMBER_FIELDS = 11_000
 
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": [

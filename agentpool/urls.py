@@ -28,4 +28,4 @@ urlpatterns = [
     *agentpool.console.urls.urlpatterns,
 ]
 
-handler404 = "agentpool.registry.rest.not_found"
+handler404 = "agentpool.console.views.not_found"

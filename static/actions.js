@@ -26,6 +26,24 @@
     dialog.querySelector("[autofocus], .field input, .field select, .choices button, a.button")?.focus();
   });
 
+  // What is not answered as asked (signed out, a page too old, no connection) must not look like a
+  // button that does nothing.
+  for (const name of ["htmx:responseError", "htmx:sendError"]) {
+    document.addEventListener(name, (event) => {
+      const code = event.detail.xhr?.status;
+      const note = document.createElement("p");
+      note.className = "note is-bad";
+      note.setAttribute("role", "alert");
+      note.textContent = code
+        ? `Not done: the server answered ${code}. Load the page again, then try once more.`
+        : "Not done: the server cannot be reached. Try again when the page is live.";
+      const where = byId("dialog").open ? byId("dialog-body") : byId("messages");
+      where.querySelector("[data-unanswered]")?.remove();
+      note.dataset.unanswered = "";
+      where.prepend(note);
+    });
+  }
+
   document.addEventListener("agentpool:done", () => {
     byId("dialog").close();
     selectNone();

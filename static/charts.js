@@ -9,7 +9,7 @@
 
   function line(label, data, name, more = {}) {
     const c = colour(name);
-    return { label, data, borderColor: c, backgroundColor: c, borderWidth: 2, pointRadius: 0, tension: 0, ...more };
+    return { label, data, borderColor: c, backgroundColor: c, borderWidth: 2, pointRadius: data.length === 1 ? 3 : 0, tension: 0, ...more };
   }
 
   function datasets(kind, told) {

@@ -19,6 +19,7 @@ from agentpool.console.draw import draw
 from agentpool.console.fragments import Drawing, Seen, changes
 from agentpool.console.page import Page
 from agentpool.console.pages import PAGES
+from agentpool.live import origin
 from agentpool.live.listener import Event, Subscription, listener
 from agentpool.live.threads import in_thread
 from agentpool.registry.errors import NotFound
@@ -45,9 +46,10 @@ class ConsoleSocket(AsyncWebsocketConsumer):
     """One open page of one person: `?page=NAME` and the page's parameters."""
 
     async def connect(self) -> None:
-        """Accept people who are logged in, for pages that there are."""
+        """Accept people who are logged in, from pages of ours, for pages that there are."""
         user = self.scope.get("user")
-        if user is None or not user.is_authenticated:
+        is_ours = origin.is_ours(dict(self.scope["headers"]))
+        if user is None or not user.is_authenticated or not is_ours:
             await self.close(code=4401)
             return
         query = dict(parse_qsl(self.scope["query_string"].decode(errors="replace")))

@@ -11,6 +11,7 @@ from django.shortcuts import render
 from agentpool.console.draw import draw
 from agentpool.console.page import Page
 from agentpool.console.pages import PAGES
+from agentpool.registry import rest
 from agentpool.registry.errors import NotFound
 from agentpool.registry.rest import principal_of_user
 
@@ -39,3 +40,11 @@ def page_view(page: Page) -> Callable[..., HttpResponse]:
         return render(request, "console/page.html", context)
 
     return view
+
+
+def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """Return the answer for a path that leads nowhere: a page for browsers, else as REST has it."""
+    if request.path.startswith("/api/") or "text/html" not in request.headers.get("Accept", ""):
+        return rest.not_found(request, exception)
+    menu = [each for each in PAGES.values() if each.menu]
+    return render(request, "console/not_found.html", {"menu": menu}, status=404)

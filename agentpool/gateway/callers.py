@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
 from importlib import import_module
 from typing import Any
-from urllib.parse import urlsplit
 from uuid import UUID
 
 from django.conf import settings
@@ -14,6 +13,7 @@ from django.http import HttpRequest
 
 from agentpool.gateway.gatherer import PerLoop
 from agentpool.gateway.greetings import speakers
+from agentpool.live import origin
 from agentpool.live.threads import in_thread
 from agentpool.registry import credentials, rest
 from agentpool.registry.errors import Refusal, Unauthenticated
@@ -43,7 +43,7 @@ async def of_handshake(scope: Mapping[str, Any]) -> Caller | None:
             raise Unauthenticated("The Authorization header must be: Bearer <token>.")
         return await of_token(secret.strip())
     session_key = _session_key(headers.get(b"cookie", b""))
-    if session_key is None or not _is_same_site(headers):
+    if session_key is None or not origin.is_ours(headers):
         return None
     return await in_thread(_of_session, session_key)
 
@@ -60,13 +60,6 @@ def _session_key(header: bytes) -> str | None:
     except CookieError:
         return None
     return cookie.value if cookie else None
-
-
-def _is_same_site(headers: Mapping[bytes, bytes]) -> bool:
-    """Whether a page of ours asks: a browser sends cookies for pages of others, too."""
-    origin = headers.get(b"origin", b"").decode("latin-1")
-    own = urlsplit(origin).netloc == headers.get(b"host", b"").decode("latin-1")
-    return own or origin in settings.CSRF_TRUSTED_ORIGINS
 
 
 def _of_session(session_key: str) -> Caller:

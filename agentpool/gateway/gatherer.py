@@ -13,8 +13,6 @@ from typing import Generic, TypeVar
 
 from django.db import InterfaceError, OperationalError, close_old_connections, connection
 
-from agentpool.registry.errors import Refusal
-
 # A connection that worked a moment ago is not asked whether it works.
 _TRUSTED_S = 2.0
 # From so many callers at once on, the next batch waits for them: this long, and this share of what
@@ -29,27 +27,27 @@ class Gatherer(Generic[T, R]):
     """
     The calls of one event loop; one thread with one connection serves them.
 
-    work: answers a batch, in its order; a Refusal among the answers is raised where it belongs.
+    work: answers a batch, in its order; an error among the answers is raised where it belongs.
     most: of one batch; above it, answers would wait longer for their neighbours than sharing saves.
     """
 
     def __init__(
-        self, work: Callable[[Sequence[T]], Sequence[R | Refusal]], *, name: str, most: int
+        self, work: Callable[[Sequence[T]], Sequence[R | Exception]], *, name: str, most: int
     ) -> None:
         self._serve, self._most = work, most
-        self._waiting: list[tuple[T, asyncio.Future[R | Refusal]]] = []
+        self._waiting: list[tuple[T, asyncio.Future[R | Exception]]] = []
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=name)
         self._worker: asyncio.Task[None] | None = None
         self._used_at = float("-inf")
 
     async def call(self, wish: T) -> R:
         """Return the answer to one call; raises Refusal, and whatever befalls its batch."""
-        answer: asyncio.Future[R | Refusal] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[R | Exception] = asyncio.get_running_loop().create_future()
         self._waiting.append((wish, answer))
         if self._worker is None or self._worker.done():
             self._worker = asyncio.create_task(self._work())
         got = await answer
-        if isinstance(got, Refusal):
+        if isinstance(got, Exception):
             raise got
         return got
 
@@ -75,7 +73,7 @@ class Gatherer(Generic[T, R]):
                 took = time.monotonic() - began
                 await asyncio.sleep(min(_WAIT_FOR_CROWD_S, _WAIT_SHARE * took))
 
-    def _in_thread(self, wishes: Sequence[T]) -> Sequence[R | Refusal]:
+    def _in_thread(self, wishes: Sequence[T]) -> Sequence[R | Exception]:
         now = time.monotonic()
         if now - self._used_at > _TRUSTED_S:
             close_old_connections()  # or looks whether it still works
@@ -91,7 +89,7 @@ class PerLoop(Generic[T, R]):
     """One gatherer for each event loop that asks for it."""
 
     def __init__(
-        self, work: Callable[[Sequence[T]], Sequence[R | Refusal]], *, name: str, most: int
+        self, work: Callable[[Sequence[T]], Sequence[R | Exception]], *, name: str, most: int
     ) -> None:
         self._work, self._name, self._most = work, name, most
         self._made: dict[int, Gatherer[T, R]] = {}

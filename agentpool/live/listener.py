@@ -161,7 +161,7 @@ class Listener:
                 event["at"] = event["at"].isoformat()
             if events:
                 self.seq = events[-1]["seq"]
-                for take in self._taps:
+                for take in list(self._taps):  # one may leave meanwhile
                     take(events)
             for event in events:
                 self._fan_out(event)

@@ -16,8 +16,8 @@ from balancing.services import leases, queue, requests
 from balancing.services.combining import Combined
 
 T = TypeVar("T")
-# A lease as JSON; None: the request waits.
-Answer = str | None | Refusal
+# A lease as JSON; None: the request waits. An error is raised where its call came from.
+Answer = str | None | Refusal | DatabaseError
 # Above this, answers would wait longer for their neighbours than the shared commit saves.
 MOST_AT_ONCE = 128
 
@@ -38,7 +38,7 @@ def one(call: Call) -> str | None:
     `requests.submit` do, and Unauthenticated.
     """
     answer = _alone(call) if connection.in_atomic_block else _combined(call)
-    if isinstance(answer, Refusal):
+    if isinstance(answer, Exception):
         raise answer
     return answer
 
@@ -61,7 +61,7 @@ def answers(calls: Sequence[Call]) -> list[Answer]:
         if connection.connection is None or connection.connection.closed:
             raise  # nobody knows whether it was committed: once more could be twice
         # Whatever it was concerns one of them: let that one fail by itself.
-        return [_tried(_alone, call) for call in calls]
+        return [_tried_alone(call) for call in calls]
     if done.refused:
         good = iter(answers([call for call in calls if call.credential not in done.refused]))
         revoked = Unauthenticated("The token has been revoked or has expired.")
@@ -114,6 +114,13 @@ def _close(wish: Close) -> str:
 def _submit(wish: Wish) -> str | None:
     lease = requests.submit(wish.request())
     return claim.shown(lease.id) if lease else None
+
+
+def _tried_alone(call: Call) -> Answer:
+    try:
+        return _tried(_alone, call)
+    except DatabaseError as error:
+        return error  # raised here, it would take with it what others have got already
 
 
 def _tried(call: Callable[[T], str | None], subject: T) -> Answer:

@@ -80,6 +80,24 @@ def test_the_websocket_of_the_page_needs_a_login_too(web, pools):
         pass
 
 
+def test_the_websocket_of_the_page_is_for_pages_of_ours(web, cookie_of):
+    address = web.url.replace("http", "ws", 1) + "/ws/console/"
+    cookie = {"Cookie": "{name}={value}".format(**cookie_of("admin"))}
+
+    with connect(address, origin=web.url, additional_headers=cookie, open_timeout=20) as socket:
+        assert socket.recv(timeout=20)
+    with pytest.raises(InvalidStatus):
+        connect(address, origin="http://evil.example", additional_headers=cookie, open_timeout=20)
+
+
+@pytest.mark.parametrize("path", ["/ws/console", "/ws/consoles/"])
+def test_a_websocket_that_there_is_not_is_refused(web, path):
+    with pytest.raises(InvalidStatus) as refused:
+        connect(web.url.replace("http", "ws", 1) + path, origin=web.url, open_timeout=20)
+
+    assert refused.value.response.status_code == 403
+
+
 # -- what is shown ---------------------------------------------------------------------------------
 
 

@@ -322,3 +322,15 @@ def test_what_is_ticked_stays_ticked_while_the_page_moves(live_page, scene, subm
 
     assert page.locator(f"#pick-{scene['agent']}").is_checked()
     assert "1 selected" in page.locator("#bulk-bar").inner_text()
+
+
+def test_a_form_that_is_refused_outright_says_so(live_page, scene):
+    page = live_page(f"/agents/{scene['agent']}")
+    page.locator(f'a[href^="/do/pause?agent={scene["agent"]}"]').first.click()
+    page.locator("#do-it").wait_for()
+    page.evaluate("document.querySelector('#dialog [name=csrfmiddlewaretoken]').value = 'old'")
+
+    page.locator("#do-it").click()
+
+    page.get_by_text("Not done: the server answered 403").wait_for()
+    assert health("unknown")

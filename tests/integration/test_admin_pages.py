@@ -206,3 +206,11 @@ def test_nobody_but_a_superuser_changes_jobs(sign_in, rows, model):
 
 def test_a_person_of_no_group_is_sent_to_log_in(sign_in, rows):
     assert sign_in(None).get("/admin/").status_code == 302
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["agent/?status__exact=a%00b", "event/?subject=%00", "tick/%00/change/", "tick/%00/history/"],
+)
+def test_an_address_with_nul_is_a_bad_request(staff, address):
+    assert staff.get(f"/admin/registry/{address}").status_code == 400

@@ -43,8 +43,13 @@ MOST_ROWS = 1000
 
 def rows_of(kind: Kind, ids: Sequence[str]) -> Sequence[Row]:
     """Return the rows of these ids; what is no id, or of no row, is left out."""
-    good = ids if kind.name in _BY_NAME else [id for id in ids if _is_uuid(id)]
+    is_one = _is_name if kind.name in _BY_NAME else _is_uuid
+    good = [id for id in ids if is_one(id)]
     return kind.load(good[:MOST_ROWS]) if good else []
+
+
+def _is_name(text: str) -> bool:
+    return "\x00" not in text  # which Postgres keeps in no text
 
 
 def _is_uuid(text: str) -> bool:

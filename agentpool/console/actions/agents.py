@@ -15,7 +15,7 @@ from agentpool.console.actions.base import (
     number,
 )
 from agentpool.registry import queries as registry_queries
-from agentpool.registry.errors import AgentBusy
+from agentpool.registry.errors import AgentBusy, Invalid
 from agentpool.registry.models import Agent, Lease, Request
 from agentpool.registry.states import (
     PLACEABLE_HEALTH,
@@ -27,6 +27,8 @@ from agentpool.registry.states import (
 )
 from balancing.services import agents, leases
 
+# A year: what is further off is a slip of the finger.
+MOST_MINUTES = 525_600
 _GONE = (AgentStatus.RETIRED, AgentStatus.LOST)
 _MINUTES = (("", "none"), ("5", "in 5 min"), ("15", "in 15 min"), ("30", "in 30 min"))
 _HOURS = (("60", "in 1 h"), ("240", "in 4 h"), ("1440", "in 24 h"))
@@ -136,7 +138,11 @@ def _release_tells(rows: Sequence[Agent]) -> list[str]:
 
 def _by(values: Values) -> datetime | None:
     minutes = number(values, "minutes", "Deadline")
-    return registry_queries.now() + timedelta(minutes=minutes) if minutes else None
+    if minutes is None:
+        return None
+    if not 0 < minutes <= MOST_MINUTES:
+        raise Invalid(f"The deadline is 1 to {MOST_MINUTES} minutes from now.")
+    return registry_queries.now() + timedelta(minutes=minutes)
 
 
 def _drain(row: Agent, values: Values, actor: str) -> Done:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -135,10 +137,10 @@ def number(values: Values, name: str, label: str) -> float | None:
     text = values.get(name, "").strip().replace(",", "").replace(" ", "")
     if not text:
         return None
-    try:
-        return float(text)
-    except ValueError as error:
-        raise Invalid(f"{label}: {text!r} is no number.", errors=[(name, "No number.")]) from error
+    with contextlib.suppress(ValueError):
+        if math.isfinite(typed := float(text)):
+            return typed
+    raise Invalid(f"{label}: {text[:40]!r} is no number.", errors=[(name, "No number.")])
 
 
 def count(rows: Sequence[Row], noun: str, plural: str = "") -> str:

@@ -1,0 +1,88 @@
+"""Whatever is typed into a form of the console, or into its address, gets an answer."""
+
+from uuid import uuid4
+
+import pytest
+from django.contrib.auth import get_user_model
+from django.test import Client
+
+from agentpool.registry.models import Agent, Pool
+
+pytestmark = [pytest.mark.django_db(transaction=True)]
+
+NUL = "a\x00b"
+NO_NUMBERS = ("nan", "inf", "-inf", "1e400")
+
+
+@pytest.fixture
+def browser(pools):
+    client = Client()
+    client.force_login(get_user_model().objects.create_superuser("olga"))
+    return client
+
+
+@pytest.mark.parametrize("address", ["/do?pool=", "/do?profile=", "/do/edit-pool?pool="])
+def test_a_name_with_nul_in_the_address_is_of_no_row(browser, address):
+    answer = browser.get(f"{address}a%00b")
+
+    assert answer.status_code == 200
+    assert "Nothing is chosen" in answer.content.decode()
+
+
+@pytest.mark.parametrize("typed", [*NO_NUMBERS, "1e300", "-5", "99999999999999999999"])
+def test_a_deadline_that_is_no_moment_is_refused(browser, make_agent, typed):
+    agent = make_agent()
+
+    answer = browser.post("/do/drain", {"agent": str(agent.id), "minutes": typed})
+
+    assert answer.status_code == 409
+    agent.refresh_from_db()
+    assert (agent.status, agent.drain_by) == ("idle", None)
+
+
+@pytest.mark.parametrize("typed", NO_NUMBERS)
+def test_an_amount_that_is_no_number_is_refused(browser, typed):
+    before = Pool.objects.get(agent_type="code").memory_mb
+
+    answer = browser.post("/do/edit-pool", {"pool": "code", "memory_mb": typed})
+
+    assert answer.status_code == 409
+    assert "is no number" in answer.content.decode()
+    assert Pool.objects.get(agent_type="code").memory_mb == before
+
+
+def test_as_many_rows_as_a_page_shows_can_be_changed_at_once(browser, make_agent):
+    ids = [str(make_agent().id), *(str(uuid4()) for _ in range(999))]
+    form = {"agent": ids, "seen": [f"{id}=1" for id in ids]}
+
+    answer = browser.post("/do/drain", form)
+
+    assert answer.status_code in (200, 409)
+
+
+def test_nul_in_a_note_is_left_out(browser, make_agent):
+    agent = make_agent()
+
+    answer = browser.post("/do/quarantine", {"agent": str(agent.id), "note": NUL})
+
+    assert answer.status_code == 200
+    assert Agent.objects.get(id=agent.id).health_note == "ab"
+
+
+@pytest.mark.parametrize("path", ["/nope", "/agents/00000000-0000-0000-0000-000000000000"])
+def test_a_path_that_leads_nowhere_is_a_page_for_people_and_json_for_programs(browser, path):
+    page, told = browser.get(path, headers={"Accept": "text/html"}), browser.get(path)
+
+    assert (page.status_code, told.status_code) == (404, 404)
+    assert "There is nothing here" in page.content.decode()
+    assert told.json()["code"] == "not_found"
+
+
+def test_who_may_look_only_is_told_so_on_a_page(pools):
+    client = Client()
+    client.force_login(get_user_model().objects.create_user("vera"))
+
+    answer = client.get("/do/new-token")
+
+    assert answer.status_code == 403
+    assert "Only operators may change something here." in answer.content.decode()
