@@ -12,8 +12,16 @@
     const button = event.target.closest('button[formaction^="/do"]');
     if (!link && !button) return;
     event.preventDefault();
-    const path = link ? link.getAttribute("href") : `${button.getAttribute("formaction")}?${new URLSearchParams(new FormData(button.form))}`;
-    htmx.ajax("GET", path, { target: "#dialog-body" });
+    if (link) {
+      htmx.ajax("GET", link.getAttribute("href"), { target: "#dialog-body" });
+      return;
+    }
+    // The rows go in the body: an address with a thousand of them is longer than servers take.
+    const form = new FormData(button.form);
+    const values = Object.fromEntries(Array.from(form.keys(), (name) => [name, form.getAll(name)]));
+    values.ask = "1";
+    values.csrfmiddlewaretoken = document.querySelector("[name=csrfmiddlewaretoken]").value;
+    htmx.ajax("POST", button.getAttribute("formaction"), { target: "#dialog-body", values });
   });
 
   document.addEventListener("htmx:afterSwap", (event) => {

@@ -36,9 +36,10 @@ def operators_only(view: Any) -> Any:
 
 @operators_only
 def choose(request: HttpRequest) -> HttpResponse:
-    """Show what may be done to the rows that the address names."""
+    """Show what may be done to the rows that are named."""
+    given = request.POST if request.method == "POST" else request.GET
     for kind in KINDS.values():
-        if rows := rows_of(kind, request.GET.getlist(kind.name)):
+        if rows := rows_of(kind, given.getlist(kind.name)):
             query = urlencode([(kind.name, kind.key(row)) for row in rows])
             names = [kind.told(row) for row in rows]
             return _shown(
@@ -57,7 +58,11 @@ def choose(request: HttpRequest) -> HttpResponse:
 
 @operators_only
 def act(request: HttpRequest, name: str) -> HttpResponse:
-    """Ask whether an action shall be done, saying in numbers what it does; on POST, do it."""
+    """
+    Ask whether an action shall be done, saying in numbers what it does; on POST, do it.
+
+    A POST with `ask` asks, too: a list names more rows than fit into an address.
+    """
     action = ACTIONS.get(name)
     if action is None:
         raise Http404(f"There is no action {name}.")
@@ -65,7 +70,7 @@ def act(request: HttpRequest, name: str) -> HttpResponse:
     rows = rows_of(action.on, given.getlist(action.on.name)) if action.on else []
     if action.on and not rows:
         return _shown(request, "choose", {"title": "Nothing is chosen", "offered": []})
-    if request.method != "POST":
+    if request.method != "POST" or "ask" in request.POST:
         able = [row for row in rows if action.allows(row)]
         return _asked(request, action, able or rows, left_out=len(rows) - len(able or rows))
     # Postgres keeps no NUL in a text, and nobody types one.

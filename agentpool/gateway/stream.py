@@ -164,7 +164,11 @@ async def _start(scope: Mapping[str, Any]) -> int:
     text = query["after"][0]
     if not text.isdecimal() or len(text) > 18:
         raise Invalid("after must be a number.", errors=[("after", "Not a number.")])
-    return int(text)
+    after = int(text)
+    if after > await in_thread(queries.last_seq):
+        # As after a restore: waiting here for that number would miss all that comes before it.
+        raise Invalid("after is ahead of the stream.", errors=[("after", "No event has it yet.")])
+    return after
 
 
 _CLOSES: Mapping[type[Refusal], int] = {

@@ -86,3 +86,15 @@ def test_who_may_look_only_is_told_so_on_a_page(pools):
 
     assert answer.status_code == 403
     assert "Only operators may change something here." in answer.content.decode()
+
+
+def test_a_thousand_rows_are_asked_about_in_the_body(browser, make_agent):
+    agent = make_agent()
+    ids = [str(agent.id), *(str(uuid4()) for _ in range(999))]
+
+    answer = browser.post("/do/drain", {"agent": ids, "ask": "1"})
+
+    assert answer.status_code == 200
+    assert "Nothing runs on" in answer.content.decode()
+    agent.refresh_from_db()
+    assert agent.status == "idle", "it was done, not asked about"

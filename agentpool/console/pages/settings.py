@@ -24,6 +24,7 @@ def picture(params: Params) -> Picture:
     tokens = (
         Credential.objects.filter(revoked_at=None)
         .exclude(scope=Scope.AGENT)
+        .exclude(uses_left=0)  # each launch leaves one
         .order_by("-created_at")
     )
     return {
