@@ -40,7 +40,7 @@ from agentpool.registry.states import (
     Scope,
 )
 from balancing import explain, intake, queries, serializers
-from balancing.services import agents, exchange, heartbeats, leases, limits, requests
+from balancing.services import agents, exchange, heartbeats, leases, limits, requests, security
 from balancing.services.heartbeats import Heartbeat
 
 REASON = OpenApiParameter("reason", str, description="Why; kept with the event.")
@@ -479,7 +479,9 @@ class LeaseDetail(APIView):
     @extend_schema(responses=ANY_JSON)
     def get(self, request: ApiRequest, lease_id: UUID) -> Response:
         """Show one lease."""
-        return Response(serializers.lease_json(_holder(request, queries.lease(lease_id))))
+        lease = _holder(request, queries.lease(lease_id))
+        isolation = serializers.isolation_json(queries.isolation_of(lease))
+        return Response({**serializers.lease_json(lease), "isolation": isolation})
 
 
 class LeaseDoor(APIView, ABC):
@@ -541,6 +543,27 @@ class LeaseUsage(LeaseDoor):
             progress=body.get("progress") or {},
         )
         return serializers.lease_json(lease)
+
+
+@extend_schema(request=serializers.SecurityReport, responses=ANY_JSON)
+class LeaseSecurity(LeaseDoor):
+    """How the work is isolated, and what was refused to it; not the asker's to say."""
+
+    scopes: ClassVar = {"POST": AGENTS}
+    form = serializers.SecurityReport
+
+    def act(
+        self, request: ApiRequest, lease_id: UUID, token: int, body: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Store it; the agent may be quarantined for it."""
+        lease = security.report(
+            lease_id,
+            token=token,
+            enforcement=body.get("enforcement"),
+            incidents=body.get("incidents") or [],
+        )
+        isolation = serializers.isolation_json(queries.isolation_of(lease))
+        return {**serializers.lease_json(lease), "isolation": isolation}
 
 
 @extend_schema(request=serializers.ParkLease, responses=ANY_JSON)

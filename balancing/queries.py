@@ -13,7 +13,15 @@ from django.db.models.functions import Now
 from agentpool.registry import health
 from agentpool.registry import queries as registry_queries
 from agentpool.registry.errors import NotFound
-from agentpool.registry.models import Agent, Lease, Pool, Request, ResourceLimit
+from agentpool.registry.models import (
+    Agent,
+    Event,
+    Lease,
+    LeaseIsolation,
+    Pool,
+    Request,
+    ResourceLimit,
+)
 from agentpool.registry.states import HOLDING, LIVE, AgentStatus, LeaseStatus, LimitLevel
 
 
@@ -74,6 +82,17 @@ def request(request_id: UUID) -> Request:
     if found is None:
         raise NotFound(f"There is no request {request_id}.")
     return found
+
+
+def isolation_of(lease: Lease) -> LeaseIsolation | None:
+    """Return how a lease's work is isolated, None: nobody has reported it."""
+    return LeaseIsolation.objects.filter(lease=lease).first()
+
+
+def incidents_of(lease: Lease) -> Sequence[Event]:
+    """Return what was refused to a lease's work, oldest first."""
+    found = Event.objects.filter(request_id=lease.request_id, lease_id=lease.id)
+    return list(found.filter(kind__startswith="security.").order_by("id"))
 
 
 def offers_of(agent_row: Agent) -> Sequence[Lease]:

@@ -14,6 +14,7 @@ from agentpool.registry.models import (
     AGENT_ID,
     TYPE_NAME,
     Lease,
+    LeaseIsolation,
     Request,
     ResourceLimit,
 )
@@ -32,6 +33,7 @@ from agentpool.registry.serializers import (
     Words,
 )
 from agentpool.registry.states import (
+    FileAccess,
     IsolationLevel,
     LeaseStatus,
     LimitLevel,
@@ -43,9 +45,11 @@ from agentpool.registry.states import (
 )
 from balancing import fit, queries
 from balancing.explain import Explanation
+from balancing.services import security
 from balancing.services.heartbeats import Kept
 
 MAX_LOG_CHUNKS = 200
+MOST_INCIDENTS = 50
 # Of one heartbeat: leases, and how long it may have been on its way, seconds.
 MOST_LEASES, LONGEST_AGE_S = 1000, 60
 _ENV_NAME = RegexValidator(r"^[A-Za-z_][A-Za-z0-9_]{0,99}\Z", "Not the name of a variable.")
@@ -369,6 +373,29 @@ class LogChunks(Fenced):
     chunks = serializers.ListField(child=Chunk(), max_length=MAX_LOG_CHUNKS)
 
 
+class Enforcement(Strict):
+    """How the work is isolated."""
+
+    tier = Text(max_length=40)
+    enforced = Words()
+    declared = Words()
+    policy = Object(required=False, default=dict)
+
+
+class Incident(Strict):
+    """Something that a sandbox refused, or ended the work for."""
+
+    kind = serializers.ChoiceField(security.KINDS)
+    detail = Text(max_length=400, allow_blank=True, default="")
+
+
+class SecurityReport(Fenced):
+    """What the runtime tells of a lease's sandbox."""
+
+    enforcement = Enforcement(required=False)
+    incidents = serializers.ListField(child=Incident(), max_length=MOST_INCIDENTS, required=False)
+
+
 class HeartbeatLease(Strict):
     """One lease in a heartbeat."""
 
@@ -626,7 +653,35 @@ def offer_json(lease: Lease) -> dict[str, Any]:
         **lease_json(lease),
         "payload": lease.request.payload,
         "requirements": _requirements_json(lease.request),
+        "profile": _profile_json(lease),
+        "pool_secrets": lease.pool.secrets,
         "ack_within_s": settings.OFFER_S,
+    }
+
+
+def _profile_json(lease: Lease) -> dict[str, Any]:
+    """Return what the agent's type allows; resource ceilings are in the grant already."""
+    profile = lease.pool.profile
+    return {
+        "version": profile.version,
+        "allowed_tools": profile.allowed_tools,
+        "network_access": NetworkAccess(profile.network_access).name.lower(),
+        "file_access": FileAccess(profile.file_access).name.lower(),
+        "allowed_hosts": profile.allowed_hosts,
+        "writable": profile.writable,
+    }
+
+
+def isolation_json(row: LeaseIsolation | None) -> dict[str, Any] | None:
+    """Return how a lease's work is isolated, None: nobody has reported it."""
+    if row is None:
+        return None
+    return {
+        "tier": row.tier,
+        "enforced": row.enforced,
+        "declared": row.declared,
+        "policy": row.policy,
+        "at": row.at,
     }
 
 

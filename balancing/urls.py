@@ -15,6 +15,7 @@ urlpatterns = [
     path("/leases/<uuid:lease_id>/ack", api.LeaseAck.as_view()),
     path("/leases/<uuid:lease_id>/renew", api.LeaseRenew.as_view()),
     path("/leases/<uuid:lease_id>/usage", api.LeaseUsage.as_view()),
+    path("/leases/<uuid:lease_id>/security", api.LeaseSecurity.as_view()),
     path("/leases/<uuid:lease_id>/park", api.LeasePark.as_view()),
     path("/leases/<uuid:lease_id>/resume", api.LeaseResume.as_view()),
     path("/leases/<uuid:lease_id>/resize", api.LeaseResize.as_view()),

@@ -489,6 +489,20 @@ class NewToken(Strict):
     )
 
 
+# A name, the names below it, or either at one port; an IPv6 address stands in brackets.
+_HOST = re.compile(r"(\*\.)?[A-Za-z0-9._-]{1,253}(:\d{1,5})?|\[[0-9A-Fa-f:.]+\](:\d{1,5})?")
+
+
+def _is_host(word: str) -> None:
+    if not _HOST.fullmatch(word):
+        raise serializers.ValidationError(f"{word!r} is no name, *.name or name:port.")
+
+
+def _is_glob(word: str) -> None:
+    if word.startswith("/") or ".." in word.split("/"):
+        raise serializers.ValidationError(f"{word!r} is not below the workspace.")
+
+
 class ProfileFields(Strict):
     """What may be changed of a security profile."""
 
@@ -497,6 +511,21 @@ class ProfileFields(Strict):
     file_access = Level(FileAccess, required=False)
     memory_mb = Whole(min_value=1, required=False)
     cpu_cores = Cores(required=False)
+    allowed_hosts = Words(required=False)
+    writable = Words(required=False)
+    quarantine_after = Whole(min_value=1, required=False, allow_null=True)
+
+    def validate_allowed_hosts(self, hosts: list[str]) -> list[str]:
+        """Return the hosts in small letters; refuses what is none."""
+        for host in hosts:
+            _is_host(host)
+        return [host.lower() for host in hosts]
+
+    def validate_writable(self, globs: list[str]) -> list[str]:
+        """Return the globs; refuses those that lead out of the workspace."""
+        for glob in globs:
+            _is_glob(glob)
+        return globs
 
 
 def pool_json(pool: Pool) -> dict[str, Any]:
@@ -542,6 +571,9 @@ def profile_json(profile: SecurityProfile) -> dict[str, Any]:
             "memory_mb": profile.memory_mb,
             "cpu_cores": float(profile.cpu_cores),
         },
+        "allowed_hosts": profile.allowed_hosts,
+        "writable": profile.writable,
+        "quarantine_after": profile.quarantine_after,
         "version": profile.version,
         "updated_at": profile.updated_at,
     }

@@ -83,6 +83,19 @@ def append_log(lease_id: str, *, fencing_token: int, chunks: Sequence[Json]) -> 
     return post(f"/leases/{part(lease_id)}/log", body, parse=models.as_json)
 
 
+def report_security(
+    lease_id: str,
+    *,
+    fencing_token: int,
+    enforcement: Json | None = None,
+    incidents: Sequence[Json] = (),
+) -> Call[Json]:
+    """Say how a lease's work is isolated, and what its sandbox has refused."""
+    body = present({"enforcement": enforcement, "incidents": list(incidents) or None})
+    body["fencing_token"] = fencing_token
+    return post(f"/leases/{part(lease_id)}/security", body, parse=models.as_json)
+
+
 def release(
     lease_id: str,
     *,

@@ -164,6 +164,16 @@ def _profile_fields(rows: Sequence[SecurityProfile]) -> Sequence[Field]:
         Field("memory_mb", "Most memory of a grant", "number", row.memory_mb, unit="MB"),
         Field("cpu_cores", "Most CPU of a grant", "number", row.cpu_cores, unit="cores"),
         Field("allowed_tools", "Tools", "lines", " ".join(row.allowed_tools)),
+        Field("allowed_hosts", "Hosts it reaches", "lines", " ".join(row.allowed_hosts)),
+        Field("writable", "May write, too", "lines", " ".join(row.writable)),
+        Field(
+            "quarantine_after",
+            "Quarantine after",
+            "number",
+            row.quarantine_after,
+            hint="empty: never",
+            unit="security events in 24 h",
+        ),
         NOTE,
     )
 

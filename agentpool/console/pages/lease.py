@@ -25,6 +25,15 @@ def picture(params: Params) -> Picture:
         "doable": [action.name for action in actions.offered(actions.work.LEASE, [lease])],
         "is_live": lease.status in LIVE,
         "network": NetworkAccess(lease.network).name.lower().replace("_", " "),
+        "isolation": queries.isolation_of(lease),
+        "incidents": [
+            {
+                "kind": event.kind.removeprefix("security.").replace("_", " "),
+                "what": event.detail.get("what", ""),
+                "at": event.at,
+            }
+            for event in queries.incidents_of(lease)
+        ],
         "locks": sorted(lease.locks.values_list("key", flat=True)),
         "siblings": _siblings(lease),
         "chunks": [

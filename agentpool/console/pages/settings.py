@@ -69,6 +69,7 @@ def _profile(pool: Pool) -> dict[str, Any]:
         "tools": ", ".join(profile.allowed_tools),
         "network": NetworkAccess(profile.network_access).name.lower().replace("_", " "),
         "files": FileAccess(profile.file_access).name.lower().replace("_", " "),
+        "hosts": ", ".join(profile.allowed_hosts),
         "memory_mb": profile.memory_mb,
         "cpu_cores": profile.cpu_cores,
         "version": profile.version,

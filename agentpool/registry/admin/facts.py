@@ -16,7 +16,18 @@ from agentpool.registry.admin import show
 from agentpool.registry.admin.frame import ReadOnly
 
 # The first words of the kinds of events, as the state machines name them.
-_SUBJECTS = ("agent", "lease", "request", "pool", "profile", "limit", "scaling", "token", "health")
+_SUBJECTS = (
+    "agent",
+    "lease",
+    "request",
+    "pool",
+    "profile",
+    "limit",
+    "scaling",
+    "token",
+    "health",
+    "security",
+)
 
 
 class KindFilter(DropdownFilter):
@@ -188,6 +199,27 @@ class LogTotalAdmin(ReadOnly):
     def of_lease(self, row: models.LogTotal) -> Any:
         """Return the lease's name."""
         return str(row.lease)
+
+
+@admin.register(models.LeaseIsolation)
+class LeaseIsolationAdmin(ReadOnly):
+    """How the work of each lease was isolated."""
+
+    section = "registry"
+    is_technical = True
+    list_display = ("of_lease", "tier", "enforced", "declared", "when")
+    list_select_related = ("lease",)
+    paginator = InfinitePaginator
+
+    @show.column("lease")
+    def of_lease(self, row: models.LeaseIsolation) -> Any:
+        """Return the lease's name."""
+        return str(row.lease)
+
+    @show.column("when", ordering="at")
+    def when(self, row: models.LeaseIsolation) -> Any:
+        """Return when it was reported."""
+        return show.age(row.at)
 
 
 @admin.register(models.IdempotencyKey)

@@ -66,7 +66,9 @@ LABELS = {
     "project_queue_limit": "Of one project",
 }
 _COMMAS = "Separated by commas."
-WORDS_HELP = dict.fromkeys(("tools", "capabilities", "secrets", "allowed_tools"), _COMMAS)
+WORDS_HELP = dict.fromkeys(
+    ("tools", "capabilities", "secrets", "allowed_tools", "allowed_hosts", "writable"), _COMMAS
+)
 
 
 class TokenWish(Note):
@@ -326,7 +328,10 @@ class SecurityProfileAdmin(Configuration):
         "pool",
         "allowed_tools",
         ("network_access", "file_access"),
+        "allowed_hosts",
+        "writable",
         ("memory_mb", "cpu_cores"),
+        "quarantine_after",
         ("version", "updated_at"),
         "seen_version",
     )

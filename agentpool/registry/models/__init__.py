@@ -3,6 +3,7 @@
 from agentpool.registry.models.agent import AGENT_ID, Agent, CapabilityClass
 from agentpool.registry.models.credential import Credential, IdempotencyKey
 from agentpool.registry.models.event import Event, RelayState
+from agentpool.registry.models.isolation import LeaseIsolation
 from agentpool.registry.models.launch import SCALING_ACTIONS, Launch, ScalingEvent
 from agentpool.registry.models.lease import Lease, LeaseOutcome, LockKey
 from agentpool.registry.models.limit import LimitShard, ResourceLimit
@@ -26,6 +27,7 @@ __all__ = [
     "IdempotencyKey",
     "Launch",
     "Lease",
+    "LeaseIsolation",
     "LeaseOutcome",
     "LimitShard",
     "Liveness",

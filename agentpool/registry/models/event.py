@@ -48,6 +48,12 @@ class Event(models.Model):
                 name="event_of_request",
                 condition=Q(request_id__isnull=False),
             ),
+            # How often the sandboxes of an agent had to refuse something lately.
+            models.Index(
+                fields=["agent_id", "-at"],
+                name="event_of_security",
+                condition=Q(kind__startswith="security."),
+            ),
             # What was done to pools, profiles, limits and sizes: few rows among millions.
             models.Index(
                 fields=["agent_type", "-id"],

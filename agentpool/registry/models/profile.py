@@ -28,6 +28,12 @@ class SecurityProfile(models.Model):
     )
     memory_mb = models.PositiveIntegerField(default=1024)
     cpu_cores = cores(default=1)
+    # Hosts that work with limited network reaches: `name`, `*.name`, `name:port`.
+    allowed_hosts = words()
+    # Globs below the workspace that may be written on top of `file_access`.
+    writable = words()
+    # Security events of one agent in 24 hours after which it is quarantined; empty: never.
+    quarantine_after = models.PositiveIntegerField(null=True, blank=True)
     version = models.PositiveIntegerField(default=1)
     updated_at = models.DateTimeField(db_default=Now(), editable=False)
 

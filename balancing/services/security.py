@@ -1,0 +1,84 @@
+"""What runtimes report of their sandboxes: how work is isolated, and what was refused to it."""
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from django.db import transaction
+
+from agentpool.registry import events
+from agentpool.registry import queries as registry_queries
+from agentpool.registry.models import Event, Lease, LeaseIsolation, SecurityProfile
+from agentpool.registry.states import PLACEABLE_HEALTH, AgentHealth
+from balancing.services import agents, leases
+
+# What a sandbox may report; the runtime has the same list, a test compares them.
+KINDS = (
+    "denied_network",
+    "denied_write",
+    "denied_syscall",
+    "denied_signal",
+    "tool_refused",
+    "killed_for_memory",
+    "killed_for_disk",
+    "too_many_processes",
+    "timed_out",
+    "over_token_budget",
+)
+# Over which security events are counted.
+WINDOW = timedelta(hours=24)
+
+
+@transaction.atomic
+def report(
+    lease_id: UUID,
+    *,
+    token: int,
+    enforcement: Mapping[str, Any] | None,
+    incidents: Sequence[Mapping[str, str]],
+) -> Lease:
+    """
+    Store how a lease's work is isolated, once, and an event for each incident.
+
+    The agent is quarantined when its type's profile says so. Raises: LeaseLost.
+    """
+    lease = leases.mine(lease_id, token)
+    if enforcement is not None:
+        LeaseIsolation.objects.get_or_create(lease=lease, defaults=dict(enforcement))
+    for each in incidents:
+        events.append(
+            f"security.{each['kind']}",
+            lease=lease,
+            agent=lease.agent,
+            phase=lease.phase,
+            cycle_id=lease.cycle_id,
+            what=each["detail"],
+        )
+    if incidents:
+        _judge(lease)
+    return lease
+
+
+def count(agent_id: str) -> int:
+    """Return the security events of an agent in the last 24 hours."""
+    since = registry_queries.now() - WINDOW
+    found = Event.objects.filter(agent_id=agent_id, kind__startswith="security.", at__gte=since)
+    return found.count()
+
+
+def _judge(lease: Lease) -> None:
+    """Quarantine the lease's agent when there were as many events as its profile allows."""
+    profile = SecurityProfile.objects.get(pool_id=lease.pool_id)
+    most, agent = profile.quarantine_after, lease.agent
+    if most is None or AgentHealth(agent.health) not in PLACEABLE_HEALTH:
+        return
+    found = count(agent.agent_id)
+    if found >= most:
+        agents.set_health(
+            agent,
+            health=AgentHealth.QUARANTINED,
+            note=f"{found} security events in 24 hours, the profile allows {most - 1}",
+            until=None,
+            actor="security",
+        )
