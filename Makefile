@@ -18,7 +18,7 @@ help: ## print this menu
 
 setup: .venv/.made ## make .venv with everything pinned in requirements/dev.txt
 
-system: ## install the system packages that some tests need (chromium), when this user may
+system: ## install the system packages that some tests need (chromium, bubblewrap), when this user may
 	@sh .ci/system-packages
 
 demo: setup ## start a demo and run 24 TDD cycles on it (ONCE=1: stop at the end)

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from agentpool.agent.isolation.tools import REFUSED
+
 # Exit codes of the work, as in sysexits.h.
 RETRY_ELSEWHERE = 75
 NO_PERMISSION = 77
@@ -23,6 +25,7 @@ CONFIG_FAULT = 78
 
 _PASSED_ON = ("LANG", "LC_ALL", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR")
 _SECRET = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+_VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]{0,127}")
 
 
 class SecretMissing(Exception):
@@ -46,47 +49,84 @@ class Folder:
         return self.root / "tmp"
 
     @property
+    def to_read(self) -> Path:
+        """What the runtime tells the work; the work can't change it."""
+        return self.root / "in"
+
+    @property
+    def output(self) -> Path:
+        """What the work tells the runtime, and whatever else it makes; its own to write."""
+        return self.root / "out"
+
+    @property
     def secrets(self) -> Path:
         """One file per secret."""
-        return self.root / "secrets"
+        return self.to_read / "secrets"
 
     @property
     def payload(self) -> Path:
         """The payload and the lease, for the work to read."""
-        return self.root / "payload.json"
+        return self.to_read / "payload.json"
+
+    @property
+    def profile(self) -> Path:
+        """The security policy that holds, for work that can obey it."""
+        return self.to_read / "profile.json"
 
     @property
     def result(self) -> Path:
         """Where the work writes its result."""
-        return self.root / "result.json"
+        return self.output / "result.json"
 
     @property
     def progress(self) -> Path:
         """Where the work writes its progress."""
-        return self.root / "progress.json"
+        return self.output / "progress.json"
+
+    @property
+    def refused(self) -> Path:
+        """Where the notes in the place of forbidden tools say that they were called."""
+        return self.output / REFUSED
 
     def make(self) -> None:
         """Make the folder and its parts, open to their owner only."""
         self.root.mkdir(parents=True, mode=0o700)
-        for part in (self.home, self.tmp, self.secrets):
+        for part in (self.home, self.tmp, self.to_read, self.output, self.secrets):
             part.mkdir(mode=0o700)
 
 
 def write_payload(*, folder: Folder, lease: Mapping[str, Any], payload: Mapping[str, Any]) -> None:
     """Write what `AGENTPOOL_PAYLOAD` names: the payload's own keys, and the lease as `lease`."""
-    draft = folder.payload.with_suffix(".new")
-    draft.write_text(json.dumps({**payload, "lease": dict(lease)}), encoding="utf-8")
-    # In one step: it is written again when the grant changes, while the work may read it.
-    draft.replace(folder.payload)
+    _write(folder.payload, {**payload, "lease": dict(lease)})
 
 
-def place_secrets(*, names: Sequence[str], source: Path | None, folder: Folder) -> None:
+def write_profile(*, folder: Folder, policy: Mapping[str, Any]) -> None:
+    """Write what `AGENTPOOL_SECURITY_PROFILE` names: the policy that holds for this work."""
+    _write(folder.profile, policy)
+
+
+def _write(file: Path, content: Mapping[str, Any]) -> None:
+    # In one step: it is written again when the grant changes, while the work may read it; and for
+    # the same user as before, who may be the sandbox's.
+    draft = file.with_suffix(".new")
+    draft.write_text(json.dumps(content), encoding="utf-8")
+    if file.exists():
+        known = file.stat()
+        os.chown(draft, known.st_uid, known.st_gid)
+    draft.replace(file)
+
+
+def place_secrets(*, names: Sequence[str], source: Path | None, folder: Folder) -> dict[str, str]:
     """
     Copy the named secrets of this agent into the lease's folder, readable by the owner only.
 
+    `name=VARIABLE` gives it in that variable, too. Returns: those variables.
     Raises: SecretMissing, naming the first that is not there.
     """
-    for name in names:
+    variables = {}
+    for name, _, variable in (each.partition("=") for each in dict.fromkeys(names)):
+        if variable and not _VARIABLE.fullmatch(variable):
+            raise SecretMissing(f"{variable!r} is no name of a variable")
         if not _SECRET.fullmatch(name):
             raise SecretMissing(f"{name!r} is no name of a secret")
         if source is None:
@@ -98,6 +138,9 @@ def place_secrets(*, names: Sequence[str], source: Path | None, folder: Folder) 
         number = os.open(folder.secrets / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(number, "wb") as file:
             file.write(content)
+        if variable:
+            variables[variable] = content.decode("utf-8", "replace").strip()
+    return variables
 
 
 def environment(
@@ -175,15 +218,18 @@ def _lease_facts(lease: Mapping[str, Any]) -> dict[str, str]:
 
 def _files(folder: Folder, payload: Mapping[str, Any]) -> dict[str, str]:
     named = {
-        f"AGENTPOOL_SECRET_{re.sub(r'[^A-Z0-9]', '_', str(name).upper())}_FILE": str(
-            folder.secrets / str(name)
+        f"AGENTPOOL_SECRET_{re.sub(r'[^A-Z0-9]', '_', name.upper())}_FILE": str(
+            folder.secrets / name
         )
-        for name in payload.get("secrets") or ()
+        for name in (str(each).partition("=")[0] for each in payload.get("secrets") or ())
     }
     return {
         "AGENTPOOL_PAYLOAD": str(folder.payload),
         "AGENTPOOL_RESULT": str(folder.result),
         "AGENTPOOL_PROGRESS": str(folder.progress),
         "AGENTPOOL_SECRETS": str(folder.secrets),
+        "AGENTPOOL_OUTPUT": str(folder.output),
+        "AGENTPOOL_SECURITY_PROFILE": str(folder.profile),
+        "AGENTPOOL_REFUSED": str(folder.refused),
         **named,
     }

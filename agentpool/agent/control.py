@@ -27,6 +27,7 @@ class Reason(StrEnum):
     LEAVING = "leaving"
     TIMEOUT = "timeout"
     UNRENEWED = "unrenewed"
+    LIMIT = "limit"
 
 
 class Control:
@@ -100,7 +101,7 @@ class Control:
     def grace_s(self, reason: Reason) -> float:
         """Return how long the work gets to end by itself; none when the lease is lost."""
         with self._lock:
-            if reason is Reason.LOST or self._is_urgent:
+            if reason in (Reason.LOST, Reason.LIMIT) or self._is_urgent:
                 return 0.0
             due = self._due()
             if due is None:

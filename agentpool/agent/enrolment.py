@@ -5,7 +5,7 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
@@ -58,10 +58,17 @@ def open_workdir(said: options.Options) -> tuple[Path, str, IO[str]]:
 
 
 def enrol(
-    *, said: options.Options, workdir: Path, agent_id: str, is_over: Callable[[], bool]
+    *,
+    said: options.Options,
+    levels: Sequence[str],
+    workdir: Path,
+    agent_id: str,
+    is_over: Callable[[], bool],
 ) -> Identity | None:
     """
     Register the agent and keep its credential; waits for a control plane that is away.
+
+    levels: of isolation, that this machine offers.
 
     Returns: who it is, or None when `is_over` came true while waiting.
     Raises: CannotStart, no token that the control plane accepts.
@@ -70,7 +77,7 @@ def enrol(
     refusals = []
     for source, token in _tokens(said, workdir, agent_id, url):
         try:
-            agent = _register(said, agent_id, url, token, is_over)
+            agent = _register(said, levels, agent_id, url, token, is_over)
         except (errors.Unauthenticated, errors.Forbidden) as error:
             refusals.append(f"{source}: {error.detail}")
             continue
@@ -117,9 +124,14 @@ def _enrolment_token(said: options.Options) -> str:
 
 
 def _register(
-    said: options.Options, agent_id: str, url: str, token: str, is_over: Callable[[], bool]
+    said: options.Options,
+    levels: Sequence[str],
+    agent_id: str,
+    url: str,
+    token: str,
+    is_over: Callable[[], bool],
 ) -> models.Agent | None:
-    about: calls.Registration = said.registration()  # type: ignore[assignment]
+    about: calls.Registration = said.registration(levels)  # type: ignore[assignment]
     # One call, so one Idempotency-Key: sent again it can't raise the incarnation twice.
     call = calls.register_agent(agent_id=agent_id, agent_type=said.pool, **about)
     backoff_s = 0.25

@@ -73,11 +73,13 @@ def execute(
     control: Control,
     meter: Meter,
     write: Callable[[str, str], None],
+    look: Callable[[], None] = lambda: None,
 ) -> Ending:
     """
     Run the command until it ends or `control` stops it.
 
-    `write(stream, text)` gets the output and must not block. Stopped work gets SIGTERM, then
+    `write(stream, text)` gets the output and must not block; `look` is called again and again, to
+    look at limits, and must not block either. Stopped work gets SIGTERM, then
     SIGKILL after its grace. When this returns, nothing of the command's group lives.
     Raises: OSError, the command can't be started.
     """
@@ -87,7 +89,7 @@ def execute(
         for number in streams:
             os.set_blocking(number, False)
             selector.register(number, selectors.EVENT_READ)
-        ended, reason = _watch(environment, streams, selector, control, meter)
+        ended, reason = _watch(environment, streams, selector, control, meter, look)
     _drain(streams)
     meter.finish(ended)
     return Ending(exit=ended, reason=reason, last_line=_last_line(streams[err].tail))
@@ -99,6 +101,7 @@ def _watch(
     selector: selectors.BaseSelector,
     control: Control,
     meter: Meter,
+    look: Callable[[], None],
 ) -> tuple[Exit, Reason | None]:
     """Pass output on and look at clock and child until the child has ended."""
     stopping: Reason | None = None
@@ -114,6 +117,10 @@ def _watch(
         if clock.now() >= kill_at or (stopping is not None and control.is_urgent):
             environment.kill()
         meter.tick()
+        look()
+    look()  # what killed it may be known only now
+    if ended.code != 0 and stopping is None:
+        stopping = control.reason() if control.reason() is Reason.LIMIT else None
     # Work that ended well before it noticed is not stopped work.
     return ended, stopping if ended.code != 0 or stopping is Reason.LOST else None
 

@@ -27,9 +27,12 @@ class LeaseLog:
     what had to go is said in the log itself. A chunk whose answer got lost is sent again.
     """
 
-    def __init__(self, send: Send, *, is_void: Callable[[], bool]) -> None:
+    def __init__(
+        self, send: Send, *, is_void: Callable[[], bool], most_chunks: int = _MOST_CHUNKS
+    ) -> None:
         self._send = send
         self._is_void = is_void
+        self._most_chunks = most_chunks
         self._chunks: deque[tuple[str, str]] = deque()
         self._size = 0
         self._dropped = 0
@@ -83,7 +86,7 @@ class LeaseLog:
                 batch.append(("stderr", f"[agentpool: {self._dropped} characters dropped]\n"))
                 self._dropped = 0
             taken = 0
-            while self._chunks and taken < _MOST_PER_CALL and len(batch) < _MOST_CHUNKS:
+            while self._chunks and taken < _MOST_PER_CALL and len(batch) < self._most_chunks:
                 batch.append(self._chunks[0])
                 taken += self._forget_oldest()
             return batch

@@ -97,6 +97,11 @@ class Link:
         call = calls.append_log(lease_id, fencing_token=fencing_token, chunks=chunks)
         self._ask("log", call, lease_id)
 
+    def security(self, lease_id: str, **report: Any) -> None:
+        """Tell what holds for a lease and what was refused; `report` as in `calls.security`."""
+        call = calls.report_security(lease_id, **report)
+        rest.send(call, url=self._identity.url, token=self._identity.credential)
+
     def release(self, lease_id: str, **ending: Any) -> None:
         """End a lease; `ending` as in `calls.release`."""
         self._ask("release", calls.release(lease_id, **ending), lease_id)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from agentpool import __version__
+from agentpool.agent.isolation import LEVELS
 
 _EPILOG = """\
 examples:
@@ -50,12 +51,22 @@ class Options:
     workdir: Path | None = None
     secrets_dir: Path | None = None
     enrolment_token_file: Path | None = None
+    isolation: Sequence[str] = ()
+    allow_bare: bool = False
+    exposed: Sequence[Path] = ()
+    image: str = ""
+    vm_kernel: Path | None = None
+    vm_disk: Path | None = None
     once: bool = False
     disconnect_after_idle_s: float | None = None
     disconnect_after_uptime_s: float | None = None
 
-    def registration(self) -> dict[str, object]:
-        """Return what the agent says about itself; what was not said is left to its pool."""
+    def registration(self, levels: Sequence[str]) -> dict[str, object]:
+        """
+        Return what the agent says about itself; what was not said is left to its pool.
+
+        levels: of isolation, that this machine was found to offer.
+        """
         said = {
             "memory_mb": self.memory_mb,
             "cpu_cores": self.cpu_cores,
@@ -70,7 +81,7 @@ class Options:
         return {
             **{key: value for key, value in said.items() if value is not None},
             "max_concurrent": self.slots,
-            "isolation_levels": ["process"],
+            "isolation_levels": list(levels),
             "host": socket.gethostname(),
             "version": __version__,
         }
@@ -96,6 +107,12 @@ def parse(argv: Sequence[str]) -> Options:
         workdir=said.workdir,
         secrets_dir=said.secrets_dir,
         enrolment_token_file=said.enrolment_token_file,
+        isolation=tuple(said.isolation),
+        allow_bare=said.allow_bare,
+        exposed=tuple(said.expose),
+        image=said.image,
+        vm_kernel=said.vm_kernel,
+        vm_disk=said.vm_disk,
         once=said.once,
         disconnect_after_idle_s=said.disconnect_after_idle,
         disconnect_after_uptime_s=said.disconnect_after_uptime,
@@ -127,6 +144,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_identity(parser)
     _add_size(parser)
+    add_isolation(parser)
     _add_ending(parser)
     return parser
 
@@ -153,6 +171,38 @@ def _add_size(parser: argparse.ArgumentParser) -> None:
     add("--cpu-cores", type=float, metavar="N")
     add("--token-budget", type=_positive, metavar="N")
     add("--disk-space-mb", type=_positive, metavar="MB")
+
+
+def add_isolation(parser: argparse.ArgumentParser) -> None:
+    """This will add what decides how work is isolated; the doctor takes the same."""
+    environ = os.environ.get
+    add = parser.add_argument
+    add(
+        *("--isolation", "-i"),
+        choices=LEVELS,
+        action="append",
+        default=[],
+        help="a level to offer, repeatable (default: process, and container with --image)",
+    )
+    add(
+        "--allow-bare",
+        action="store_true",
+        default=environ("AGENTPOOL_ALLOW_BARE") == "1",
+        help="without bubblewrap, run work of the level process with no isolation at all",
+    )
+    add(
+        *("--expose",),
+        type=_folder,
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="a folder that all work may read, such as a toolchain; repeatable",
+    )
+    add(
+        "--image", default=environ("AGENTPOOL_IMAGE", ""), help="of containers, such as python:3.12"
+    )
+    add("--vm-kernel", type=_folder, default=environ("AGENTPOOL_VM_KERNEL"), metavar="FILE")
+    add("--vm-disk", type=_folder, default=environ("AGENTPOOL_VM_DISK"), metavar="FILE")
 
 
 def _add_ending(parser: argparse.ArgumentParser) -> None:

@@ -15,12 +15,12 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from agentpool.agent import clock, enrolment, journal, workspace
+from agentpool.agent import clock, doctor, enrolment, journal, workspace
+from agentpool.agent.bench import Bench
 from agentpool.agent.control import Reason
-from agentpool.agent.isolation import process
 from agentpool.agent.link import Link
 from agentpool.agent.options import Options
-from agentpool.agent.work import Bench, Work
+from agentpool.agent.work import Work
 from agentpool.client import errors, models
 
 DRAINED = 0
@@ -90,10 +90,16 @@ class Runtime:
         Raises: enrolment.CannotStart, the control plane takes no such agent.
         """
         workdir, agent_id, lock = enrolment.open_workdir(self._said)
+        self._agent_id = agent_id
         with lock:
             self._end_leftovers(workdir / "leases", agent_id)
+            ability = self._ability = doctor.ability(self._said, workdir)
             identity = enrolment.enrol(
-                said=self._said, workdir=workdir, agent_id=agent_id, is_over=self._is_told_to_leave
+                said=self._said,
+                levels=ability.levels,
+                workdir=workdir,
+                agent_id=agent_id,
+                is_over=self._is_told_to_leave,
             )
             if identity is None:
                 return NOTHING_ACQUIRED if self._said.once else DRAINED
@@ -112,6 +118,7 @@ class Runtime:
             pool=identity.agent_type,
             incarnation=identity.incarnation,
             slots=self._said.slots,
+            isolation=",".join(self._ability.levels) + (" (bare)" if self._ability.is_bare else ""),
             url=identity.url,
             pid=os.getpid(),
         )
@@ -121,6 +128,9 @@ class Runtime:
             link=self._link,
             workdir=workdir,
             slots=threading.Semaphore(1 if self._said.once else self._said.slots),
+            means=self._ability.means,
+            levels=self._ability.levels,
+            is_bare=self._ability.is_bare,
             exec_line=self._said.exec,
             secrets_dir=self._said.secrets_dir,
             may_start=self._may_start,
@@ -132,9 +142,10 @@ class Runtime:
 
     def _end_leftovers(self, leases: Path, agent_id: str) -> None:
         """After a kill -9 of this runtime: its works may still run, their folders are there."""
+        ended = doctor.remove_left(agent_id)
         if leases.is_dir() and any(leases.iterdir()):
-            journal.note("leftovers.ended", processes=process.end_leftovers(agent_id))
             workspace.remove(leases)
+            journal.note("leftovers.ended", found=ended)
 
     def _is_told_to_leave(self) -> bool:
         told = set(self._signals.wait(0)) - {signal.SIGUSR1}
@@ -172,10 +183,12 @@ class Runtime:
             return CUT_OFF
         try:
             self._link.retire()
+            workspace.remove(self._ability.means.cache)
             enrolment.forget(workdir)
         except errors.ApiError as error:
             journal.note("agent.not_retired", reason=str(error))
         self._link.close()
+        doctor.remove_left(self._agent_id)
         journal.note("agent.left", leases=self._acquired)
         return NOTHING_ACQUIRED if self._said.once and not self._acquired else DRAINED
 

@@ -3,8 +3,8 @@
 import random
 import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -12,50 +12,25 @@ from typing import Any
 from agentpool.agent import (
     clock,
     contract,
+    ending,
     execution,
+    guard,
     isolation,
     journal,
     lease_log,
     usage,
     workspace,
 )
+from agentpool.agent.bench import Bench
 from agentpool.agent.control import Control, Reason
-from agentpool.agent.enrolment import Identity
-from agentpool.agent.link import Link
+from agentpool.agent.ending import Ending
+from agentpool.agent.isolation.policy import policy_of
 from agentpool.client import calls, errors, models
 
 _DEFAULT_ACK_S = 15.0
 _FIRST_BACKOFF_S = 0.2
 _LONGEST_BACKOFF_S = 5.0
 _AWAY = (errors.Unreachable, errors.Unavailable, errors.RateLimited)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ending:
-    """What the release of a lease says."""
-
-    outcome: str
-    error: str | None = None
-    retry: bool = False
-    usage: calls.Usage = field(default_factory=calls.Usage)
-    result: Mapping[str, Any] | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bench:
-    """What all works of a runtime share."""
-
-    identity: Identity
-    link: Link
-    workdir: Path
-    slots: threading.Semaphore
-    exec_line: str | None = None
-    secrets_dir: Path | None = None
-    may_start: Callable[[], bool] = lambda: True
-    # Called at the end of each work.
-    on_over: Callable[[], None] = lambda: None
-    # After this moment nobody waits for an answer any more; None: no such moment.
-    leaves_at: Callable[[], float | None] = lambda: None
 
 
 class Work:
@@ -72,7 +47,11 @@ class Work:
         self._payload: Mapping[str, Any] = offer.get("payload") or {}
         self._bench = bench
         self._folder = contract.Folder(root=bench.workdir / "leases" / self.lease_id)
+        self._policy = policy_of(profile=offer.get("profile") or {}, grant=self._grant)
+        self._environment: isolation.Environment | None = None
         self._meter: usage.Meter | None = None
+        self._guard: guard.Guard | None = None
+        self._variables: Mapping[str, str] = {}
         self._thread = threading.Thread(target=self._run, name=f"work-{self.lease_id[:8]}")
         self._thread.daemon = True
 
@@ -92,10 +71,13 @@ class Work:
         return said
 
     def resize(self, grant: Mapping[str, Any]) -> None:
-        """Take a changed grant; the work finds it in its payload file."""
+        """Take a changed grant: its limits hold at once, the work finds it in its payload file."""
         self._grant = {**self._grant, **grant}
+        self._policy = policy_of(profile=self._offer.get("profile") or {}, grant=self._grant)
+        if self._environment is not None and not self._environment.resize(self._policy):
+            journal.note("resize.refused", lease=self.lease_id)
         if self._folder.payload.exists():
-            contract.write_payload(folder=self._folder, lease=self._lease(), payload=self._payload)
+            self._tell_work()
 
     # --- the thread -------------------------------------------------------------------------
 
@@ -119,10 +101,10 @@ class Work:
         try:
             if not self._accept(ack_until):
                 return
-            ending = self._do()
+            ended = self._do()
         finally:
             self._bench.slots.release()
-        self._release(ending)
+        self._release(ended)
 
     def _accept(self, ack_until: float) -> bool:
         """Acknowledge the offer; False when it is not ours to do."""
@@ -148,7 +130,7 @@ class Work:
         if not self._bench.may_start():
             return "the agent is leaving"
         try:
-            isolation.tier(self._isolation())
+            self._level()
         except isolation.IsolationUnavailable as error:
             return str(error)
         return None
@@ -190,40 +172,45 @@ class Work:
     def _do(self) -> Ending:
         """Make the workspace, run the command, read what it reported."""
         began = clock.now()
-        spec = isolation.Spec(lease_id=self.lease_id, folder=self._folder.root, grant=self._grant)
         log = lease_log.LeaseLog(self._send_log, is_void=self._is_void)
-        environment = isolation.tier(self._isolation()).create(spec)
         try:
-            ending = self._attempt(environment, log)
-            if ending.error:
-                log.write("stderr", f"[agentpool: {ending.error}]\n")
+            ended = self._attempt(log)
+            if ended.error:
+                log.write("stderr", f"[agentpool: {ended.error}]\n")
         finally:
-            environment.destroy()
+            if self._environment is not None:
+                self._environment.destroy()
             log.finish()
+            if self._guard is not None:
+                self._guard.finish()
         journal.note(
             "lease.ended",
             lease=self.lease_id,
-            outcome=ending.outcome,
-            error=ending.error,
+            outcome=ended.outcome,
+            error=ended.error,
             seconds=round(clock.now() - began, 3),
         )
-        return ending
+        return ended
 
-    def _attempt(self, environment: isolation.Environment, log: lease_log.LeaseLog) -> Ending:
+    def _attempt(self, log: lease_log.LeaseLog) -> Ending:
         """Run the command; what keeps it from running is an ending, too."""
         try:
-            return self._run_command(environment, log)
+            return self._run_command(log)
         except (workspace.WorkspaceFailed, ValueError) as error:
             return Ending(outcome="failure", error=str(error))
-        except contract.SecretMissing as error:
-            return _config_fault(str(error))
+        except (contract.SecretMissing, isolation.IsolationUnavailable) as error:
+            return ending.config_fault(str(error))
         except OSError as error:
-            return _config_fault(f"{error.filename or 'command'}: {error.strerror or error}")
+            said = f"{error.filename or 'command'}: {error.strerror or error}"
+            return ending.config_fault(said)
         except workspace.Stopped:
             return self._stopped(self.control.reason() or Reason.CANCELLED)
 
-    def _run_command(self, environment: isolation.Environment, log: lease_log.LeaseLog) -> Ending:
-        place, env = self._prepare()
+    def _run_command(self, log: lease_log.LeaseLog) -> Ending:
+        place = self._prepare()
+        environment = self._environment = self._isolate(place)
+        guard = self._guard = self._guard_of(environment, log)
+        env = self._variables_for(environment)
         command = contract.command_of(
             payload=self._payload, exec_line=self._bench.exec_line, env=env
         )
@@ -237,37 +224,80 @@ class Work:
             control=self.control,
             meter=self._meter,
             write=log.write,
+            look=guard.look,
         )
         return self._judge(ended)
 
-    def _prepare(self) -> tuple[Path, dict[str, str]]:
-        """Make folder, workspace, files and secrets; return where to start, and with what."""
+    def _guard_of(self, environment: isolation.Environment, log: lease_log.LeaseLog) -> guard.Guard:
+        return guard.Guard(
+            environment=environment,
+            folder=self._folder,
+            control=self.control,
+            policy=lambda: self._policy,
+            report=self._report_security,
+            warn=lambda text: log.write("stderr", text),
+            is_void=self._is_void,
+        )
+
+    def _prepare(self) -> Path:
+        """Make folder, workspace, files and secrets; return the workspace."""
         workspace.remove(self._folder.root)
         self._folder.make()
-        git = workspace.Git(
+        place = workspace.prepare(
+            wanted=self._payload.get("workspace"), folder=self._folder.root, git=self._git()
+        )
+        private = (self._bench.workdir, self._bench.secrets_dir)
+        workspace.keep_private(place, own=self._folder.root, private=private)
+        workspace.write_files(files=self._payload.get("files") or {}, place=place)
+        self._variables = contract.place_secrets(
+            names=self._secrets(), source=self._bench.secrets_dir, folder=self._folder
+        )
+        self._tell_work()
+        return place
+
+    def _tell_work(self) -> None:
+        payload = {**self._payload, "secrets": self._secrets()}
+        contract.write_payload(folder=self._folder, lease=self._lease(), payload=payload)
+        contract.write_profile(folder=self._folder, policy=self._policy.says())
+
+    def _isolate(self, place: Path) -> isolation.Environment:
+        """Return the environment for the work, of the weakest level here that is strong enough."""
+        source = str((self._payload.get("workspace") or {}).get("git") or "")
+        spec = isolation.Spec(
+            lease_id=self.lease_id,
+            agent_id=self._bench.identity.agent_id,
+            folder=self._folder.root,
+            place=place,
+            policy=self._policy,
+            means=self._bench.means,
+            origin=Path(source) if source.startswith("/") else None,
+        )
+        environment = isolation.tier(self._level(), bare=self._bench.is_bare).create(spec)
+        if environment.origin_url:
+            # The repository itself is not in there, but a door to it.
+            self._git().run("remote", "set-url", "origin", environment.origin_url, cwd=place)
+        return environment
+
+    def _git(self) -> workspace.Git:
+        return workspace.Git(
             mirrors=self._bench.workdir / "mirrors",
             is_stopped=lambda: self.control.reason() is not None,
         )
-        place = workspace.prepare(
-            wanted=self._payload.get("workspace"), folder=self._folder.root, git=git
-        )
-        workspace.write_files(files=self._payload.get("files") or {}, place=place)
-        contract.place_secrets(
-            names=self._payload.get("secrets") or (),
-            source=self._bench.secrets_dir,
-            folder=self._folder,
-        )
-        lease = self._lease()
-        contract.write_payload(folder=self._folder, lease=lease, payload=self._payload)
+
+    def _variables_for(self, environment: isolation.Environment) -> dict[str, str]:
+        """Return the environment variables of the work, with the paths that it sees."""
         identity = self._bench.identity
-        return place, contract.environment(
+        told = contract.environment(
             agent_id=identity.agent_id,
             agent_type=identity.agent_type,
             url=identity.url,
-            lease=lease,
-            payload=self._payload,
-            folder=self._folder,
+            lease=self._lease(),
+            payload={**self._payload, "secrets": self._secrets()},
+            folder=contract.Folder(root=environment.inside(self._folder.root)),
         )
+        return {**told, **self._variables}
+
+    # --- what it is told and how it ends ----------------------------------------------------
 
     def _lease(self) -> dict[str, Any]:
         lease = {key: value for key, value in self._offer.items() if key != "payload"}
@@ -276,41 +306,20 @@ class Work:
     def _judge(self, ended: execution.Ending) -> Ending:
         """Return what the exit code, or the reason it was stopped for, says."""
         result = {**usage.read_json(self._folder.result), "exit_code": ended.exit.code}
-        used = self._used()
         if ended.reason is not None:
-            stopped = self._stopped(ended.reason)
-            return Ending(
-                outcome=stopped.outcome,
-                error=stopped.error,
-                retry=stopped.retry,
-                usage=used,
-                result=result,
-            )
-        code = ended.exit.code
-        if code == 0:
-            return Ending(outcome="success", usage=used, result=result)
-        return Ending(
-            outcome="failure",
-            error=_exit_words(code, ended.last_line),
-            retry=code == contract.RETRY_ELSEWHERE,
-            usage=used,
-            result=result,
-        )
+            said = self._stopped(ended.reason)
+        else:
+            said = ending.exited(ended.exit.code, ended.last_line)
+        return replace(said, usage=self._used(), result=result)
 
     def _stopped(self, reason: Reason) -> Ending:
-        note = self.control.note
-        if reason is Reason.TIMEOUT:
-            return Ending(outcome="timeout", error="the work took longer than its limit")
-        if reason is Reason.UNRENEWED:
-            error = "the control plane was away for too long; the agent stopped the work"
-            return Ending(outcome="cancelled", error=error, retry=True)
-        if reason is Reason.LEAVING:
-            return Ending(outcome="cancelled", error="the agent is leaving", retry=True)
-        return Ending(outcome="cancelled", error=note or "cancelled")
+        if reason is Reason.TIMEOUT and self._guard is not None:
+            self._guard.note(isolation.Incident(kind="timed_out", detail="the hard end"))
+        return ending.stopped(reason, self.control.note)
 
     # --- the way back -----------------------------------------------------------------------
 
-    def _release(self, ending: Ending) -> None:
+    def _release(self, ended: Ending) -> None:
         """Give the lease back; goes on until the control plane took it or says it is not ours."""
         backoff_s = _FIRST_BACKOFF_S
         while not self._is_void():
@@ -318,27 +327,27 @@ class Work:
                 self._bench.link.release(
                     self.lease_id,
                     fencing_token=self.fencing_token,
-                    outcome=ending.outcome,
-                    retry=ending.retry,
-                    error=ending.error,
-                    usage=ending.usage,
-                    result=ending.result,
+                    outcome=ended.outcome,
+                    retry=ended.retry,
+                    error=ended.error,
+                    usage=ended.usage,
+                    result=ended.result,
                 )
             except _AWAY as error:
                 journal.note("release.waiting", lease=self.lease_id, reason=error.detail)
             except errors.Invalid as error:
                 journal.note("release.invalid", lease=self.lease_id, reason=str(error))
-                if ending.result is None and not ending.usage:
+                if ended.result is None and not ended.usage:
                     return
                 # What the work reported can't be taken; that it ended still must be.
-                remark = f"{ending.error or ''} (its report was refused: {error.detail})"
-                ending = replace(ending, usage={}, result=None, error=remark.strip()[:2000])
+                remark = f"{ended.error or ''} (its report was refused: {error.detail})"
+                ended = replace(ended, usage={}, result=None, error=remark.strip()[:2000])
                 continue
             except errors.ApiError as error:
                 journal.note("release.refused", lease=self.lease_id, reason=str(error))
                 return
             else:
-                journal.note("lease.released", lease=self.lease_id, outcome=ending.outcome)
+                journal.note("lease.released", lease=self.lease_id, outcome=ended.outcome)
                 return
             time.sleep(backoff_s * random.uniform(0.5, 1.5))
             backoff_s = min(_LONGEST_BACKOFF_S, backoff_s * 2)
@@ -352,6 +361,16 @@ class Work:
     def _send_log(self, chunks: list[Mapping[str, Any]]) -> None:
         self._bench.link.log(self.lease_id, fencing_token=self.fencing_token, chunks=chunks)
 
+    def _report_security(
+        self, held: Mapping[str, Any] | None, incidents: Sequence[Mapping[str, str]]
+    ) -> None:
+        self._bench.link.security(
+            self.lease_id,
+            fencing_token=self.fencing_token,
+            enforcement=held,
+            incidents=incidents,
+        )
+
     def _tokens(self) -> calls.Usage:
         """Tokens and cost, from the result once it is there, else from the progress."""
         result = usage.tokens(usage.read_json(self._folder.result).get("usage"))
@@ -361,28 +380,16 @@ class Work:
         measured = self._meter.usage(is_over=True) if self._meter else calls.Usage()
         return {**measured, **self._tokens()}
 
-    def _isolation(self) -> str:
-        """The isolation that the request asks for."""
+    def _level(self) -> str:
+        """Return the level that the work gets. Raises: IsolationUnavailable."""
         needs = self._offer.get("requirements") or {}
-        return str(needs.get("isolation_level") or isolation.LEVELS[0])
+        wanted = str(needs.get("isolation_level") or isolation.LEVELS[0])
+        return isolation.weakest(wanted, self._bench.levels)
 
-
-def _config_fault(error: str) -> Ending:
-    code = contract.CONFIG_FAULT
-    return Ending(
-        outcome="failure", error=f"{error} (exit code {code})", result={"exit_code": code}
-    )
-
-
-def _exit_words(code: int, last_line: str) -> str:
-    words = {
-        contract.RETRY_ELSEWHERE: "asks to be tried elsewhere",
-        contract.NO_PERMISSION: "lacks a permission on this agent",
-        contract.CONFIG_FAULT: "finds this agent set up wrongly",
-    }
-    ended = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
-    meaning = f", {words[code]}" if code in words else ""
-    return f"{ended}{meaning}{f': {last_line}' if last_line else ''}"[:2000]
+    def _secrets(self) -> list[str]:
+        """Return the secrets that the payload names, and those of the pool."""
+        named = [*(self._payload.get("secrets") or ()), *(self._offer.get("pool_secrets") or ())]
+        return list(dict.fromkeys(str(each) for each in named))
 
 
 def _time(value: object) -> datetime | None:

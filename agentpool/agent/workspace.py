@@ -8,7 +8,7 @@ import shutil
 import stat
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -112,6 +112,20 @@ def write_files(*, files: Mapping[str, str], place: Path) -> None:
             raise WorkspaceFailed(f"file {name!r}: {error.strerror}") from error
 
 
+def keep_private(place: Path, *, own: Path, private: Sequence[Path | None]) -> None:
+    """
+    Refuse a workspace that would show what is the runtime's: its folder, its secrets.
+
+    own: the folder of the lease, in which a workspace is private anyway. Raises: WorkspaceFailed.
+    """
+    if place.is_relative_to(own):
+        return
+    found = place.resolve()
+    for each in (folder.resolve() for folder in private if folder):
+        if found.is_relative_to(each) or each.is_relative_to(found):
+            raise WorkspaceFailed(f"{place} holds what is this agent's own")
+
+
 def remove(folder: Path) -> None:
     """Remove the private folder of a lease, also what was made read-only in it."""
     # Twice: a killed process may still have had a write under way.
@@ -148,11 +162,12 @@ def _clone_folder(source: str, ref: str, place: Path, git: Git) -> None:
     """
     Clone a repository of this machine, at a branch (tracked), a tag, or a commit.
 
-    A local clone links the object files; a push at the same moment can make one vanish under its
-    hands, so it is tried again, and at last done by the transport that is safe against that.
+    A local clone copies the object files (linked ones the work could change for everybody); a push
+    at the same moment can make one vanish under its hands, so it is tried again, and at last done
+    by the transport that is safe against that.
     """
     for number in range(_LOCAL_TRIES + 1):
-        way = "--local" if number < _LOCAL_TRIES else "--no-local"
+        way = "--no-hardlinks" if number < _LOCAL_TRIES else "--no-local"
         try:
             _clone_once(way, source, ref, place, git)
             return

@@ -15,3 +15,12 @@ def run(*, arguments: tuple[str, ...]) -> None:
     from agentpool.agent.__main__ import main as run_agent
 
     raise SystemExit(run_agent(arguments))
+
+
+@agent.command(add_help_option=False, context_settings={"ignore_unknown_options": True})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def doctor(*, arguments: tuple[str, ...]) -> None:
+    """Tell what this machine can isolate, why not, and what mends it."""
+    from agentpool.agent.doctor import main as examine
+
+    raise SystemExit(examine(arguments))

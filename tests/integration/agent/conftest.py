@@ -46,6 +46,7 @@ class Plane:
         self.releases: list[Json] = []
         self.heartbeats: list[Json] = []
         self.logs: dict[str, list[Json]] = {}
+        self.security: dict[str, list[Json]] = {}
         self.commands: list[Json] = []
         self.registrations: list[Json] = []
         self.retired: list[str] = []
@@ -93,7 +94,12 @@ class Plane:
             "phase": "code",
             "status": "offered",
             "fencing_token": len(self.leases) + 41,
-            "grant": {"memory_mb": 256, "token_budget": 1000},
+            "grant": {"memory_mb": 256, "token_budget": 1000, "network": "full"},
+            "profile": {
+                "allowed_tools": ["git", "test_execution"],
+                "network_access": "full",
+                "file_access": "full",
+            },
             "offered_at": now.isoformat(),
             "hard_end_at": (now + timedelta(seconds=hard_end_s)).isoformat(),
             **more,
@@ -186,6 +192,11 @@ class Plane:
         self._own(lease_id, body, "active")
         self.logs.setdefault(lease_id, []).extend(body["chunks"])
         return {"bytes": 1, "dropped_bytes": 0}
+
+    def _security(self, lease_id: str, body: Json) -> Json:
+        self._own(lease_id, body, "active")
+        self.security.setdefault(lease_id, []).append(body)
+        return {}
 
     def _release(self, lease_id: str, body: Json) -> Json:
         lease = self._own(lease_id, body, "active", "offered")
@@ -366,6 +377,8 @@ class Agent:
             "AGENTPOOL_URL": plane.url,
             "AGENTPOOL_CONFIG": str(workdir.with_suffix(".toml")),
             "AGENTPOOL_ENROLMENT_TOKEN": "enrolment",
+            # What a test does not care about runs sandboxed where that can be, else bare.
+            "AGENTPOOL_ALLOW_BARE": "1",
             **env,
         }
         with self.stderr.open("wb") as log:

@@ -4,12 +4,16 @@ import json
 import signal
 import sys
 import time
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+
+from agentpool.agent.isolation import cgroup
+from tests.integration.agent.bubblewrap import needs_bubblewrap, path_without
 
 pytestmark = pytest.mark.timeout(60)
 SLEEP = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(60)"]
@@ -115,7 +119,7 @@ def test_work_sees_its_contract_and_nothing_of_the_runtime(
     assert seen["AGENTPOOL_FENCING_TOKEN"] == "41"
     assert seen["AGENTPOOL_TOKEN_BUDGET"] == "1000"
     assert seen["AGENTPOOL_DEADLINE"] == plane.leases[lease_id]["hard_end_at"]
-    assert seen["HOME"].startswith(str(tmp_path))
+    assert seen["HOME"] in ("/lease/home", str(tmp_path / f"agent/leases/{lease_id}/home"))
     assert not {"AGENTPOOL_TOKEN", "AGENTPOOL_ENROLMENT_TOKEN", "PRIVATE"} & set(seen)
     assert "credential" not in json.dumps(seen)
 
@@ -184,44 +188,41 @@ def test_a_resized_grant_is_found_in_the_payload_file(plane: Any, agent: Any) ->
     assert plane.printed(lease_id) == "256\n512 1000\n"
 
 
-def test_a_lost_lease_kills_its_whole_tree_and_reports_nothing(
-    plane: Any, agent: Any, tmp_path: Path
-) -> None:
+def test_a_lost_lease_kills_its_whole_tree_and_reports_nothing(plane: Any, agent: Any) -> None:
     runtime = agent()
-    pids = tmp_path / "pids"
+    mark = uuid.uuid4().hex
     code = (
         "import os, subprocess, sys, time, signal\n"
         "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
-        f"child = subprocess.Popen(['sleep', '60'], start_new_session=True)\n"
-        f"open({str(pids)!r}, 'w').write(f'{{os.getpid()}} {{child.pid}}')\n"
+        f"subprocess.Popen(['sh', '-c', 'sleep 60; true', '{mark}'], start_new_session=True)\n"
         "print('up', flush=True); time.sleep(60)"
     )
     lease_id = plane.offer({"command": python(code)})
     plane.wait(lambda: plane.printed(lease_id))
+    assert _running(mark)
     plane.leases[lease_id]["status"] = "lost"
 
-    for pid in map(int, pids.read_text().split()):
-        plane.wait(lambda pid=pid: not _runs(pid))
+    plane.wait(lambda: not _running(mark))
     plane.wait(lambda: "lease.dropped" in runtime.said())
 
+    plane.wait(lambda: not any((runtime.workdir / "leases").iterdir()))
+
     assert plane.releases == []
-    assert list((runtime.workdir / "leases").iterdir()) == []
 
 
-def test_a_daemon_left_behind_does_not_outlive_its_lease(
-    plane: Any, agent: Any, tmp_path: Path
-) -> None:
+def test_a_daemon_left_behind_does_not_outlive_its_lease(plane: Any, agent: Any) -> None:
     agent()
-    pids = tmp_path / "pids"
+    mark = uuid.uuid4().hex
     code = (
-        "import os, subprocess\n"
-        "child = subprocess.Popen(['setsid', 'sleep', '60'])\n"
-        f"open({str(pids)!r}, 'w').write(str(child.pid))"
+        "import subprocess\n"
+        f"subprocess.Popen(['sh', '-c', 'sleep 60; true', '{mark}'], start_new_session=True)\n"
+        "print(1)"
     )
 
-    plane.release_of(plane.offer({"command": python(code)}))
+    release = plane.release_of(plane.offer({"command": python(code)}))
 
-    assert not _runs(int(pids.read_text()))
+    assert release["outcome"] == "success"
+    assert not _running(mark)
 
 
 def test_work_stops_before_a_lease_that_nobody_renews_runs_out(plane: Any, agent: Any) -> None:
@@ -263,13 +264,15 @@ def test_a_release_survives_the_absence_of_the_control_plane(plane: Any, agent: 
 
 
 def test_exec_replaces_the_command_of_the_payload(plane: Any, agent: Any, tmp_path: Path) -> None:
-    script = tmp_path / "wrapper.py"
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    script = shared / "wrapper.py"
     script.write_text(
         "import json, os, sys\n"
         "payload = json.load(open(os.environ['AGENTPOOL_PAYLOAD']))\n"
         "print(sys.argv[1], payload['prompt'], payload['lease']['cycle_id'])"
     )
-    agent("--exec", f"python {script} $AGENTPOOL_CYCLE")
+    agent("--exec", f"python {script} $AGENTPOOL_CYCLE", "--expose", str(shared))
 
     lease_id = plane.offer({"prompt": "do it"})
     plane.release_of(lease_id)
@@ -317,7 +320,7 @@ def test_a_missing_program_is_a_fault_that_names_it(plane: Any, agent: Any) -> N
 def test_work_happens_in_a_clone_that_can_push(
     plane: Any, agent: Any, repository: Path, git_command: Callable[..., str]
 ) -> None:
-    agent("--name", "bee")
+    runtime = agent("--name", "bee")
     script = "echo new > new.txt && git add . && git commit -qm three && git push -q && pwd"
 
     lease_id = plane.offer(
@@ -333,7 +336,7 @@ def test_work_happens_in_a_clone_that_can_push(
     shown = git_command(repository, "log", "-1", "--format=%an %s", "story/one")
     assert shown == "bee three"
     assert git_command(repository, "show", "story/one:extra/plan.md") == "plan"
-    plane.wait(lambda: not Path(plane.printed(lease_id).strip()).exists())
+    plane.wait(lambda: not any((runtime.workdir / "leases").iterdir()))
 
 
 def test_a_ref_that_is_not_there_fails_with_its_name(
@@ -360,6 +363,32 @@ def test_an_offer_that_asks_for_more_isolation_is_handed_back(plane: Any, agent:
     assert "virtual_machine" in release["error"]
 
 
+def test_a_runtime_without_bubblewrap_starts_only_when_told_to(
+    plane: Any, agent: Any, tmp_path: Path
+) -> None:
+    path = path_without("bwrap", tmp_path / "bin")
+
+    refused = agent(PATH=path, AGENTPOOL_ALLOW_BARE="")
+    assert refused.exit_code() == 1
+    assert "apt-get install bubblewrap" in refused.said()
+    assert plane.registrations == []
+
+    agent("--allow-bare", PATH=path, AGENTPOOL_ALLOW_BARE="")
+    lease_id = plane.offer({"command": ["true"]})
+    plane.release_of(lease_id)
+    assert plane.registrations[0]["isolation_levels"] == ["process"]
+    assert plane.security[lease_id][0]["enforcement"]["tier"] == "bare"
+
+
+@pytest.mark.parametrize("level", ["container", "virtual_machine"])
+def test_a_level_that_is_not_here_ends_the_start(plane: Any, agent: Any, level: str) -> None:
+    runtime = agent("--isolation", level)
+
+    assert runtime.exit_code() == 1
+    assert f"isolation {level}" in runtime.said()
+    assert plane.registrations == []
+
+
 def test_two_slots_work_at_once(plane: Any, agent: Any) -> None:
     agent("--slots", "2")
 
@@ -381,25 +410,34 @@ def test_a_restart_comes_back_as_the_same_agent(plane: Any, agent: Any) -> None:
     plane.wait(lambda: plane.heartbeats[-1]["incarnation"] == 2)
 
 
-def test_work_of_a_killed_runtime_is_ended(plane: Any, agent: Any, tmp_path: Path) -> None:
-    first = agent()
-    pids = tmp_path / "pids"
+@pytest.mark.parametrize("is_bare", [True, False])
+def test_work_of_a_killed_runtime_is_ended(
+    plane: Any, agent: Any, tmp_path: Path, is_bare: bool
+) -> None:
+    if not is_bare:
+        needs_bubblewrap()
+    way = {"PATH": path_without("bwrap", tmp_path / "bin")} if is_bare else {}
+    first = agent("--slots", "5", **way)
+    mark = uuid.uuid4().hex
     code = (
-        "import os, subprocess, time\n"
-        "child = subprocess.Popen(['sleep', '60'], start_new_session=True)\n"
-        f"open({str(pids)!r}, 'w').write(f'{{os.getpid()}} {{child.pid}}')\n"
+        "import subprocess, time\n"
+        f"subprocess.Popen(['sh', '-c', 'sleep 60; true', '{mark}'], start_new_session=True)\n"
         "print('up', flush=True); time.sleep(60)"
     )
-    lease_id = plane.offer({"command": python(code)})
-    plane.wait(lambda: plane.printed(lease_id))
-    direct, grandchild = map(int, pids.read_text().split())
+    leases = [plane.offer({"command": python(code)}) for _ in range(5)]
+    plane.wait(lambda: all(plane.printed(each) for each in leases))
+    assert len(_running(mark)) >= 5
 
     first.signal(signal.SIGKILL)
     first.exit_code()
-    plane.wait(lambda: not _runs(direct))
-    agent()
+    agent(**way)
 
-    plane.wait(lambda: not _runs(grandchild))
+    plane.wait(lambda: not _running(mark))
+    plane.wait(lambda: not any((first.workdir / "leases").glob("*")))
+    if cgroup.host().works:
+        groups = {parent / "agentpool" for parent in cgroup.host().parents.values()}
+        left = [found for each in groups for lease in leases for found in each.glob(f"*/{lease}")]
+        assert left == []
 
 
 def test_a_newer_incarnation_cuts_the_old_one_off(plane: Any, agent: Any) -> None:
@@ -455,7 +493,7 @@ def test_sigquit_ends_even_work_that_ignores_sigterm(plane: Any, agent: Any) -> 
     runtime.signal(signal.SIGQUIT)
 
     assert runtime.exit_code(within_s=4) == 0
-    assert plane.release_of(lease_id)["retry"] is True
+    assert plane.release_of(lease_id).get("retry") is True, plane.release_of(lease_id)
 
 
 def test_an_offer_while_draining_is_handed_back_at_once(plane: Any, agent: Any) -> None:
@@ -524,8 +562,11 @@ def test_a_workdir_belongs_to_one_runtime(plane: Any, agent: Any) -> None:
     assert "another agent works in" in second.said()
 
 
-def _runs(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
+def _running(mark: str) -> list[psutil.Process]:
+    """Return the live processes that have a mark among their arguments."""
+    found = []
+    for process in psutil.process_iter(["cmdline", "status"]):
+        is_dead = process.info["status"] == psutil.STATUS_ZOMBIE
+        if mark in (process.info["cmdline"] or []) and not is_dead:
+            found.append(process)
+    return found

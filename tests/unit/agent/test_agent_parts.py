@@ -175,10 +175,11 @@ def test_options_are_read() -> None:
         ["--pool", "code", "--slots", "2", "--label", "zone=a", "--tool", "git", "--tool", "rg"]
     )
 
-    about = said.registration()
+    about = said.registration(["process"])
     assert (said.pool, about["max_concurrent"]) == ("code", 2)
     assert about["labels"] == {"zone": "a"}
     assert about["tools"] == ["git", "rg"]
+    assert about["isolation_levels"] == ["process"]
     assert "memory_mb" not in about
 
 

@@ -1,0 +1,65 @@
+"""What stands around bubblewrap: the way into the control group, limits, and the programs."""
+
+import os
+import shutil
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+from agentpool.agent.isolation import cgroup
+from agentpool.agent.isolation.policy import Policy
+
+_MB = 2**20
+
+
+def wrapped(group: cgroup.Group | None, policy: Policy) -> list[str]:
+    """Return the commands around bubblewrap: into the group, under the limits, tied to us."""
+    found = []
+    if group is not None:
+        into = "".join(f'echo 0 >"{file}"; ' for file in group.entrances())
+        found += ["/bin/sh", "-c", f'set -e; {into}exec "$@"', "sh"]
+    # A single file is never larger than all that may be written.
+    found += ["prlimit", f"--fsize={policy.disk_space_mb * _MB}", "--core=0"]
+    found += ["--"]
+    if group is None:
+        cores = max(1, min(os.cpu_count() or 1, -int(-policy.cpu_cores // 1)))
+        found += ["taskset", "--cpu-list", f"0-{cores - 1}"]
+    return found
+
+
+def python() -> tuple[Path, str]:
+    """
+    Return the interpreter for inside.py, at its real path, and where it stands inside.
+
+    One of /usr/bin is not there: the tools stand in its place. It is shown elsewhere then, and
+    finds its library where it was built to; any other finds it beside itself.
+    """
+    found = Path(getattr(sys, "_base_executable", sys.executable) or sys.executable).resolve()
+    return found, "/lease/python" if found.parent == Path("/usr/bin") else str(found)
+
+
+def search_path() -> str:
+    """Return where the programs are looked for that a sandbox may have."""
+    own = str(Path(sys.executable).parent)
+    return os.pathsep.join([own, os.environ.get("PATH", os.defpath), "/usr/local/bin", "/usr/bin"])
+
+
+@cache
+def bubblewrap_fails() -> str:
+    """Return why bubblewrap can't make the namespaces here; empty: it can."""
+    if shutil.which("bwrap") is None:
+        return "bubblewrap is not installed: apt-get install bubblewrap"
+    kind = [] if os.geteuid() == 0 else ["--unshare-user"]
+    words = ["bwrap", *kind, "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts"]
+    done = subprocess.run(
+        [*words, "--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev", "true"],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    if done.returncode == 0:
+        return ""
+    mend = "sysctl -w kernel.unprivileged_userns_clone=1 user.max_user_namespaces=10000"
+    return f"bubblewrap can't make namespaces here ({done.stderr.strip()[:200]}); try: {mend}"

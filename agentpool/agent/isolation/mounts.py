@@ -1,0 +1,130 @@
+"""
+What is in a bubblewrap sandbox, as its arguments: a private root with little of the machine in it.
+
+The machine's libraries are there read only, its programs are not: the allowed ones stand in the
+place of /usr/bin. Nothing here starts anything.
+"""
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from agentpool.agent.isolation import INSIDE, Means, Spec, around, tools
+from agentpool.agent.isolation.policy import Policy
+
+# The first program inside, see there.
+INSIDE_PROGRAM = Path(__file__).with_name("inside.py")
+# What the runtime tells that program, in the lease's folder.
+TOLD = "inside.txt"
+# Of the machine's files these are shown, read only; its programs are not among them.
+_SHOWN = (
+    *("/usr/lib", "/usr/lib32", "/usr/lib64", "/usr/libx32", "/usr/libexec", "/usr/share"),
+    *("/usr/include", "/usr/local/lib", "/usr/local/include", "/usr/local/share"),
+    *("/etc/ssl", "/etc/ca-certificates", "/etc/alternatives", "/etc/ld.so.cache", "/etc/fonts"),
+    *("/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/localtime", "/etc/timezone", "/etc/protocols"),
+    *("/etc/services", "/etc/mime.types", "/etc/pki", "/etc/crypto-policies"),
+)
+_LINKS = {"bin": "usr/bin", "sbin": "usr/bin", "lib": "usr/lib", "lib64": "usr/lib64"}
+
+
+def arguments(
+    *, spec: Spec, policy: Policy, binaries: Path, roots: Sequence[Path], uid: int, cwd: Path
+) -> list[str]:
+    """
+    Return bubblewrap's own arguments.
+
+    binaries: the folder in the place of /usr/bin. roots: the parts of the workspace to mount
+    writable. uid: whom `inside.py` will become, 0: bubblewrap makes a user namespace instead.
+    """
+    found = _namespaces(policy, uid)
+    # First, so that exposed folders may stand in them.
+    found += ["--bind", str(spec.folder / "tmp"), "/tmp"]  # noqa: S108 - the sandbox's own
+    found += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/run"]
+    for place in ("/usr/local/lib", "/etc/hosts", "/lease/in"):
+        found += _way_to(Path(place))
+    for shown in (*_SHOWN, *(("/etc/resolv.conf",) if policy.network == "full" else ())):
+        found += ["--ro-bind-try", shown, shown]
+    for folder in exposed(spec.means):
+        found += [*_way_to(folder), "--ro-bind", str(folder), str(folder)]
+    if "git" not in tools.commands_of(policy.tools) and Path("/usr/lib/git-core").is_dir():
+        found += ["--tmpfs", "/usr/lib/git-core"]
+    found += ["--ro-bind", str(binaries), "/usr/bin"]
+    for name, to in _LINKS.items():
+        if Path("/", to).is_dir():
+            found += ["--symlink", to, f"/{name}"]
+    found += [*_private_etc(spec), *_lease(spec, roots), "--chdir", str(inside(spec, cwd))]
+    return found
+
+
+def inside(spec: Spec, path: Path) -> Path:
+    """Return what a path of the lease's folder or workspace is called inside."""
+    if path.is_relative_to(spec.place):
+        return INSIDE / "work" / path.relative_to(spec.place)
+    if path.is_relative_to(spec.folder):
+        return INSIDE / path.relative_to(spec.folder)
+    return path
+
+
+def exposed(means: Means) -> list[Path]:
+    """Return the folders outside of the system's own that are shown: this Python's, and more."""
+    own = [Path(p) for p in dict.fromkeys((sys.prefix, sys.base_prefix))]
+    inside_usr = [Path("/usr"), Path("/")]
+    return [p for p in (*own, *means.exposed) if p not in inside_usr and p.is_dir()]
+
+
+def write_etc(folder: Path, uid: int) -> None:
+    """Write the few files of /etc that programs ask for, with nothing of this machine in them."""
+    folder.mkdir(exist_ok=True)
+    for name, text in _etc(uid).items():
+        (folder / name).write_text(text)
+
+
+def _namespaces(policy: Policy, uid: int) -> list[str]:
+    found = ["--unshare-ipc", "--unshare-pid", "--unshare-uts", "--unshare-cgroup-try"]
+    if policy.network != "full":
+        found += ["--unshare-net"]
+    found += ["--cap-drop", "ALL"]
+    if uid:
+        # Just enough for inside.py to become the lease's own user.
+        for capability in ("CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP"):
+            found += ["--cap-add", capability]
+    else:
+        found += ["--unshare-user"]
+    return [*found, "--hostname", "agentpool", "--die-with-parent", "--new-session"]
+
+
+def _lease(spec: Spec, roots: Sequence[Path]) -> list[str]:
+    """Return the mounts of the lease's folder and workspace."""
+    found = ["--bind", str(spec.folder / "tmp"), "/lease/tmp"]
+    found += ["--ro-bind", str(INSIDE_PROGRAM), "/lease/inside.py"]
+    found += ["--ro-bind", str(spec.folder / TOLD), f"/lease/{TOLD}"]
+    interpreter, shown_at = around.python()
+    found += ["--ro-bind", str(interpreter), shown_at] if shown_at == "/lease/python" else []
+    for name in ("in", "doors"):
+        found += ["--ro-bind", str(spec.folder / name), str(INSIDE / name)]
+    for name in ("out", "home"):
+        found += ["--bind", str(spec.folder / name), str(INSIDE / name)]
+    found += ["--ro-bind", str(spec.place), str(INSIDE / "work")]
+    for root in roots:
+        found += ["--bind", str(root), str(inside(spec, root))]
+    return found
+
+
+def _etc(uid: int) -> Mapping[str, str]:
+    return {
+        "passwd": f"work:x:{uid}:{uid}::/lease/home:/bin/sh\nroot:x:0:0::/:/bin/false\n",
+        "group": f"work:x:{uid}:\nroot:x:0:\n",
+        "hosts": "127.0.0.1 localhost agentpool\n::1 localhost\n",
+        "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n",
+    }
+
+
+def _private_etc(spec: Spec) -> list[str]:
+    folder = spec.folder / "etc"
+    return [word for n in _etc(0) for word in ("--ro-bind", str(folder / n), f"/etc/{n}")]
+
+
+def _way_to(folder: Path) -> list[str]:
+    """Return the parents of a folder as bubblewrap must make them: its own only root may enter."""
+    parents = [parent for parent in reversed(folder.parents) if parent != Path("/")]
+    return [word for p in parents for word in ("--perms", "0755", "--dir", str(p))]

@@ -1,0 +1,60 @@
+"""The user that sandboxed work runs as, where the runtime is root: one that nobody else is."""
+
+import contextlib
+import hashlib
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from agentpool.agent.isolation import IsolationUnavailable
+
+# Users that nobody else on the machine should be; one for each lease.
+_FIRST_UID, _UIDS = 2_000_000, 100_000
+_choosing = threading.Lock()
+_taken_here: set[int] = set()
+
+
+def take(lease_id: str) -> int:
+    """Return a user id that nobody has: the lease's own, or the next; give it back in the end."""
+    with _choosing:
+        taken = _taken_here | set(_uids_at_work())
+        start = int(hashlib.sha256(lease_id.encode()).hexdigest()[:8], 16)
+        for step in range(_UIDS):
+            uid = _FIRST_UID + (start + step) % _UIDS
+            if uid not in taken:
+                _taken_here.add(uid)
+                return uid
+    raise IsolationUnavailable("all users for sandboxes are taken on this machine")
+
+
+def give_back(uid: int) -> None:
+    """Let another lease have this user id."""
+    with _choosing:
+        _taken_here.discard(uid)
+
+
+def owner_of(place: Path) -> int:
+    """Return whose folder it is: work in it runs as that user. Raises: PermissionError."""
+    uid = place.stat().st_uid
+    if uid == 0:
+        said = "it belongs to root, and work never runs as root: give the folder to another user"
+        raise PermissionError(13, said, str(place))
+    return uid
+
+
+def give(path: Path, uid: int) -> None:
+    """Give a file or folder with all that is in it to a user; links are not followed."""
+    os.lchown(path, uid, uid)
+    if not path.is_dir() or path.is_symlink():
+        return
+    for folder, names, files in os.walk(path):
+        for name in (*names, *files):
+            os.lchown(os.path.join(folder, name), uid, uid)
+
+
+def _uids_at_work() -> Iterator[int]:
+    for pid in os.listdir("/proc"):
+        if pid.isdigit():
+            with contextlib.suppress(OSError):
+                yield os.stat(f"/proc/{pid}").st_uid

@@ -1,0 +1,347 @@
+"""
+Attacks on the process tier: each is a small program that runs as the work of a lease of its own.
+
+Run as a program it takes nothing, makes a machine with something to steal in a folder of its own,
+runs every attack in a new sandbox, and prints what happened as JSON. An attack that got somewhere
+prints ESCAPED. All are bounded: what is not held back stops by itself.
+"""
+
+import http.server
+import json
+import os
+import socket
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from agentpool.agent import contract
+from agentpool.agent.isolation import Incident, Means, Spec, process
+from agentpool.agent.isolation.policy import policy_of
+
+SECRET = "a-secret-of-somebody-else"
+LONGEST_S = 20.0
+PROFILE = {
+    "allowed_tools": ["read", "test_execution"],
+    "network_access": "limited",
+    "file_access": "read_write_tests",
+}
+GRANT = {"memory_mb": 150, "cpu_cores": 1, "disk_space_mb": 20, "network": "full"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attack:
+    """The program, and what the sandbox must note of it (nothing: it is simply not there)."""
+
+    code: str
+    notes: str | None = None
+    pids: int = 512
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loot:
+    """What there is to be had outside of the sandbox."""
+
+    folder: Path
+    pid: int
+    closed_port: int
+    open_port: int
+
+
+ATTACKS: Mapping[str, Attack] = {
+    "read another lease's workspace": Attack(
+        code="""
+        for path in (folder + '/leases/other/work/secret.txt', '/lease/../leases/other',
+                     f'/proc/{pid}/root' + folder + '/leases/other/work/secret.txt'):
+            tell(lambda: open(path).read())
+        """
+    ),
+    "read the runtime's credential": Attack(
+        code="""
+        tell(lambda: open(folder + '/agent.json').read())
+        tell(lambda: os.listdir(folder))
+        """
+    ),
+    "read the runtime's environment": Attack(
+        code="""
+        for each in os.listdir('/proc'):
+            if each.isdigit():
+                try:
+                    found = open(f'/proc/{each}/environ').read()
+                except OSError:
+                    continue
+                if secret in found:
+                    print('ESCAPED', each)
+        """
+    ),
+    "write outside of the globs": Attack(
+        code="""
+        for path in ('/lease/work/src/a.py', '/lease/in/payload.json', '/usr/bin/new',
+                     '/etc/passwd'):
+            tell(lambda: open(path, 'a').write('x'))
+        tell(lambda: os.rename('/lease/work/src', '/lease/work/other'))
+        tell(lambda: os.unlink('/lease/work/src/a.py'))
+        tell(lambda: os.symlink('/etc', '/lease/work/link'))
+        open('/lease/work/tests/mine.py', 'w').write('x')
+        """,
+        notes="denied_write",
+    ),
+    "connect to a loopback port of the host": Attack(
+        code="tell(lambda: socket.create_connection(('127.0.0.1', closed_port), 2).recv(9))"
+    ),
+    "connect out": Attack(
+        code="tell(lambda: socket.create_connection(('203.0.113.7', 80), 2))",
+        notes="denied_network",
+    ),
+    "resolve and reach a host that is not on the list": Attack(
+        code="""
+        tell(lambda: socket.getaddrinfo('example.org', 80))
+        tell(lambda: urllib.request.urlopen('http://example.org/', timeout=5).read())
+        del os.environ['NO_PROXY'], os.environ['no_proxy']
+        tell(lambda: urllib.request.urlopen(f'http://127.0.0.1:{closed_port}/', timeout=5).read())
+        """,
+        notes="denied_network",
+    ),
+    "fork bomb": Attack(
+        code="""
+        children = 0
+        for _ in range(400):
+            try:
+                if os.fork() == 0:
+                    time.sleep(10); os._exit(0)
+                children += 1
+            except OSError:
+                break
+        if children > 60:
+            print('ESCAPED', children)
+        time.sleep(0.3); os._exit(0)
+        """,
+        notes="too_many_processes",
+        pids=60,
+    ),
+    "memory bomb": Attack(
+        code="""
+        held = []
+        for _ in range(60):
+            held.append(bytearray(os.urandom(1) * (16 * 2**20)))
+            time.sleep(0.05)
+        print('ESCAPED')
+        """,
+        notes="killed_for_memory",
+    ),
+    "disk filler": Attack(
+        code="""
+        for number in range(300):
+            with open(f'/lease/out/{number}', 'wb') as file:
+                file.write(bytes(2**20))
+            time.sleep(0.02)
+        time.sleep(2)
+        print('ESCAPED')
+        """,
+        notes="killed_for_disk",
+    ),
+    "kill the runtime": Attack(
+        code="""
+        tell(lambda: os.kill(pid, 0))
+        tell(lambda: os.kill(pid, 9))
+        """,
+        notes="denied_signal",
+    ),
+    "trace the runtime": Attack(
+        code="""
+        if libc.ptrace(16, pid, 0, 0) == 0 or libc.ptrace(16, os.getppid(), 0, 0) == 0:
+            print('ESCAPED')
+        """,
+        notes="denied_syscall",
+    ),
+    "mount": Attack(
+        code="""
+        if libc.mount(b'none', b'/lease/out', b'tmpfs', 0, None) == 0:
+            print('ESCAPED mount')
+        for flags in (0x10000000, 0x20000, 0x10020000):
+            if libc.unshare(flags) == 0:
+                print('ESCAPED unshare', flags)
+        """,
+        notes="denied_syscall",
+    ),
+    "become root": Attack(
+        code="""
+        for way in (lambda: os.setuid(0), lambda: os.setresuid(0, 0, 0)):
+            try:
+                way()
+            except OSError:
+                continue
+            print('ESCAPED')
+        status = dict(line.split(':', 1) for line in open('/proc/self/status'))
+        rights = [int(status[name], 16) for name in ('CapEff', 'CapPrm', 'CapInh', 'CapAmb')]
+        if status['NoNewPrivs'].strip() != '1' or any(rights):
+            print('ESCAPED', status['NoNewPrivs'], rights)
+        """,
+        notes="denied_syscall",
+    ),
+    "use a refused tool": Attack(
+        code="""
+        done = subprocess.run(['git', 'version'], capture_output=True, text=True)
+        if done.returncode != 126:
+            print('ESCAPED', done)
+        """,
+        notes="tool_refused",
+    ),
+    "outlive the lease": Attack(
+        code="""
+        for _ in range(3):
+            if os.fork() == 0:
+                os.setsid()
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)
+                os.execvp('sh', ['sh', '-c', 'sleep 30; true', secret + '-daemon'])
+        time.sleep(0.3)
+        """
+    ),
+    "change the kernel's settings": Attack(
+        code="""
+        for path in ('/proc/sys/kernel/core_pattern', '/proc/sys/kernel/hostname'):
+            tell(lambda: open(path, 'w').write('1'))
+        """
+    ),
+    "(no attack) reach a host that is on the list": Attack(
+        code="""
+        del os.environ['NO_PROXY'], os.environ['no_proxy']
+        print(urllib.request.urlopen(f'http://127.0.0.1:{open_port}/', timeout=5).read().decode())
+        """
+    ),
+}
+_HEAD = """
+import ctypes, os, signal, socket, subprocess, sys, time, urllib.request
+folder, secret = {folder!r}, {secret!r}
+pid, closed_port, open_port = {pid}, {closed_port}, {open_port}
+libc = ctypes.CDLL(None, use_errno=True)
+def tell(attempt):
+    try:
+        print('ESCAPED', attempt())
+    except (OSError, PermissionError) as error:
+        print(type(error).__name__, error)
+"""
+
+
+def run(attack: Attack, loot: Loot, number: int) -> dict[str, Any]:
+    """Run one attack in a sandbox of its own; return what it printed and what was noted."""
+    environment, folder, place = _sandbox(attack, loot, number)
+    head = _HEAD.format(
+        folder=str(loot.folder),
+        pid=loot.pid,
+        closed_port=loot.closed_port,
+        open_port=loot.open_port,
+        secret=SECRET,
+    )
+    body = "\n".join(line.removeprefix(" " * 8) for line in attack.code.strip("\n").split("\n"))
+    seen = contract.Folder(root=environment.inside(folder.root))
+    env = {"HOME": str(seen.home), "LANG": "C.UTF-8", "AGENTPOOL_REFUSED": str(seen.refused)}
+    out, err = environment.run(command=["python3", "-c", head + body], env=env, cwd=place)
+    notes: list[Incident] = []
+    try:
+        code = _watch(environment, notes)
+        printed, complained = os.read(out, 65536).decode(), os.read(err, 65536).decode()
+    finally:
+        environment.destroy()
+    return {
+        "code": code,
+        "printed": printed,
+        "complained": complained,
+        "notes": [each.kind for each in notes],
+        "left": [p.pid for p in psutil.process_iter(["cmdline"]) if _is_daemon(p)],
+    }
+
+
+def machine(folder: Path) -> Loot:
+    """Make what there is to steal, below a folder and on this process."""
+    other = folder / "leases" / "other" / "work"
+    other.mkdir(parents=True)
+    (other / "secret.txt").write_text(SECRET)
+    (folder / "agent.json").write_text(SECRET)
+    return Loot(
+        folder=folder,
+        pid=os.getpid(),
+        closed_port=_serve("closed"),
+        open_port=_serve("REACHED"),
+    )
+
+
+def main() -> int:
+    """Run all attacks and print what happened."""
+    os.environ["BAIT"] = SECRET
+    with tempfile.TemporaryDirectory() as folder:
+        # Open to everybody: what holds must be the sandbox, not the mode of this folder.
+        Path(folder).chmod(0o755)
+        loot = machine(Path(folder))
+        found = {
+            name: run(attack, loot, number) for number, (name, attack) in enumerate(ATTACKS.items())
+        }
+    json.dump({"uid": os.geteuid(), "attacks": found}, sys.stdout)
+    return 0
+
+
+def _sandbox(attack: Attack, loot: Loot, number: int) -> tuple[process.Sandbox, Any, Path]:
+    folder = contract.Folder(root=loot.folder / "leases" / f"lease-{number}")
+    folder.make()
+    place = folder.root / "work"
+    for part in ("src", "tests"):
+        (place / part).mkdir(parents=True)
+    (place / "src" / "a.py").write_text("x = 1\n")
+    folder.payload.write_text("{}")
+    policy = policy_of(
+        profile={**PROFILE, "allowed_hosts": [f"127.0.0.1:{loot.open_port}"]}, grant=GRANT
+    )
+    spec = Spec(
+        lease_id=f"lease-{number}-{os.getpid()}",
+        agent_id=f"attacked-{os.getpid()}",
+        folder=folder.root,
+        place=place,
+        policy=replace(policy, pids=attack.pids),
+        means=Means(cache=loot.folder / "cache"),
+    )
+    return process.create(spec), folder, place
+
+
+def _watch(environment: process.Sandbox, notes: list[Incident]) -> int:
+    """Hold the work to its limits as the runtime does; return how it ended."""
+    until = time.monotonic() + LONGEST_S
+    while (ended := environment.poll()) is None:
+        if (broken := environment.breach()) is not None or time.monotonic() > until:
+            notes += [broken] if broken else []
+            environment.kill()
+        notes += environment.incidents()
+        time.sleep(0.02)
+    if (broken := environment.breach()) is not None:
+        notes.append(broken)
+    notes += environment.incidents()
+    return ended.code
+
+
+def _serve(text: str) -> int:
+    class Answer(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(text.encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answer)
+    server.socket.listen(socket.SOMAXCONN)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return int(server.server_address[1])
+
+
+def _is_daemon(candidate: psutil.Process) -> bool:
+    return f"{SECRET}-daemon" in (candidate.info["cmdline"] or [])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,78 @@
+"""Hostile work in the process tier, as root and as an ordinary user: everything is refused."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agentpool.agent.isolation import cgroup
+from tests.integration.agent import attacks
+from tests.integration.agent.bubblewrap import needs_bubblewrap
+
+ROOT = Path(__file__).resolve().parents[3]
+NOBODY = 65533
+pytestmark = pytest.mark.timeout(120)
+HARMLESS = "(no attack) reach a host that is on the list"
+
+
+@pytest.fixture(scope="module", params=["the user of the tests", "another user"])
+def outcome(request: pytest.FixtureRequest) -> Any:
+    """Run all attacks, once as whoever runs the tests, once (as root only) as an ordinary user."""
+    needs_bubblewrap()
+    words, env = [sys.executable], {**os.environ}
+    if request.param == "another user":
+        words = _as_nobody()
+        places = (ROOT, sysconfig.get_path("purelib"))
+        env |= {"PYTHONPATH": os.pathsep.join(map(str, places)), "PATH": "/usr/bin:/bin"}
+        env |= {"HOME": "/", "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(
+        [*words, "-m", "tests.integration.agent.attacks"],
+        cwd=ROOT,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("name", [name for name in attacks.ATTACKS if name != HARMLESS])
+def test_an_attack_gets_nowhere(outcome: Any, name: str) -> None:
+    found, attack = outcome["attacks"][name], attacks.ATTACKS[name]
+
+    assert "ESCAPED" not in found["printed"], found
+    assert "Traceback" not in found["complained"], found
+    assert found["left"] == [], found
+    if attack.notes and not (name == "fork bomb" and not _has_groups(outcome["uid"])):
+        assert attack.notes in found["notes"], found
+
+
+def test_what_is_allowed_works(outcome: Any) -> None:
+    found = outcome["attacks"][HARMLESS]
+
+    assert found["printed"] == "REACHED\n", found
+    assert found["notes"] == []
+
+
+def _has_groups(uid: int) -> bool:
+    """Whether the kernel counts the refused forks: without a control group nobody does."""
+    return uid == os.geteuid() and cgroup.host().works
+
+
+def _as_nobody() -> list[str]:
+    if os.geteuid() != 0:
+        pytest.skip("only root may start a process as another user")
+    python = shutil.which("python3", path="/usr/bin")
+    here = f"{sys.version_info.major}.{sys.version_info.minor}"
+    if python is None or Path(python).resolve().name != f"python{here}":
+        pytest.skip(f"no python{here} in /usr/bin, which another user could run")
+    ids = ["--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear-groups"]
+    return ["setpriv", *ids, python]
