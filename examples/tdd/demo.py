@@ -8,6 +8,7 @@ import argparse
 import contextlib
 import os
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,7 +22,14 @@ ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
 VAR = ROOT / "var" / "demo"
 REPO = VAR / "repo.git"
-POOLS = ("design", "qa", "code", "data")
+# The pools, and the tools that their phases need beyond what the profiles of a new installation
+# allow: all phases commit and push, and their tools are Python.
+POOLS = {
+    "design": ("git", "python"),
+    "qa": ("git",),
+    "code": (),
+    "data": ("git", "test_execution", "coverage_analysis"),
+}
 START_S, AGENTS_S, STOP_S = 120, 60, 15
 
 say = Console(highlight=False).print
@@ -64,6 +72,9 @@ def _prepare(options: argparse.Namespace) -> None:
         "AGENTPOOL_ADMIN_PASSWORD": _password(),
         "PYTHONUNBUFFERED": "1",
     }
+    if shutil.which("bwrap") is None:
+        os.environ["AGENTPOOL_ALLOW_BARE"] = "1"
+        say("[yellow]bubblewrap is not installed: the agents run their work without isolation[/]")
     subprocess.run([sys.executable, str(HERE / "make_repo.py"), str(REPO)], check=True)
 
 
@@ -140,7 +151,10 @@ def _launch(count: int) -> None:
     from agentpool.client import Client
 
     with Client() as client:
-        for pool in POOLS:
+        for pool, tools in POOLS.items():
+            known = client.profile(pool)["allowed_tools"]
+            if wanted := [tool for tool in tools if tool not in known]:
+                client.change_profile(pool, changes={"allowed_tools": [*known, *wanted]})
             client.scale(agent_type=pool, action="set", count=count, reason="make demo")
         deadline = time.monotonic() + AGENTS_S
         with Console().status(f"launching {count} agents in each of {len(POOLS)} pools …"):

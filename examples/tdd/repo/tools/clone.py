@@ -1,5 +1,6 @@
 """The clone that a phase works in: put it in a known state, commit, push; all may be repeated."""
 
+import contextlib
 import os
 import re
 import subprocess
@@ -76,8 +77,22 @@ def phases_done(*, commit: str, story: str) -> set[str]:
 
 def start(*, branch: str, commit: str) -> None:
     """Put the working tree on a branch at a commit, whatever an earlier attempt left in it."""
+    # Files that only look changed (they were given to another user) are not written again, which
+    # a read-only working tree would refuse. It fails where something is changed indeed.
+    with contextlib.suppress(GitFailed):
+        git("update-index", "--really-refresh")
     git("checkout", "--quiet", "--force", "-B", branch, commit)
-    git("clean", "--quiet", "--force", "-d")
+    # A sandbox may have mounted docs and plans, which keeps them; phases write anew what they need in it.
+    git("clean", "--quiet", "--force", "-d", "--exclude=/docs", "--exclude=/plans")
+
+
+def copy_to(folder: Path) -> Path:
+    """Return a clone of this clone, with the same origin, to be written where this may not be."""
+    target = folder / "clone"
+    git("clone", "--quiet", "--shared", str(ROOT), str(target))
+    origin = git("config", "remote.origin.url").strip()
+    git("-C", str(target), "remote", "set-url", "origin", origin)
+    return target
 
 
 def commit(*, title: str, story: str, phase: str, paths: list[str]) -> None:
@@ -113,7 +128,13 @@ def _push(*arguments: str) -> None:
 
 
 def _remove_stale(lock: Path) -> None:
-    """Remove a lock file, after giving an owner that may still live the time to finish."""
+    """
+    Remove a lock file, after giving an owner that may still live the time to finish.
+
+    Raises: TryElsewhere, it is out of reach from here.
+    """
+    if not lock.parent.is_dir():
+        raise TryElsewhere(f"{lock} is held, and can't be reached from here")
     while True:
         try:
             age_s = time.time() - lock.stat().st_mtime

@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import clone
 import stories
@@ -42,6 +43,9 @@ def main(arguments: list[str]) -> int:
         # Stories are merged one after the other, so the merge is what all the others wait for:
         # where phases share a machine, the rest gives way to it.
         os.nice(10)
+    if phase == "data" and not os.access(clone.ROOT, os.W_OK):
+        # A merge changes any file; where the agent shows the clone read only, it is done in another.
+        return _elsewhere(phase)
     journal = Journal(phase=phase, story=story_id)
     code, outcome = _attempt(phase, story_id, journal)
     journal.note(outcome.summary)
@@ -50,6 +54,17 @@ def main(arguments: list[str]) -> int:
         print(outcome.summary, file=sys.stderr)
     write_result(code=code, summary=outcome.summary, metrics=outcome.metrics)
     return code
+
+
+def _elsewhere(phase: str) -> int:
+    """Run the phase in a clone of the clone, in the folder that is the work's own to write."""
+    try:
+        target = clone.copy_to(Path(os.environ["AGENTPOOL_OUTPUT"]))
+    except WorkFailed as error:
+        print(error, file=sys.stderr)
+        return TRY_ELSEWHERE
+    os.chdir(target)
+    os.execv(sys.executable, [sys.executable, str(target / "tools" / "phase.py"), phase])
 
 
 def _attempt(phase: str, story_id: str, journal: Journal) -> tuple[int, Outcome]:
