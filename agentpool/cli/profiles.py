@@ -54,7 +54,8 @@ def show_profile(*, agent_type: str, is_json: bool) -> None:
 @profiles.command(
     epilog=show.examples(
         "agentpool profiles edit code --network limited --memory-mb 4096",
-        "agentpool profiles edit qa --tool read --tool run_tests",
+        "agentpool profiles edit qa --tool git --tool test_execution",
+        "agentpool profiles edit qa --host docs.example.org --writable 'docs/**'",
     )
 )
 @click.argument("agent_type")
@@ -63,12 +64,25 @@ def show_profile(*, agent_type: str, is_json: bool) -> None:
 @click.option("--memory-mb", type=click.IntRange(1), help="Ceiling of every grant.")
 @click.option("--cpu-cores", type=float, help="Ceiling of every grant.")
 @click.option("--tool", "tools", multiple=True, help="Repeatable; all tools that may be used.")
+@click.option("--host", "hosts", multiple=True, help="Repeatable; all hosts of --network limited.")
+@click.option("--writable", multiple=True, help="Repeatable; all globs beyond those of --files.")
+@click.option(
+    "--quarantine-after", type=click.IntRange(1), help="Refusals that quarantine the agent."
+)
 @show.as_json
-def edit(*, agent_type: str, tools: Sequence[str], is_json: bool, **options: Any) -> None:
-    """Change a profile; its version rises. What is not named stays."""
+def edit(
+    *,
+    agent_type: str,
+    tools: Sequence[str],
+    hosts: Sequence[str],
+    writable: Sequence[str],
+    is_json: bool,
+    **options: Any,
+) -> None:
+    """Change a profile; its version rises. What is not named stays; a list is given whole."""
     changes = {name: value for name, value in options.items() if value is not None}
-    if tools:
-        changes["allowed_tools"] = list(tools)
+    lists = {"allowed_tools": tools, "allowed_hosts": hosts, "writable": writable}
+    changes |= {name: list(words) for name, words in lists.items() if words}
     if not changes:
         raise click.UsageError("Name what changes, such as --network.")
     with plane.client() as client:

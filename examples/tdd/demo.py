@@ -8,7 +8,6 @@ import argparse
 import contextlib
 import os
 import secrets
-import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +16,8 @@ import urllib.request
 from pathlib import Path
 
 from rich.console import Console
+
+from agentpool.agent.isolation import Means, tier
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
@@ -72,9 +73,9 @@ def _prepare(options: argparse.Namespace) -> None:
         "AGENTPOOL_ADMIN_PASSWORD": _password(),
         "PYTHONUNBUFFERED": "1",
     }
-    if shutil.which("bwrap") is None:
+    if why := tier("process").missing(Means(cache=VAR)):
         os.environ["AGENTPOOL_ALLOW_BARE"] = "1"
-        say("[yellow]bubblewrap is not installed: the agents run their work without isolation[/]")
+        say(f"[yellow]The agents run their work without isolation: {why}[/]")
     subprocess.run([sys.executable, str(HERE / "make_repo.py"), str(REPO)], check=True)
 
 

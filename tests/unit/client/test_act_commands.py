@@ -153,11 +153,14 @@ def test_profiles_and_pools_are_made_and_changed(server: Any) -> None:
     server.answer("GET /security/profiles", {"results": [profile], "next": None})
     server.answer("GET /security/profiles/code", profile)
     server.answer("PATCH /security/profiles/code", profile)
+    server.answer("PATCH /security/profiles/qa", profile)
     server.answer("POST /pools", {"agent_type": "docs"}, status=201)
     server.answer("PATCH /pools/docs", {"agent_type": "docs"})
 
     assert main(["profiles", "ls"]) == main(["profiles", "show", "code"]) == 0
     assert main(["profiles", "edit", "code", "--network", "limited", "--tool", "read"]) == 0
+    edit = ["profiles", "edit", "qa", "--host", "a.example", "--writable", "docs/**"]
+    assert main([*edit, "--quarantine-after", "3"]) == 0
     assert main(["profiles", "edit", "code"]) == 2
     assert main(["pools", "create", "docs", "--memory-mb", "2048", "--capability", "md"]) == 0
     assert main(["pools", "edit", "docs", "--slots", "2"]) == 0
@@ -166,6 +169,11 @@ def test_profiles_and_pools_are_made_and_changed(server: Any) -> None:
     assert said["PATCH /security/profiles/code"] == {
         "network_access": "limited",
         "allowed_tools": ["read"],
+    }
+    assert said["PATCH /security/profiles/qa"] == {
+        "allowed_hosts": ["a.example"],
+        "writable": ["docs/**"],
+        "quarantine_after": 3,
     }
     assert said["POST /pools"] == {"agent_type": "docs", "memory_mb": 2048, "capabilities": ["md"]}
     assert said["PATCH /pools/docs"] == {"max_concurrent": 2}
