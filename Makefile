@@ -1,6 +1,8 @@
 # agentpool's commands; `make` alone prints them.
 PYTHON ?= python3
 BIN := .venv/bin
+# Two test processes, each with a database of its own; one that has ended takes from the other.
+BESIDE := -n 2 --dist worksteal
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
@@ -28,10 +30,11 @@ run: setup ## start an empty installation
 	$(BIN)/agentpool up
 
 test: setup system ## every test: browser, kill and stress tests too
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(BESIDE) -m 'not alone'
+	$(BIN)/python -m pytest -m alone
 
 test-fast: setup ## the tests without browser, kills and stress
-	$(BIN)/python -m pytest -m 'not browser and not kill and not slow'
+	$(BIN)/python -m pytest $(BESIDE) -m 'not browser and not kill and not slow'
 
 check: setup ## format, lint, types, import contracts, Django's checks, missing migrations
 	$(BIN)/ruff format --check .

@@ -20,6 +20,8 @@ def pytest_collection_modifyitems(config, items):
     for item in items:
         if item.nodeid.startswith(SLOW_FOLDERS):
             item.add_marker(pytest.mark.slow)
+        if "kill" in item.keywords:
+            item.add_marker(pytest.mark.alone)
     chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
     if chromium or os.environ.get("CI"):
         return  # under CI a missing browser is a failure, not a skip

@@ -9,7 +9,7 @@ from agentpool.registry import events
 from agentpool.registry.models import Agent, Liveness
 
 pytest_plugins = ["tests.browser.serving"]
-pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
+pytestmark = [pytest.mark.browser, pytest.mark.alone, pytest.mark.django_db(transaction=True)]
 
 AGENTS = 5000
 FIRST_PAINT_S = 2.0
