@@ -91,7 +91,7 @@ class Group:
         return [str(folder / "cgroup.procs") for folder in folders]
 
     def memory_mb(self) -> float:
-        """Return what processes hold in memory, without the kernel's file cache."""
+        """Return what processes hold in memory, without the file cache; up to 2 s old."""
         name = "anon" if self._host.version == 2 else "total_rss"
         return self._field("memory", "memory.stat", name) / _MB
 

@@ -146,7 +146,8 @@ def test_progress_reaches_the_heartbeat(plane: Any, agent: Any) -> None:
         "import json, os, time\n"
         "json.dump({'counter': 3, 'phase': 'red', 'note': 'n'},"
         " open(os.environ['AGENTPOOL_PROGRESS'], 'w'))\n"
-        "time.sleep(1.5)"
+        # The kernel sums up what a control group holds every two seconds.
+        "time.sleep(4)"
     )
     lease_id = plane.offer({"command": python(code)})
 
