@@ -1,7 +1,8 @@
 """
 The demo: start agentpool, launch twelve agents, run 24 TDD cycles on a real repository, check it.
 
-Everything it makes stands in var/demo. Exit code 0: every cycle passed and main is green.
+Its files stand in var/demo, its database in the data folder. Exit code 0: every cycle passed and
+main is green.
 """
 
 import argparse
@@ -15,22 +16,16 @@ import time
 import urllib.request
 from pathlib import Path
 
+import allow_tools
 from rich.console import Console
 
 from agentpool.agent.isolation import Means, tier
+from agentpool.host import installation
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
 VAR = ROOT / "var" / "demo"
 REPO = VAR / "repo.git"
-# The pools, and the tools that their phases need beyond what the profiles of a new installation
-# allow: all phases commit and push, and their tools are Python.
-POOLS = {
-    "design": ("git", "python"),
-    "qa": ("git",),
-    "code": (),
-    "data": ("git", "test_execution", "coverage_analysis"),
-}
 START_S, AGENTS_S, STOP_S = 120, 60, 15
 
 say = Console(highlight=False).print
@@ -45,7 +40,8 @@ def main() -> int:
     _prepare(options)
     with _installation(options) as site:
         code = _batch(options)
-        say(f"\nSee it: [bold]{site}[/]  (user admin, password {_password()})")
+        password = os.environ["AGENTPOOL_ADMIN_PASSWORD"]
+        say(f"\nSee it: [bold]{site}[/]  (user admin, password {password})")
         say(f"The work: git -C {REPO.relative_to(ROOT)} log --oneline main")
         if not options.once and code == 0:
             say("It keeps serving; Ctrl-C stops it.")
@@ -68,10 +64,15 @@ def _prepare(options: argparse.Namespace) -> None:
     os.chdir(ROOT)
     os.environ |= {
         "AGENTPOOL_INSTANCE": os.environ.get("AGENTPOOL_INSTANCE", "demo"),
-        "AGENTPOOL_CONFIG": str(VAR / "config.toml"),
         "AGENTPOOL_URL": f"http://127.0.0.1:{options.port}",
-        "AGENTPOOL_ADMIN_PASSWORD": _password(),
         "PYTHONUNBUFFERED": "1",
+    }
+    # The token and the password stay with the database that knows them, whatever becomes of var/.
+    here = installation.current()
+    installation.make_home(here)
+    os.environ |= {
+        "AGENTPOOL_CONFIG": str(here.home / "config.toml"),
+        "AGENTPOOL_ADMIN_PASSWORD": _password(here.home / "admin-password"),
     }
     if why := tier("process").missing(Means(cache=VAR)):
         os.environ["AGENTPOOL_ALLOW_BARE"] = "1"
@@ -79,12 +80,10 @@ def _prepare(options: argparse.Namespace) -> None:
     subprocess.run([sys.executable, str(HERE / "make_repo.py"), str(REPO)], check=True)
 
 
-def _password() -> str:
-    file = VAR / "admin-password"
+def _password(file: Path) -> str:
+    """Return the password of the demo's admin, made at the first start."""
     if not file.exists():
-        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT, 0o600)
-        with os.fdopen(descriptor, "w") as out:
-            out.write(secrets.token_urlsafe(9))
+        installation.write_private(file, text=secrets.token_urlsafe(9))
     return file.read_text()
 
 
@@ -151,17 +150,17 @@ def _batch(options: argparse.Namespace) -> int:
 def _launch(count: int) -> None:
     from agentpool.client import Client
 
+    allow_tools.main()
     with Client() as client:
-        for pool, tools in POOLS.items():
-            known = client.profile(pool)["allowed_tools"]
-            if wanted := [tool for tool in tools if tool not in known]:
-                client.change_profile(pool, changes={"allowed_tools": [*known, *wanted]})
+        for pool in allow_tools.TOOLS:
             client.scale(agent_type=pool, action="set", count=count, reason="make demo")
         deadline = time.monotonic() + AGENTS_S
-        with Console().status(f"launching {count} agents in each of {len(POOLS)} pools …"):
+        with Console().status(
+            f"launching {count} agents in each of {len(allow_tools.TOOLS)} pools …"
+        ):
             while time.monotonic() < deadline:
                 idle = client.agents(status="idle", limit=500).items
-                if len(idle) >= count * len(POOLS):
+                if len(idle) >= count * len(allow_tools.TOOLS):
                     return say(f"{len(idle)} agents are idle.")
                 time.sleep(0.3)
     raise SystemExit("The agents did not come up; their logs: <data folder>/agents/log.")

@@ -19,13 +19,7 @@ from agentpool.host import ports, postgres, probes
 from agentpool.host.installation import Installation, code_folder, stored_database_url
 
 INSTANCE = "acceptance"
-# The pools, and what the example's phases need beyond the profiles of a new installation.
-POOLS = {
-    "design": ("git", "python"),
-    "qa": ("git",),
-    "code": (),
-    "data": ("git", "test_execution", "coverage_analysis"),
-}
+POOLS = ("design", "qa", "code", "data")
 # Short, so that each loss is noticed within seconds; a lease outlives a restart of the database
 # or the web process, as it does with the defaults.
 WINDOWS = {
@@ -179,9 +173,7 @@ def running(root: Path) -> Iterator[Running]:
 def launch_agents(site: Running, *, per_pool: int) -> None:
     """Let scaling start agents, and wait until they are idle."""
     with site.client() as client:
-        for pool, tools in POOLS.items():
-            known = client.profile(pool)["allowed_tools"]
-            client.change_profile(pool, changes={"allowed_tools": [*{*known, *tools}]})
+        for pool in POOLS:
             client.scale(agent_type=pool, action="set", count=per_pool, reason="a test")
     idle = "SELECT count(*) FROM agent WHERE status = 'idle'"
     wait_until(

@@ -46,6 +46,8 @@ class Batch:
         self.file.write_text(text.replace(MERGE, SLOW_MERGE))
         self.stories = [one["id"] for one in tomllib.loads(text)["cycle"]][:CYCLES]
         example("make_repo.py", str(self.repo))
+        allowed = site.python(str(EXAMPLE / "allow_tools.py"))
+        assert allowed.returncode == 0, allowed.stdout
         with self.log.open("wb") as out:
             self.process = site.start(
                 *("agentpool.cli", "cycles", "run", str(self.file), "--repo", str(self.repo)),
