@@ -1,7 +1,6 @@
 """A pulse that is killed in mid-stream: another one goes on where it stopped."""
 
 import contextlib
-import json
 import os
 import signal
 import subprocess
@@ -13,43 +12,11 @@ import httpx
 import psutil
 import pytest
 from django.db import connection
-from websockets.sync.client import connect
 
-from agentpool.registry import events
-from tests.integration.gateway_talk import SOON_S
+from tests.integration.stream_talk import bearer, dial, events_of, hear, tell
 
 pytest_plugins = ["tests.browser.serving", "tests.integration.gateway_lines"]
 pytestmark = pytest.mark.django_db(transaction=True)
-
-
-def dial(web, after=None, **headers):
-    path = "/ws/pool/" + (f"?after={after}" if after is not None else "")
-    url = web.url.replace("http", "ws", 1) + path
-    return connect(url, additional_headers=headers, open_timeout=20, max_size=None)
-
-
-def bearer(token):
-    return {"Authorization": f"Bearer {token}"}
-
-
-def hear(socket, timeout_s=SOON_S):
-    return json.loads(socket.recv(timeout=timeout_s))
-
-
-def events_of(socket, count, timeout_s=SOON_S):
-    """The next events, without what only says that the line lives, or that a token was made."""
-    found = []
-    while len(found) < count:
-        message = hear(socket, timeout_s)
-        assert "error" not in message, message
-        is_event = "seq" in message and message["kind"] != "token.created"
-        found += [message] if is_event else []
-    return found
-
-
-def tell(*numbers):
-    for number in numbers:
-        events.append("test", agent_type="code", actor="test", n=number)
 
 
 @pytest.fixture

@@ -9,44 +9,14 @@ from django.contrib.auth import get_user_model
 from django.db import connection
 from django.test import Client
 from websockets.exceptions import ConnectionClosed
-from websockets.sync.client import connect
 
 from agentpool.registry import events
 from agentpool.registry.models import Event
 from tests.integration.gateway_talk import SOON_S
+from tests.integration.stream_talk import bearer, dial, events_of, hear, tell
 
 pytest_plugins = ["tests.browser.serving", "tests.integration.gateway_lines"]
 pytestmark = pytest.mark.django_db(transaction=True)
-
-
-def dial(web, after=None, **headers):
-    path = "/ws/pool/" + (f"?after={after}" if after is not None else "")
-    url = web.url.replace("http", "ws", 1) + path
-    return connect(url, additional_headers=headers, open_timeout=20, max_size=None)
-
-
-def bearer(token):
-    return {"Authorization": f"Bearer {token}"}
-
-
-def hear(socket, timeout_s=SOON_S):
-    return json.loads(socket.recv(timeout=timeout_s))
-
-
-def events_of(socket, count, timeout_s=SOON_S):
-    """The next events, without what only says that the line lives, or that a token was made."""
-    found = []
-    while len(found) < count:
-        message = hear(socket, timeout_s)
-        assert "error" not in message, message
-        is_event = "seq" in message and message["kind"] != "token.created"
-        found += [message] if is_event else []
-    return found
-
-
-def tell(*numbers):
-    for number in numbers:
-        events.append("test", agent_type="code", actor="test", n=number)
 
 
 def settled():

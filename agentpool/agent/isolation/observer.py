@@ -19,7 +19,7 @@ import threading
 from collections.abc import Callable
 from pathlib import PurePosixPath
 
-from agentpool.agent.isolation import Incident
+from agentpool.agent.isolation import INSIDE, Incident
 from agentpool.agent.isolation.policy import Policy, is_writable
 from agentpool.agent.isolation.seccomp import DENIED, OPENS, Machine
 
@@ -28,7 +28,8 @@ _CONTINUE = 1
 _PATH_MAX = 4096
 _AT_FDCWD = -100
 # Where anybody may write in a sandbox.
-_OPEN_TO_ALL = ("/tmp", "/lease/tmp", "/lease/out", "/lease/home", "/dev", "/run")  # noqa: S108
+_OWN = (str(INSIDE / name) for name in ("tmp", "out", "home"))
+_OPEN_TO_ALL = ("/tmp", "/dev", "/run", *_OWN)  # noqa: S108 - the sandbox's own
 # More notes than this of one lease say nothing new; calls are still answered.
 _MOST = 200
 _IO_S = 0.5

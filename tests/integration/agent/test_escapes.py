@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import sysconfig
@@ -27,10 +26,7 @@ def outcome(request: pytest.FixtureRequest) -> Any:
     needs_bubblewrap()
     words, env = [sys.executable], {**os.environ}
     if request.param == "another user":
-        words = _as_nobody()
-        places = (ROOT, sysconfig.get_path("purelib"))
-        env |= {"PYTHONPATH": os.pathsep.join(map(str, places)), "PATH": "/usr/bin:/bin"}
-        env |= {"HOME": "/", "PYTHONDONTWRITEBYTECODE": "1"}
+        words, env = _as_nobody()
     done = subprocess.run(
         [*words, "-m", "tests.integration.agent.attacks"],
         cwd=ROOT,
@@ -67,12 +63,16 @@ def _has_groups(uid: int) -> bool:
     return uid == os.geteuid() and cgroup.host().works
 
 
-def _as_nobody() -> list[str]:
+def _as_nobody() -> tuple[list[str], dict[str, str]]:
+    """Return how to run Python as an ordinary user, who must be able to reach it and this code."""
     if os.geteuid() != 0:
         pytest.skip("only root may start a process as another user")
-    python = shutil.which("python3", path="/usr/bin")
-    here = f"{sys.version_info.major}.{sys.version_info.minor}"
-    if python is None or Path(python).resolve().name != f"python{here}":
-        pytest.skip(f"no python{here} in /usr/bin, which another user could run")
     ids = ["--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear-groups"]
-    return ["setpriv", *ids, python]
+    words = ["setpriv", *ids, str(Path(sys.executable).resolve())]
+    places = os.pathsep.join([str(ROOT), sysconfig.get_path("purelib")])
+    env = {**os.environ, "PYTHONPATH": places, "PATH": "/usr/bin:/bin"}
+    env |= {"HOME": "/", "PYTHONDONTWRITEBYTECODE": "1"}
+    tried = subprocess.run([*words, "-c", "import tests, psutil"], env=env, cwd="/", check=False)
+    if tried.returncode != 0:
+        pytest.skip(f"{words[-1]} or {ROOT} is closed to other users")
+    return words, env
