@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 from uuid import UUID
 
+from django.http import HttpRequest
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import serializers as drf
 from rest_framework.authentication import BaseAuthentication
@@ -309,14 +310,19 @@ class Assign(APIView):
         return Response(serializers.lease_json(lease), status=201)
 
 
+def _is_exchange(request: HttpRequest | None) -> bool:
+    """Whether the call reaches the exchange for sure: a repeated one is answered before."""
+    return bool(request and request.method == "POST" and "Idempotency-Key" not in request.headers)
+
+
 class Requests(APIView):
     """Wishes for agents."""
 
     scopes: ClassVar = {"GET": READERS, "POST": ORCHESTRATORS}
 
     def get_authenticators(self) -> list[BaseAuthentication]:
-        """Remember who asks: the exchange holds the token against the database once more."""
-        return remembering(getattr(self.request, "method", "") == "POST")
+        """Remember who asks, where the exchange holds the token against the database once more."""
+        return remembering(_is_exchange(self.request))
 
     @extend_schema(parameters=[serializers.RequestQuery], responses=PAGE)
     def get(self, request: ApiRequest) -> Response:
@@ -611,8 +617,8 @@ class LeaseRelease(APIView):
     scopes: ClassVar = {"POST": HOLDERS}
 
     def get_authenticators(self) -> list[BaseAuthentication]:
-        """Remember who asks: the exchange holds the token against the database once more."""
-        return remembering(getattr(self.request, "method", "") == "POST")
+        """Remember who asks, where the exchange holds the token against the database once more."""
+        return remembering(_is_exchange(self.request))
 
     @extend_schema(request=serializers.ReleaseLease, responses=ANY_JSON)
     def post(self, request: ApiRequest, lease_id: UUID) -> Response:

@@ -166,7 +166,8 @@ def exchange(
     """
     Do `close`, then `acquire`, in one transaction; then look where somebody waits, in another.
 
-    All of it is one round trip. Must run outside of a transaction.
+    All of it is one round trip. Must run outside of a transaction. Locks as `close`, then as
+    `acquire`. Raises: DatabaseError; when the connection was lost nobody knows what was committed.
     """
     params = [
         json.dumps([_close(close) for close in closes]),
@@ -346,6 +347,7 @@ def _rows(sql: str, params: Sequence[Any]) -> list[Any]:
 
 
 def _raw() -> psycopg.Connection[Any]:
+    connection.close_if_health_check_failed()
     connection.ensure_connection()
     raw: psycopg.Connection[Any] = connection.connection
     return raw

@@ -31,7 +31,7 @@ _VARYING: dict[type[drf.Serializer[Any]], tuple[str, ...]] = {
 
 
 class _Remembered(Generic[T]):
-    """What was made of bodies, by their unvarying text; the ones used least long ago go first."""
+    """What was made of bodies, by their unvarying text; those not used for longest go first."""
 
     def __init__(self) -> None:
         self._kept: OrderedDict[tuple[Any, str], T] = OrderedDict()
@@ -39,6 +39,8 @@ class _Remembered(Generic[T]):
 
     def get(self, key: tuple[Any, str]) -> T | None:
         with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
             return self._kept.get(key)
 
     def put(self, key: tuple[Any, str], value: T) -> None:

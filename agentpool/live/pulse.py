@@ -70,7 +70,9 @@ def _lead(
             tick_at = now + TICK_EVERY_S
             _tick(connection)
         if now < busy_until:
-            time.sleep(0 if count == BATCH else max(BUSY_POLL_S, REST_PER_STEP * took))
+            time.sleep(
+                0 if count == BATCH else min(IDLE_POLL_S, max(BUSY_POLL_S, REST_PER_STEP * took))
+            )
             continue
         for _ in connection.notifies(timeout=IDLE_POLL_S, stop_after=1):
             busy_until = time.monotonic() + BUSY_FOR_S

@@ -36,7 +36,7 @@ class Combined(Generic[T, R]):
         self._is_led = False
 
     def __call__(self, item: T) -> R:
-        """Return the answer to one item; raises what the call for it raised."""
+        """Return the answer to one item; raises what the call that it was part of raised."""
         mine: _Place[T, R] = _Place(item)
         with self._lock:
             self._waiting.append(mine)

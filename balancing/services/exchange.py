@@ -1,5 +1,6 @@
 """Ends and grants what arrived together, by any door of a process, in one transaction."""
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -15,6 +16,7 @@ from balancing.claim import Wish as Wish
 from balancing.services import leases, queue, requests
 from balancing.services.combining import Combined
 
+log = logging.getLogger(__name__)
 T = TypeVar("T")
 # A lease as JSON; None: the request waits. An error is raised where its call came from.
 Answer = str | None | Refusal | DatabaseError
@@ -50,8 +52,10 @@ def answers(calls: Sequence[Call]) -> list[Answer]:
     An answer is what `leases.close` and `requests.submit` return, as JSON, or the refusal that they
     would raise: one bad call does not harm the others, and those whose credential is good no more
     get nothing. Must run outside of a transaction; after it the queues of the pools concerned have
-    been looked at once.
+    been looked at once. Raises: DatabaseError for all, when the connection was lost.
     """
+    if not calls:
+        return []
     closes = [call.wish for call in calls if isinstance(call.wish, Close)]
     wishes = [call.wish for call in calls if isinstance(call.wish, Wish)]
     held = {call.credential for call in calls if call.credential is not None}
@@ -61,14 +65,12 @@ def answers(calls: Sequence[Call]) -> list[Answer]:
         if connection.connection is None or connection.connection.closed:
             raise  # nobody knows whether it was committed: once more could be twice
         # Whatever it was concerns one of them: let that one fail by itself.
-        return [_tried_alone(call) for call in calls]
+        return [_tried(_alone, call) for call in calls]
     if done.refused:
         good = iter(answers([call for call in calls if call.credential not in done.refused]))
         revoked = Unauthenticated("The token has been revoked or has expired.")
         return [revoked if call.credential in done.refused else next(good) for call in calls]
-    events.nudge_on_commit()
-    if concerned := _concerned(done, wishes) & done.waited_for:
-        queue.serve(concerned)
+    _tell(_concerned(done, wishes) & done.waited_for)
     ended = zip(done.ended, closes, strict=True)
     granted = zip(done.granted, wishes, strict=True)
     return [
@@ -104,6 +106,8 @@ def _answered(pair: tuple[Exchanged, Wish]) -> str | None:
     if one.code in ("granted", "waiting"):
         return one.shown
     lease = requests.answered(claim.Acquired(one.code, wish.request(), None))
+    # In a transaction of its own, after the others' had been told.
+    _tell({wish.agent_type} if lease is None else set())
     return claim.shown(lease.id) if lease else None
 
 
@@ -116,11 +120,16 @@ def _submit(wish: Wish) -> str | None:
     return claim.shown(lease.id) if lease else None
 
 
-def _tried_alone(call: Call) -> Answer:
+def _tell(concerned: set[str]) -> None:
+    """Tell the listeners of what is committed, and look at these pools' queues."""
     try:
-        return _tried(_alone, call)
+        events.nudge_on_commit()
+        if concerned:
+            queue.serve(concerned)
     except DatabaseError as error:
-        return error  # raised here, it would take with it what others have got already
+        _recover()
+        # What was granted stands, and shall reach who asked; the pulse looks within a second.
+        log.warning("could not look at the queues error=%s", error)
 
 
 def _tried(call: Callable[[T], str | None], subject: T) -> Answer:
@@ -128,3 +137,12 @@ def _tried(call: Callable[[T], str | None], subject: T) -> Answer:
         return call(subject)
     except Refusal as refusal:
         return refusal
+    except DatabaseError as error:
+        _recover()
+        return error  # raised here, it would take with it what others have got already
+
+
+def _recover() -> None:
+    """Let the next call connect anew, if the connection was lost."""
+    if connection.connection is None or connection.connection.closed:
+        connection.close()

@@ -32,7 +32,7 @@ BEGIN
     PERFORM FROM lease x WHERE x.id = ANY (ids) ORDER BY x.id FOR NO KEY UPDATE;
   END IF;
   WITH wish AS (
-      SELECT w.*, row_number() OVER (PARTITION BY w.lease ORDER BY w.n) AS nth FROM ROWS FROM (
+      SELECT * FROM ROWS FROM (
         jsonb_to_recordset(p_closes) AS (lease uuid, token bigint, "to" text, outcome text,
           error text, result jsonb, usage jsonb, retry boolean, request_to text,
           overdue_s float8, actor text, asker text, agent uuid)) WITH ORDINALITY
@@ -42,8 +42,8 @@ BEGIN
       SELECT x.* FROM lease x WHERE x.id = ANY (ids)
         AND x.status IN ('active', 'offered', 'parked') FOR NO KEY UPDATE),
     judged AS (
-      SELECT w.n, CASE
-          WHEN x.id IS NULL OR w.nth > 1 OR x.fencing_token <> w.token
+      SELECT w.n, w.lease, CASE
+          WHEN x.id IS NULL OR x.fencing_token <> w.token
             OR x.expires_at >= at - make_interval(secs => w.overdue_s) THEN 'lease_lost'
           WHEN x.agent_id <> w.agent OR q.requested_by <> w.asker THEN 'not_found'
           ELSE 'ok' END AS code,
@@ -51,10 +51,16 @@ BEGIN
           w.request_to, w.actor, x.status = 'parked', w.retry AND q.attempts < t.max_attempts,
           q.attempts, q.story_type, q.tags, q.paths, q.lock_keys <> '{}')::ending_1 AS ending
         FROM wish w LEFT JOIN live x ON x.id = w.lease
-          LEFT JOIN request q ON q.id = x.request_id)
+          LEFT JOIN request q ON q.id = x.request_id),
+    -- Of several that may end a lease the first one does; who may not is no rival.
+    settled AS (
+      SELECT j.n, j.ending, CASE
+          WHEN row_number() OVER (PARTITION BY j.lease, j.code ORDER BY j.n) > 1 AND j.code = 'ok'
+          THEN 'lease_lost' ELSE j.code END AS code
+        FROM judged j)
     SELECT array_agg(j.code ORDER BY j.n),
         array_agg(j.ending ORDER BY j.n) FILTER (WHERE j.code = 'ok')
-      INTO codes, es FROM judged j;
+      INTO codes, es FROM settled j;
   IF es IS NULL THEN
     RETURN QUERY SELECT c, NULL::lease, NULL, NULL, NULL::uuid, '{}'::text[] FROM unnest(codes) c;
     RETURN;
@@ -75,7 +81,9 @@ BEGIN
       RETURNING e.n, x AS row)
     SELECT array_agg(d.row ORDER BY d.n) INTO ls FROM ended d;
   held := ARRAY(SELECT ls[e.ordinality] FROM unnest(es) WITH ORDINALITY e WHERE NOT e.was_parked);
-  IF held <> '{}' THEN agents := free_slots_1(held, es[1].actor); END IF;
+  IF held <> '{}' THEN
+    agents := free_slots_1(held, ARRAY(SELECT e.actor FROM unnest(es) e WHERE NOT e.was_parked));
+  END IF;
   IF cardinality(held) < cardinality(ls) THEN
     agents := ARRAY(SELECT a FROM agent a WHERE a.id IN (SELECT (u).agent_id FROM unnest(ls) u));
   END IF;

@@ -1,7 +1,7 @@
 -- free_slots_1: what leases held of their agents and of the limits is free again. Locks the agents,
 -- in the order of their ids; returns their rows. A drained agent that shall go retires with its last
--- lease, parked ones too; that is an event of p_actor.
-CREATE FUNCTION free_slots_1(ls lease[], p_actor text) RETURNS agent[] LANGUAGE plpgsql AS $$
+-- lease, parked ones too; that is an event of whoever ended that lease. actors: of each lease.
+CREATE FUNCTION free_slots_1(ls lease[], actors text[]) RETURNS agent[] LANGUAGE plpgsql AS $$
 DECLARE
   freed agent[];
   a agent;
@@ -35,7 +35,10 @@ BEGIN
           SELECT FROM lease x WHERE x.agent_id = a.id AND x.status = 'parked');
       IF FOUND THEN
         INSERT INTO event (kind, agent_type, agent_id, actor, detail) VALUES
-          ('agent.retired', a.agent_type, a.agent_id, p_actor, '{"reason": "drained"}');
+          ('agent.retired', a.agent_type, a.agent_id,
+            (SELECT actors[u.ordinality] FROM unnest(ls) WITH ORDINALITY u
+              WHERE u.agent_id = a.id ORDER BY u.ordinality DESC LIMIT 1),
+            '{"reason": "drained"}');
       END IF;
     END IF;
   END LOOP;

@@ -429,6 +429,19 @@ def test_a_repeated_post_gets_the_same_answer_and_changes_nothing(api, enrolled)
     assert Lease.objects.count() == 1
 
 
+def test_a_revoked_token_gets_no_answer_of_an_earlier_call(api, enrolled):
+    enrolled(max_concurrent=2, **BIG)
+    made = api.post("/tokens", {"name": "left", "scope": "orchestrator"}).body
+    key = {"Idempotency-Key": "abc", "token": made["token"]}
+    # Once without a key, so that the door remembers who it was.
+    assert api.post("/requests", CODE, token=made["token"]).status_code == 201
+    assert api.post("/requests", CODE, **key).status_code == 201
+
+    api.delete(f"/tokens/{made['id']}")
+
+    refused(api.post("/requests", CODE, **key), 401, "unauthenticated")
+
+
 def test_a_key_with_another_body_is_refused(api):
     key = {"Idempotency-Key": "abc"}
     api.post("/requests", CODE, **key)

@@ -5,10 +5,12 @@ import json
 import pytest
 from django.db import DatabaseError
 
-from agentpool.registry.models import Lease
+from agentpool.registry.errors import LeaseLost
+from agentpool.registry.models import Event, Lease
+from agentpool.registry.states import Outcome
 from balancing import claim
 from balancing.claim import Wish
-from balancing.services import exchange
+from balancing.services import agents, exchange, leases
 from balancing.services.exchange import Call
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("whole")]
@@ -35,3 +37,38 @@ def test_a_call_that_the_database_refuses_fails_alone(make_agent, wish):
     assert {json.loads(first)["id"], json.loads(last)["id"]} == {
         str(id) for id in Lease.objects.values_list("id", flat=True)
     }
+
+
+def close_of(lease, *, token=None, actor="the holder"):
+    return Call(
+        leases.closing(
+            lease.id, token=token or lease.fencing_token, outcome=Outcome.SUCCESS, actor=actor
+        ),
+        None,
+    )
+
+
+def test_who_may_not_end_a_lease_does_not_hinder_its_holder(make_agent, submit):
+    make_agent()
+    lease = submit().held
+
+    refused, ended, late = exchange.answers(
+        [close_of(lease, token=lease.fencing_token + 7), close_of(lease), close_of(lease)]
+    )
+
+    assert isinstance(refused, LeaseLost)
+    assert json.loads(ended)["status"] == "released"
+    assert isinstance(late, LeaseLost)
+
+
+def test_an_agent_that_retires_does_so_by_whoever_ended_its_last_lease(make_agent, submit):
+    other, drained = (make_agent(), submit().held), (make_agent(), submit().held)
+    agents.drain(drained[0], retire=True, actor="ada")
+
+    exchange.answers([close_of(other[1], actor="first"), close_of(drained[1], actor="second")])
+
+    assert Event.objects.get(kind="agent.retired").actor == "second"
+
+
+def test_nobody_that_asks_is_answered_nothing(pools):
+    assert exchange.answers([]) == []

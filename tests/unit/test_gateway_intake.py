@@ -132,3 +132,12 @@ def test_whoever_waits_as_told_is_heard_and_whoever_does_not_is_hopeless(per_s):
     for _ in range(int(per_s * BURST_S) + 2):
         meter.spend()
     assert meter.is_hopeless
+
+
+def test_a_text_that_comes_often_is_remembered_whatever_else_comes() -> None:
+    kept = intake._Remembered[str]()
+    kept.put(("form", "often"), "judged")
+
+    for number in range(2 * intake.MOST_REMEMBERED):
+        kept.put(("form", str(number)), "once")
+        assert kept.get(("form", "often")) == "judged"
