@@ -91,10 +91,7 @@ def findings(means: Means) -> Iterator[Finding]:
         name="control groups",
         ok=groups.works,
         detail=f"version {groups.version}",
-        why=""
-        if groups.works
-        else f"{groups.why}; memory and CPU are watched instead. With systemd: "
-        "systemd-run --user --scope -p Delegate=yes agentpool agent run ...",
+        why="" if groups.works else f"{groups.why}; memory and processes are watched instead",
     )
     known = seccomp.machine() is not None
     yield Finding(

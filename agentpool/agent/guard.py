@@ -69,9 +69,11 @@ class Guard:
 
     def finish(self) -> None:
         """Tell what is left to tell; returns when that is done, or nobody listens any more."""
-        for each in self._environment.incidents():
-            self.note(each)
-        self._told.finish()
+        try:
+            for each in self._environment.incidents():
+                self.note(each)
+        finally:
+            self._told.finish()
 
     def _too_old(self) -> Incident | None:
         if clock.now() - self._began_at < LONGEST_LIFE_S:

@@ -1,5 +1,6 @@
 """What the work under a lease uses: memory, CPU, disk, and the tokens and progress it reports."""
 
+import errno
 import json
 import os
 import stat
@@ -96,16 +97,27 @@ def read_json(path: Path) -> Mapping[str, Any]:
     The work is not trusted: only a plain file is read, of 256 kB at most.
     """
     try:
-        # O_NONBLOCK: a pipe put there by the work must not hold the runtime.
-        number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
-        with os.fdopen(number, "rb") as file:
-            if not stat.S_ISREG(os.fstat(number).st_mode):
-                return {}
-            content = file.read(_MOST_BYTES + 1)
+        content = read_plain(path)
         found = json.loads(content) if len(content) <= _MOST_BYTES else {}
     except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def read_plain(path: Path) -> bytes:
+    """
+    Return the content of a file that the work wrote, 256 kB and one byte at most.
+
+    Raises: OSError, it is not there, or no plain file but a link, a folder or a pipe.
+    """
+    # O_NONBLOCK: a pipe put there by the work must not hold the runtime.
+    number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+    try:
+        if not stat.S_ISREG(os.fstat(number).st_mode):
+            raise OSError(errno.EINVAL, "no plain file", str(path))
+        return os.read(number, _MOST_BYTES + 1)
+    finally:
+        os.close(number)
 
 
 def tokens(reported: object) -> calls.Usage:

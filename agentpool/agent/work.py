@@ -1,5 +1,6 @@
 """The work of one lease, from its offer to its release, in a thread of its own."""
 
+import contextlib
 import random
 import threading
 import time
@@ -52,6 +53,7 @@ class Work:
         self._meter: usage.Meter | None = None
         self._guard: guard.Guard | None = None
         self._variables: Mapping[str, str] = {}
+        self._telling = threading.Lock()
         self._thread = threading.Thread(target=self._run, name=f"work-{self.lease_id[:8]}")
         self._thread.daemon = True
 
@@ -76,8 +78,10 @@ class Work:
         self._policy = policy_of(profile=self._offer.get("profile") or {}, grant=self._grant)
         if self._environment is not None and not self._environment.resize(self._policy):
             journal.note("resize.refused", lease=self.lease_id)
-        if self._folder.payload.exists():
-            self._tell_work()
+        # Told by the websocket and by a heartbeat, perhaps while the folder is being removed.
+        with self._telling, contextlib.suppress(OSError):
+            if self._folder.payload.exists():
+                self._tell_work()
 
     # --- the thread -------------------------------------------------------------------------
 
@@ -88,9 +92,11 @@ class Work:
             journal.note("work.broken", lease=self.lease_id, error=repr(error))
             self._release(Ending(outcome="failure", error=f"agent fault: {error!r}"[:2000]))
         finally:
-            workspace.remove(self._folder.root)
-            self.is_over = True
-            self._bench.on_over()
+            try:
+                workspace.remove(self._folder.root)
+            finally:
+                self.is_over = True
+                self._bench.on_over()
 
     def _from_offer_to_release(self) -> None:
         ack_until = clock.now() + float(self._offer.get("ack_within_s") or _DEFAULT_ACK_S)
@@ -243,10 +249,11 @@ class Work:
         """Make folder, workspace, files and secrets; return the workspace."""
         workspace.remove(self._folder.root)
         self._folder.make()
-        place = workspace.prepare(
-            wanted=self._payload.get("workspace"), folder=self._folder.root, git=self._git()
-        )
+        wanted = self._payload.get("workspace") or {}
         private = (self._bench.workdir, self._bench.secrets_dir)
+        if source := wanted.get("git"):
+            workspace.refuse_private(str(source), private=private)
+        place = workspace.prepare(wanted=wanted, folder=self._folder.root, git=self._git())
         workspace.keep_private(place, own=self._folder.root, private=private)
         workspace.write_files(files=self._payload.get("files") or {}, place=place)
         self._variables = contract.place_secrets(

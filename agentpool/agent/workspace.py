@@ -112,13 +112,14 @@ def write_files(*, files: Mapping[str, str], place: Path) -> None:
             raise WorkspaceFailed(f"file {name!r}: {error.strerror}") from error
 
 
-def keep_private(place: Path, *, own: Path, private: Sequence[Path | None]) -> None:
+def keep_private(place: Path, *, own: Path | None, private: Sequence[Path | None]) -> None:
     """
     Refuse a workspace that would show what is the runtime's: its folder, its secrets.
 
-    own: the folder of the lease, in which a workspace is private anyway. Raises: WorkspaceFailed.
+    own: the folder of the lease, in which a workspace is private anyway; None: it is not in one.
+    Raises: WorkspaceFailed.
     """
-    if place.is_relative_to(own):
+    if own is not None and place.is_relative_to(own):
         return
     found = place.resolve()
     for each in (folder.resolve() for folder in private if folder):
@@ -126,13 +127,29 @@ def keep_private(place: Path, *, own: Path, private: Sequence[Path | None]) -> N
             raise WorkspaceFailed(f"{place} holds what is this agent's own")
 
 
+def refuse_private(source: str, *, private: Sequence[Path | None]) -> None:
+    """
+    Refuse to clone from what is the runtime's own: other leases, mirrors, its secrets.
+
+    Raises: WorkspaceFailed; also for a local repository that is not named by its absolute path.
+    """
+    if Path(source).is_absolute():
+        keep_private(Path(source), own=None, private=private)
+    elif source.startswith("file:") or ":" not in source.split("/", 1)[0]:
+        raise WorkspaceFailed(f"{source!r}: name a local repository by its absolute path")
+
+
 def remove(folder: Path) -> None:
     """Remove the private folder of a lease, also what was made read-only in it."""
     # Twice: a killed process may still have had a write under way.
     for _ in range(2):
-        shutil.rmtree(folder, onerror=_unlock)
+        with contextlib.suppress(RecursionError):
+            shutil.rmtree(folder, onerror=_unlock)
         if not folder.exists():
             return
+    # Nested deeper than Python can follow: these two walk by descriptors, without recursion.
+    for words in (["chmod", "-R", "u+rwx"], ["rm", "-rf"]):
+        subprocess.run([*words, "--", str(folder)], stderr=subprocess.DEVNULL, check=False)
 
 
 def _unlock(remove_it: Callable[[str], object], name: str, _error: object) -> None:

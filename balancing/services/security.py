@@ -46,14 +46,20 @@ def report(
     lease = leases.mine(lease_id, token)
     if enforcement is not None:
         LeaseIsolation.objects.get_or_create(lease=lease, defaults=dict(enforcement))
-    for each in incidents:
+    # A report may come again, when its answer was lost: each incident is told once a lease.
+    told = Event.objects.filter(request_id=lease.request_id, lease_id=lease.id)
+    known = {(event.kind, event.detail.get("what")) for event in told}
+    fresh = dict.fromkeys((each["kind"], each["detail"]) for each in incidents)
+    for kind, detail in fresh:
+        if (f"security.{kind}", detail) in known:
+            continue
         events.append(
-            f"security.{each['kind']}",
+            f"security.{kind}",
             lease=lease,
             agent=lease.agent,
             phase=lease.phase,
             cycle_id=lease.cycle_id,
-            what=each["detail"],
+            what=detail,
         )
     if incidents:
         _judge(lease)

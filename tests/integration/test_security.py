@@ -79,9 +79,12 @@ def test_a_stale_token_and_whoever_asked_for_the_lease_report_nothing(api, lease
 def test_an_agent_is_quarantined_after_as_many_events_as_its_profile_says(api, lease):
     api.patch("/security/profiles/code", {"quarantine_after": 3})
 
-    report(api, lease, incidents=[refusal()] * 2)
+    two = [refusal(), refusal(detail="203.0.113.2 port 80")]
+    report(api, lease, incidents=two)
+    report(api, lease, incidents=two)  # its answer was lost: it comes again and counts once
     assert Agent.objects.get().health == "unknown"
-    report(api, lease, incidents=[refusal()])
+    assert Event.objects.filter(kind__startswith="security.").count() == 2
+    report(api, lease, incidents=[refusal("tool_refused", "curl")])
 
     agent = Agent.objects.get()
     assert (agent.health, agent.health_by) == ("quarantined", "security")

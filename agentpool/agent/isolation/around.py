@@ -1,6 +1,7 @@
 """What stands around bubblewrap: the way into the control group, limits, and the programs."""
 
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -23,8 +24,11 @@ def wrapped(group: cgroup.Group | None, policy: Policy) -> list[str]:
     found += ["prlimit", f"--fsize={policy.disk_space_mb * _MB}", "--core=0"]
     found += ["--"]
     if group is None:
-        cores = max(1, min(os.cpu_count() or 1, -int(-policy.cpu_cores // 1)))
-        found += ["taskset", "--cpu-list", f"0-{cores - 1}"]
+        allowed = sorted(os.sched_getaffinity(0))
+        cores = max(1, min(len(allowed), -int(-policy.cpu_cores // 1)))
+        # Any of them: leases beside each other shall not all share the first ones.
+        chosen = random.sample(allowed, cores)
+        found += ["taskset", "--cpu-list", ",".join(map(str, chosen))]
     return found
 
 

@@ -26,7 +26,7 @@ from agentpool.agent.isolation import Enforcement, Exit, Incident, Means, Measur
 from agentpool.agent.isolation.policy import ASPECTS, Policy
 from agentpool.agent.usage import disk_space_mb
 
-MARK = "AGENTPOOL_LEASE_ID"
+MARK, AGENT = "AGENTPOOL_LEASE_ID", "AGENTPOOL_AGENT_ID"
 _MB = 2**20
 _PR_SET_CHILD_SUBREAPER = 36
 _STRAY_ROUNDS = 3
@@ -189,7 +189,7 @@ def remove_left(agent_id: str) -> int:
 def _is_leftover(process: psutil.Process, agent_id: str) -> bool:
     with contextlib.suppress(psutil.Error, OSError):
         environ = process.environ()
-        return MARK in environ and environ.get("AGENTPOOL_AGENT_ID") == agent_id
+        return MARK in environ and environ.get(AGENT) == agent_id
     return False
 
 

@@ -26,6 +26,8 @@ ORIGIN_URL = f"git://127.0.0.1:{ORIGIN_PORT}/origin"
 _HEAD_BYTES = 64 * 1024
 _HEAD_S, _CONNECT_S = 30.0, 15.0
 _CHUNK = 64 * 1024
+# Connections of one lease: each takes descriptors, and git processes, of the runtime.
+_MOST_OPEN, _MOST_GITS = 64, 16
 
 T = TypeVar("T")
 Note = Callable[[Incident], None]
@@ -39,6 +41,7 @@ class Proxy:
         self._hosts = hosts
         self._note = note
         self._server: asyncio.Server | None = None
+        self._open: set[asyncio.Task[Any]] = set()
 
     def open(self) -> None:
         """Begin to listen."""
@@ -56,9 +59,17 @@ class Proxy:
 
     async def _end(self, server: asyncio.Server) -> None:
         server.close()
+        for each in self._open:
+            each.cancel()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         broken = (OSError, asyncio.IncompleteReadError, TimeoutError)
+        task = asyncio.current_task()
+        if task is None or len(self._open) >= _MOST_OPEN:
+            writer.close()
+            return
+        self._open.add(task)
+        task.add_done_callback(self._open.discard)
         with contextlib.closing(writer), contextlib.suppress(*broken):
             await self._answer(reader, writer)
 
@@ -109,6 +120,7 @@ class Origin:
         self._path = socket_path
         self._repository = repository
         self._door: socket.socket | None = None
+        self._free = threading.BoundedSemaphore(_MOST_GITS)
 
     def open(self) -> None:
         """Begin to listen."""
@@ -130,11 +142,21 @@ class Origin:
     def _serve(self, root: Path) -> None:
         door = self._door
         while door is not None:
+            # More than these wait in the queue of the door.
+            self._free.acquire()
             try:
                 near, _ = door.accept()
             except OSError:
                 return
-            threading.Thread(target=_run_git, args=(near, root), name="git", daemon=True).start()
+            threading.Thread(
+                target=self._run_git, args=(near, root), name="git", daemon=True
+            ).start()
+
+    def _run_git(self, near: socket.socket, root: Path) -> None:
+        try:
+            _run_git(near, root)
+        finally:
+            self._free.release()
 
 
 def _door(path: Path) -> socket.socket:

@@ -39,7 +39,9 @@ def arguments(
     found = _namespaces(policy, uid)
     # First, so that exposed folders may stand in them.
     found += ["--bind", str(spec.folder / "tmp"), "/tmp"]  # noqa: S108 - the sandbox's own
-    found += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/run"]
+    # What lies in /run is memory that no process is seen to hold.
+    run_bytes = str(policy.memory_mb * 2**20)
+    found += ["--proc", "/proc", "--dev", "/dev", "--size", run_bytes, "--tmpfs", "/run"]
     for place in ("/usr/local/lib", "/etc/hosts", "/lease/in"):
         found += _way_to(Path(place))
     for shown in (*_SHOWN, *(("/etc/resolv.conf",) if policy.network == "full" else ())):

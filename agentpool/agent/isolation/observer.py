@@ -23,15 +23,13 @@ from agentpool.agent.isolation import INSIDE, Incident
 from agentpool.agent.isolation.policy import Policy, is_writable
 from agentpool.agent.isolation.seccomp import DENIED, OPENS, Machine
 
-_RECV, _SEND, _ID_VALID = 0xC0502100, 0xC0182101, 0x40082102
+_RECV, _SEND = 0xC0502100, 0xC0182101
 _CONTINUE = 1
 _PATH_MAX = 4096
 _AT_FDCWD = -100
 # Where anybody may write in a sandbox.
 _OWN = (str(INSIDE / name) for name in ("tmp", "out", "home"))
 _OPEN_TO_ALL = ("/tmp", "/dev", "/run", *_OWN)  # noqa: S108 - the sandbox's own
-# More notes than this of one lease say nothing new; calls are still answered.
-_MOST = 200
 _IO_S = 0.5
 
 Note = Callable[[Incident], None]
@@ -45,7 +43,6 @@ class Observer:
         self._machine = machine
         self._note = note
         self._work = work
-        self._seen: set[tuple[str, str]] = set()
         self.ours, self.theirs = socket.socketpair()
         self._thread = threading.Thread(target=self._run, name="observer", daemon=True)
 
@@ -72,7 +69,6 @@ class Observer:
             os.close(number)
 
     def _take_listener(self) -> int | None:
-        self.ours.settimeout(10)
         data, rights, _, _ = self.ours.recvmsg(1, socket.CMSG_SPACE(4))
         if not data or not rights:
             return None
@@ -107,7 +103,8 @@ class Observer:
         name = self._machine.name(nr)
         try:
             refused = self._look(name, pid, arguments)
-        except OSError:
+        except (OSError, ValueError, OverflowError):
+            # Gone meanwhile, or given what is no address or path.
             refused = name in DENIED
         if refused:
             reply = struct.pack("<QqiI", call_id, 0, -errno.EPERM, 0)
@@ -122,11 +119,11 @@ class Observer:
     def _look(self, name: str, pid: int, arguments: list[int]) -> bool:
         """Note what this is; return whether to refuse it."""
         if name in DENIED or name == "clone":
-            self._once("denied_syscall", name)
+            self._tell("denied_syscall", name)
             return True
         if name in ("setuid", "setreuid", "setresuid"):
             if 0 in [ctypes.c_int32(each).value for each in arguments[: _IDS[name]]]:
-                self._once("denied_syscall", f"{name} to root")
+                self._tell("denied_syscall", f"{name} to root")
                 return True
         elif name == "connect":
             self._look_at_address(_memory(pid, arguments[1], min(arguments[2], 28)))
@@ -145,11 +142,11 @@ class Observer:
         mapped = getattr(address, "ipv4_mapped", None) or address
         if not (mapped.is_loopback or mapped.is_unspecified):
             port = int.from_bytes(raw[2:4], "big")
-            self._once("denied_network", f"{mapped} port {port}")
+            self._tell("denied_network", f"{mapped} port {port}")
 
     def _look_at_target(self, pid: int, target: int) -> None:
         if target > 0 and not os.path.exists(f"/proc/{pid}/root/proc/{target}"):
-            self._once("denied_signal", f"process {target} is not in the sandbox")
+            self._tell("denied_signal", f"process {target} is not in the sandbox")
 
     def _look_at_path(self, name: str, pid: int, arguments: list[int]) -> None:
         place = arguments[0] if name in ("open", "creat") else arguments[1]
@@ -161,7 +158,7 @@ class Observer:
             path = PurePosixPath(os.readlink(f"/proc/{pid}/{where}")) / path
         plain = os.path.normpath(str(path))
         if not self._may_write(plain):
-            self._once("denied_write", plain)
+            self._tell("denied_write", plain)
 
     def _may_write(self, path: str) -> bool:
         if any(path == each or path.startswith(f"{each}/") for each in _OPEN_TO_ALL):
@@ -172,10 +169,8 @@ class Observer:
             return is_writable(path.removeprefix(self._work).lstrip("/"), self._policy.writable)
         return False
 
-    def _once(self, kind: str, detail: str) -> None:
-        if (kind, detail) not in self._seen and len(self._seen) < _MOST:
-            self._seen.add((kind, detail))
-            self._note(Incident(kind=kind, detail=detail[:400]))
+    def _tell(self, kind: str, detail: str) -> None:
+        self._note(Incident(kind=kind, detail=detail[:400]))
 
 
 _IDS = {"setuid": 1, "setreuid": 2, "setresuid": 3}

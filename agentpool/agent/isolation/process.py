@@ -18,6 +18,7 @@ from pathlib import Path
 
 import psutil
 
+from agentpool.agent import usage
 from agentpool.agent.isolation import (
     INSIDE,
     Enforcement,
@@ -38,13 +39,14 @@ from agentpool.agent.isolation import (
 )
 from agentpool.agent.isolation.observer import Observer
 from agentpool.agent.isolation.policy import ASPECTS, Policy, writable_roots
-from agentpool.agent.usage import disk_space_mb
 
 _BRIDGED = INSIDE / "doors"
 _PATH = "/usr/bin"
 _MB = 2**20
 _DISK_EVERY_S = 1.0
 _MEMORY_EVERY_S = 0.2
+# More incidents than this of one lease say nothing new.
+_MOST = 200
 _SYSCALL_SECCOMP = {"x86_64": 317, "aarch64": 277}
 
 
@@ -58,7 +60,7 @@ class Sandbox:
         self._exit: Exit | None = None
         self._lock = threading.Lock()
         self._noted: list[Incident] = []
-        self._told: set[str] = set()
+        self._known: set[Incident] = set()
         self._doors: list[doors.Proxy | doors.Origin] = []
         self._observer: Observer | None = None
         # 0: this runtime is no root, bubblewrap makes a user namespace instead.
@@ -70,7 +72,9 @@ class Sandbox:
         self._disk_at = self._memory_at = time.monotonic()
         self._peak_mb = 0.0
         self.origin_url = doors.ORIGIN_URL if self._has_origin() else ""
-        self.enforcement = _enforcement(self._policy, self._machine)
+        self.enforcement = _enforcement(
+            self._policy, self._machine, has_group=self._group is not None
+        )
 
     def inside(self, path: Path) -> Path:
         """Return what a path of the lease's folder or workspace is called inside."""
@@ -94,7 +98,7 @@ class Sandbox:
                 cpu_cores=self._policy.cpu_cores,
                 pids=self._policy.pids,
             )
-        env = {**env, "PATH": _PATH, bare.MARK: spec.lease_id}
+        env = {**env, "PATH": _PATH}
         if doors.PROXY_PORT in ports:
             env |= doors.proxy_variables()
         mounts.write_etc(spec.folder / "etc", self._uid or os.getuid())
@@ -117,8 +121,8 @@ class Sandbox:
             return None
         code = os.waitstatus_to_exitcode(status)
         child.returncode = code
-        # bubblewrap tells a signal as a shell does.
-        if code > 128:
+        # bubblewrap tells a signal as a shell does; a program may end with such a code, too.
+        if 128 < code < 128 + signal.NSIG:
             code = 128 - code
         cpu = self._group.cpu_seconds() if self._group else used.ru_utime + used.ru_stime
         self._exit = Exit(
@@ -163,7 +167,7 @@ class Sandbox:
         """Return what was refused since the last call."""
         self._read_refused_tools()
         if self._group is not None and self._group.was_short_of_pids():
-            self._note_once(Incident(kind="too_many_processes", detail=f"{self._policy.pids}"))
+            self._note(Incident(kind="too_many_processes", detail=f"{self._policy.pids}"))
         with self._lock:
             found, self._noted = self._noted, []
         return found
@@ -220,7 +224,7 @@ class Sandbox:
         ports: Mapping[int, Path],
     ) -> subprocess.Popen[bytes]:
         """Start bubblewrap, in it `inside.py`, which becomes the command."""
-        control = self._tell_inside(ports)
+        control = self._tell_inside(ports, env)
         # Not on the command line: the sandbox's first process shows that to the work.
         told = os.memfd_create("arguments")
         os.write(told, "\0".join([*arguments, ""]).encode())
@@ -233,7 +237,12 @@ class Sandbox:
                     *(around.python()[1], "-I", "-S", "-B", f"/lease/{mounts.INSIDE_PROGRAM.name}"),
                     *command,
                 ],
-                env=dict(env),
+                # Nothing of the work's own: the loader would obey it out here, with our rights.
+                env={
+                    "PATH": os.environ.get("PATH", os.defpath),
+                    bare.MARK: self._spec.lease_id,
+                    bare.AGENT: self._spec.agent_id,
+                },
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -246,7 +255,7 @@ class Sandbox:
             self._observer.start()
         return child
 
-    def _tell_inside(self, ports: Mapping[int, Path]) -> int | None:
+    def _tell_inside(self, ports: Mapping[int, Path], env: Mapping[str, str]) -> int | None:
         """Write what `inside.py` reads; return the descriptor over which it sends the filter's."""
         control, program, number = None, b"", 0
         if self._machine is not None:
@@ -261,7 +270,11 @@ class Sandbox:
             control = self._observer.theirs.fileno()
         doors_told = ",".join(f"{port}={path}" for port, path in ports.items())
         processes = self._policy.pids if self._group is None else 0
-        words = (self._uid, processes, -1 if control is None else control, program.hex(), number)
+        variables = "\0".join(f"{name}={value}" for name, value in env.items())
+        words = (
+            *(self._uid, processes, -1 if control is None else control, program.hex(), number),
+            variables.encode("utf-8", "surrogateescape").hex(),
+        )
         told = ";".join([doors_told, *map(str, words)])
         (self._spec.folder / mounts.TOLD).write_text(told, encoding="ascii")
         return control
@@ -321,30 +334,25 @@ class Sandbox:
     # --- what happens in it -----------------------------------------------------------------
 
     def _note(self, incident: Incident) -> None:
+        """Keep an incident, each once a lease and _MOST in all; any thread may call this."""
         with self._lock:
-            self._noted.append(incident)
-
-    def _note_once(self, incident: Incident) -> None:
-        if str(incident) not in self._told:
-            self._told.add(str(incident))
-            self._note(incident)
+            if incident not in self._known and len(self._known) < _MOST:
+                self._known.add(incident)
+                self._noted.append(incident)
 
     def _read_refused_tools(self) -> None:
-        file = self._spec.folder / "out" / tools.REFUSED
         try:
-            number = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            told = usage.read_plain(self._spec.folder / "out" / tools.REFUSED)
         except OSError:
             return
-        with os.fdopen(number, "rb") as content:
-            names = content.read(4096).decode("utf-8", "replace").split()
-        for name in dict.fromkeys(names):
-            self._note_once(Incident(kind="tool_refused", detail=name[:100]))
+        for name in dict.fromkeys(told.decode("utf-8", "replace").split()):
+            self._note(Incident(kind="tool_refused", detail=name[:100]))
 
     def _disk_mb(self) -> float:
         folder = self._spec.folder
-        own = sum(disk_space_mb(folder / name) for name in ("out", "home", "tmp"))
+        own = sum(usage.disk_space_mb(folder / name) for name in ("out", "home", "tmp"))
         is_own = self._spec.place.is_relative_to(folder)
-        return round(own + (disk_space_mb(self._spec.place) if is_own else 0.0), 1)
+        return round(own + (usage.disk_space_mb(self._spec.place) if is_own else 0.0), 1)
 
     def _tree(self) -> list[psutil.Process]:
         if self._child is None or self._exit is not None:
@@ -371,13 +379,17 @@ def remove_left(agent_id: str) -> int:
     return bare.remove_left(agent_id) + cgroup.remove_left(agent_id)
 
 
-def _enforcement(policy: Policy, machine: seccomp.Machine | None) -> Enforcement:
+def _enforcement(
+    policy: Policy, machine: seccomp.Machine | None, *, has_group: bool
+) -> Enforcement:
     """Return what holds: files and network by namespaces, amounts by group or by watching."""
     missing_here = set()
     if machine is None:
         missing_here.add("syscalls")
     if policy.network == "full":
         missing_here.add("network")
+    if not has_group:
+        missing_here.add("cpu")  # begun on few cores, which the work may change
     return Enforcement(
         tier="process",
         enforced=tuple(each for each in ASPECTS if each not in missing_here),

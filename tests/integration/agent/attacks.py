@@ -15,7 +15,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +37,14 @@ GRANT = {"memory_mb": 150, "cpu_cores": 1, "disk_space_mb": 20, "network": "full
 
 @dataclass(frozen=True, kw_only=True)
 class Attack:
-    """The program, and what the sandbox must note of it (nothing: it is simply not there)."""
+    """
+    The program, and what the sandbox must note of it (nothing: it is simply not there).
+
+    env: more variables of the payload; {folder} stands for where the loot is.
+    """
 
     code: str
+    env: Mapping[str, str] = field(default_factory=dict)
     notes: str | None = None
     pids: int = 512
 
@@ -55,6 +60,27 @@ class Loot:
 
 
 ATTACKS: Mapping[str, Attack] = {
+    "have the loader write outside before the sandbox is shut": Attack(
+        code="print('nothing to do')",
+        env={"LD_DEBUG": "files", "LD_DEBUG_OUTPUT": "{folder}/loader"},
+    ),
+    "blind whoever notes, then trace the runtime": Attack(
+        code="""
+        door = socket.socket()
+        libc.connect(door.fileno(), ctypes.c_char_p(b'\\x02\\x00'), 2)
+        libc.connect(door.fileno(), ctypes.c_void_p(-1), 16)
+        if libc.ptrace(16, pid, 0, 0) == 0:
+            print('ESCAPED')
+        """,
+        notes="denied_syscall",
+    ),
+    "hide the note of a refused tool in a folder of its name": Attack(
+        code="""
+
+        os.mkdir(os.environ['AGENTPOOL_REFUSED'])
+        print(subprocess.run(['curl', '--version']).returncode)
+        """,
+    ),
     "read another lease's workspace": Attack(
         code="""
         for path in (folder + '/leases/other/work/secret.txt', '/lease/../leases/other',
@@ -242,6 +268,7 @@ def run(attack: Attack, loot: Loot, number: int) -> dict[str, Any]:
     body = "\n".join(line.removeprefix(" " * 8) for line in attack.code.strip("\n").split("\n"))
     seen = contract.Folder(root=environment.inside(folder.root))
     env = {"HOME": str(seen.home), "LANG": "C.UTF-8", "AGENTPOOL_REFUSED": str(seen.refused)}
+    env |= {name: value.format(folder=loot.folder) for name, value in attack.env.items()}
     out, err = environment.run(command=["python3", "-c", head + body], env=env, cwd=place)
     notes: list[Incident] = []
     try:
@@ -249,6 +276,8 @@ def run(attack: Attack, loot: Loot, number: int) -> dict[str, Any]:
         printed, complained = os.read(out, 65536).decode(), os.read(err, 65536).decode()
     finally:
         environment.destroy()
+    if list(loot.folder.glob("loader*")):
+        printed += "ESCAPED: a file outside"
     return {
         "code": code,
         "printed": printed,

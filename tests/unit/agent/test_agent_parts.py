@@ -1,5 +1,6 @@
 """The smaller parts of the runtime: log, usage, environment, options, dependencies."""
 
+import os
 import subprocess
 import sys
 import threading
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from agentpool.agent import contract, execution, lease_log, options, usage
+from agentpool.agent import contract, execution, lease_log, options, usage, workspace
 from agentpool.client import errors
 
 pytestmark = pytest.mark.timeout(30)
@@ -203,3 +204,49 @@ def test_the_runtime_loads_no_web_framework_and_no_http_client() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert done.stdout == "[]\n"
+
+
+def test_what_is_no_plain_file_is_not_read_and_costs_no_descriptor(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to("/etc/hostname")
+    os.mkfifo(tmp_path / "pipe")
+    held = os.open(tmp_path / "pipe", os.O_RDWR)
+    before = len(os.listdir("/proc/self/fd"))
+
+    for name in ("folder", "link", "pipe", "absent"):
+        assert usage.read_json(tmp_path / name) == {}
+        with pytest.raises(OSError, match=name):
+            usage.read_plain(tmp_path / name)
+
+    assert len(os.listdir("/proc/self/fd")) == before
+    os.close(held)
+
+
+def test_a_folder_that_is_nested_without_end_is_removed(tmp_path: Path) -> None:
+    place = tmp_path / "lease"
+    place.mkdir()
+    here = os.open(place, os.O_DIRECTORY)
+    for _ in range(1500):
+        os.mkdir("d", dir_fd=here)
+        here, above = os.open("d", os.O_DIRECTORY, dir_fd=here), here
+        os.close(above)
+    os.close(here)
+
+    workspace.remove(place)
+
+    assert not place.exists()
+
+
+@pytest.mark.parametrize(
+    "source", ["mirrors/a.git", "../x", "file:///srv/x", "{own}/leases/b/work"]
+)
+def test_what_is_the_agents_own_is_not_cloned(tmp_path: Path, source: str) -> None:
+    (tmp_path / "leases" / "b" / "work").mkdir(parents=True)
+
+    with pytest.raises(workspace.WorkspaceFailed):
+        workspace.refuse_private(source.format(own=tmp_path), private=[tmp_path, None])
+
+
+@pytest.mark.parametrize("source", ["https://git.example/x", "git@git.example:x", "/srv/repo.git"])
+def test_other_repositories_may_be_cloned(tmp_path: Path, source: str) -> None:
+    workspace.refuse_private(source, private=[tmp_path, None])
