@@ -5,7 +5,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -222,7 +222,9 @@ def test_what_is_no_plain_file_is_not_read_and_costs_no_descriptor(tmp_path: Pat
     os.close(held)
 
 
-def test_a_folder_that_is_nested_without_end_is_removed(tmp_path: Path) -> None:
+@pytest.fixture
+def bottomless(tmp_path: Path) -> Iterator[Path]:
+    """A folder nested too deep for Python; gone afterwards, for pytest could not remove it."""
     place = tmp_path / "lease"
     place.mkdir()
     here = os.open(place, os.O_DIRECTORY)
@@ -231,10 +233,14 @@ def test_a_folder_that_is_nested_without_end_is_removed(tmp_path: Path) -> None:
         here, above = os.open("d", os.O_DIRECTORY, dir_fd=here), here
         os.close(above)
     os.close(here)
+    yield place
+    subprocess.run(["rm", "-rf", "--", str(place)], check=True)
 
-    workspace.remove(place)
 
-    assert not place.exists()
+def test_a_folder_that_is_nested_without_end_is_removed(bottomless: Path) -> None:
+    workspace.remove(bottomless)
+
+    assert not bottomless.exists()
 
 
 @pytest.mark.parametrize(
