@@ -197,7 +197,8 @@ def _clone_folder(source: str, ref: str, place: Path, git: Git) -> None:
 
 
 def _clone_once(way: str, source: str, ref: str, place: Path, git: Git) -> None:
-    quiet = ("clone", "--quiet", way)
+    # The machine's template is samples of hooks: a dozen files to write and remove for each lease.
+    quiet = ("clone", "--quiet", "--template=", way)
     named = ("--branch", ref) if ref else ()
     try:
         git.run(*quiet, *named, "--", source, str(place))

@@ -17,6 +17,10 @@ SETTINGS = {
     "gc.auto": "0",
     "receive.denyDeletes": "true",
     "receive.fsckObjects": "true",
+    # Every lease copies the objects; one pack a push is far fewer files than one an object, and on
+    # a filesystem under many new and removed files each further one costs a search.
+    "receive.unpackLimit": "1",
+    "pack.writeReverseIndex": "false",
 }
 
 
@@ -72,6 +76,7 @@ def _build(draft: Path) -> str:
     _git(tree, *in_tree, "add", "--all")
     _git(tree, *in_tree, "commit", "--quiet", "--message", "textkit, its stories and its tools")
     (draft / "index").unlink()
+    _git(draft, "repack", "-a", "-d", "--quiet")
     return _git(draft, "rev-parse", "main").strip()
 
 

@@ -89,7 +89,7 @@ def start(*, branch: str, commit: str) -> None:
 def copy_to(folder: Path) -> Path:
     """Return a clone of this clone, with the same origin, to be written where this may not be."""
     target = folder / "clone"
-    git("clone", "--quiet", "--shared", str(ROOT), str(target))
+    git("clone", "--quiet", "--template=", "--shared", str(ROOT), str(target))
     origin = git("config", "remote.origin.url").strip()
     git("-C", str(target), "remote", "set-url", "origin", origin)
     return target
