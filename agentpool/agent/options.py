@@ -107,7 +107,7 @@ def parse(argv: Sequence[str]) -> Options:
         workdir=said.workdir,
         secrets_dir=said.secrets_dir,
         enrolment_token_file=said.enrolment_token_file,
-        isolation=tuple(said.isolation),
+        isolation=tuple(said.isolation) or _levels(os.environ.get("AGENTPOOL_ISOLATION", "")),
         allow_bare=said.allow_bare,
         exposed=tuple(said.expose),
         image=said.image,
@@ -182,7 +182,8 @@ def add_isolation(parser: argparse.ArgumentParser) -> None:
         choices=LEVELS,
         action="append",
         default=[],
-        help="a level to offer, repeatable (default: process, and container with --image)",
+        help="a level to offer, repeatable (default: $AGENTPOOL_ISOLATION, levels with commas"
+        " between them, else process, and container with --image)",
     )
     add(
         "--allow-bare",
@@ -223,6 +224,13 @@ def _label(text: str) -> tuple[str, str]:
     if not (key and equals):
         raise argparse.ArgumentTypeError(f"{text!r} is not KEY=VALUE")
     return key, value
+
+
+def _levels(text: str) -> tuple[str, ...]:
+    found = tuple(each.strip() for each in text.split(",") if each.strip())
+    if unknown := [each for each in found if each not in LEVELS]:
+        raise SystemExit(f"AGENTPOOL_ISOLATION: {unknown[0]!r} is none of {', '.join(LEVELS)}")
+    return found
 
 
 def _positive(text: str) -> int:

@@ -19,7 +19,7 @@ from pathlib import Path
 import allow_tools
 from rich.console import Console
 
-from agentpool.agent.isolation import Means, tier
+from agentpool.agent.isolation import LEVELS, Means, tier
 from agentpool.host import installation
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -74,7 +74,12 @@ def _prepare(options: argparse.Namespace) -> None:
         "AGENTPOOL_CONFIG": str(here.home / "config.toml"),
         "AGENTPOOL_ADMIN_PASSWORD": _password(here.home / "admin-password"),
     }
-    if why := tier("process").missing(Means(cache=VAR)):
+    level = os.environ.setdefault("AGENTPOOL_ISOLATION", os.environ.get("ISOLATION", "process"))
+    if level not in LEVELS:
+        raise SystemExit(f"ISOLATION={level} is none of {', '.join(LEVELS)}")
+    if why := tier(level).missing(Means(cache=VAR)):
+        if level != "process":
+            raise SystemExit(f"ISOLATION={level}: {why}")
         os.environ["AGENTPOOL_ALLOW_BARE"] = "1"
         say(f"[yellow]The agents run their work without isolation: {why}[/]")
     subprocess.run([sys.executable, str(HERE / "make_repo.py"), str(REPO)], check=True)

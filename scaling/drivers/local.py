@@ -18,7 +18,7 @@ from pathlib import Path
 
 import psutil
 
-from agentpool.agent.isolation import cgroup
+from agentpool.agent import isolation
 from scaling.drivers.base import DriverError, Handle, Spec
 
 MARK = "AGENTPOOL_LAUNCH_ID"
@@ -27,7 +27,8 @@ PASSED_ON = (
     *("PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "TMPDIR", "PYTHONPATH", "VIRTUAL_ENV"),
     "SSL_CERT_FILE",
     # How the runtimes of this machine isolate work; see docs/agents.md.
-    *("AGENTPOOL_ALLOW_BARE", "AGENTPOOL_IMAGE", "AGENTPOOL_VM_KERNEL", "AGENTPOOL_VM_DISK"),
+    *("AGENTPOOL_ISOLATION", "AGENTPOOL_ALLOW_BARE", "AGENTPOOL_IMAGE"),
+    *("AGENTPOOL_VM_KERNEL", "AGENTPOOL_VM_DISK"),
 )
 
 # Forks, makes a session of its own, prints the child's pid, and is gone.
@@ -108,8 +109,9 @@ class LocalDriver:
     def clean(self, handle: Handle) -> None:
         """Remove the runtime's work folder; its log stays for whoever asks what happened."""
         if (folder := handle.get("folder")) and _process(handle) is None:
-            # A runtime that was killed could not remove the control groups of its leases.
-            cgroup.remove_left(Path(folder).name)
+            # A runtime that was killed could not remove containers and control groups.
+            for level in isolation.LEVELS:
+                isolation.tier(level).remove_left(Path(folder).name)
             shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -42,6 +42,10 @@ class Host:
         """Whether groups can be made here."""
         return not self.why
 
+    def top(self) -> dict[str, Path]:
+        """Return the folder above all groups for each controller, where engines make theirs."""
+        return {name: _ROOT if self.version == 2 else _ROOT / name for name in self.parents}
+
 
 @cache
 def host() -> Host:
@@ -53,11 +57,15 @@ def host() -> Host:
 
 
 class Group:
-    """The control group of one lease."""
+    """
+    The control group of one lease.
 
-    def __init__(self, *, agent_id: str, lease_id: str) -> None:
+    is_top: not within this runtime's own group but above, with one path for all controllers.
+    """
+
+    def __init__(self, *, agent_id: str, lease_id: str, is_top: bool = False) -> None:
         self._host = host()
-        parents = self._host.parents
+        parents = self._host.top() if is_top else self._host.parents
         self._folders = {n: p / "agentpool" / agent_id / lease_id for n, p in parents.items()}
 
     def make(self, *, memory_mb: int, cpu_cores: float, pids: int) -> None:
@@ -90,6 +98,11 @@ class Group:
         folders = dict.fromkeys(self._folders.values())
         return [str(folder / "cgroup.procs") for folder in folders]
 
+    def path(self) -> str:
+        """Return what the group is called among the groups, as engines take it for a parent."""
+        place = self._folders["memory"]
+        return f"/{place.relative_to(_ROOT if self._host.version == 2 else _ROOT / 'memory')}"
+
     def memory_mb(self) -> float:
         """Return what processes hold in memory, without the file cache; up to 2 s old."""
         name = "anon" if self._host.version == 2 else "total_rss"
@@ -103,12 +116,13 @@ class Group:
 
     def was_killed_for_memory(self) -> bool:
         """Whether the kernel has killed something here because the limit was reached."""
-        name = "memory.events" if self._host.version == 2 else "memory.oom_control"
-        return self._field("memory", name, "oom_kill") > 0
+        if self._host.version == 2:
+            return self._field("memory", "memory.events", "oom_kill") > 0
+        return self._counted("memory", "memory.oom_control", "oom_kill") > 0
 
     def was_short_of_pids(self) -> bool:
         """Whether a process could not be made because there are as many as there may be."""
-        return self._field("pids", "pids.events", "max") > 0
+        return self._counted("pids", "pids.events", "max") > 0
 
     def kill(self) -> None:
         """Kill all that is in the group."""
@@ -145,6 +159,12 @@ class Group:
         except OSError:
             return ""
 
+    def _counted(self, controller: str, name: str, wanted: str) -> int:
+        """Return a count of this group and those that an engine made within: either may have it."""
+        own = self._folders[controller]
+        within = [str(each.relative_to(own)) for each in own.glob(f"*/{name}")]
+        return sum(self._field(controller, each, wanted) for each in (name, *within))
+
     def _field(self, controller: str, name: str, wanted: str) -> int:
         for line in self._read(controller, name).splitlines():
             key, _, value = line.partition(" ")
@@ -156,7 +176,7 @@ class Group:
 def remove_left(agent_id: str) -> int:
     """Remove the groups that a killed runtime of this agent left behind; return how many."""
     count = 0
-    for parent in set(host().parents.values()):
+    for parent in {*host().parents.values(), *host().top().values()}:
         own = parent / "agentpool" / agent_id
         if not own.is_dir():
             continue
@@ -225,17 +245,20 @@ def _hand_down(folder: Path) -> None:
 
 
 def _remove(folder: Path) -> None:
+    """Kill what is in a group, and in those that an engine made within it, and remove them."""
     until = time.monotonic() + _GONE_S
     while folder.exists():
-        for pid in _pids_in(folder):
+        inner = [each for each in folder.rglob("*") if each.is_dir()]
+        for each in (*sorted(inner, reverse=True), folder):
+            for pid in _pids_in(each):
+                with contextlib.suppress(OSError):
+                    os.kill(pid, signal.SIGKILL)
             with contextlib.suppress(OSError):
-                os.kill(pid, signal.SIGKILL)
-        with contextlib.suppress(OSError):
-            folder.rmdir()
-            return
+                each.rmdir()
         if time.monotonic() > until:
             return
-        time.sleep(0.005)
+        if folder.exists():
+            time.sleep(0.005)
 
 
 def _pids_in(folder: Path) -> Iterator[int]:

@@ -11,6 +11,10 @@ import ctypes
 import os
 import sys
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import select
+
 _PR_SET_NO_NEW_PRIVS, _PR_CAPBSET_DROP = 38, 24
 _SECCOMP_SET_MODE_FILTER, _NEW_LISTENER, _WAIT_KILLABLE = 1, 1 << 3, 1 << 5
 _LAST_CAPABILITY, _CAPABILITIES_V3 = 63, 0x20080522
@@ -116,13 +120,7 @@ class _socket_of:  # noqa: N801 - a verb in a with statement
 
 def _open_doors(ports: list[tuple[int, str]]) -> None:
     """Listen on the sandbox's own loopback; a child passes each connection on to the runtime."""
-    doors = {}
-    for port, path in ports:
-        door = _socket.socket(_socket.AF_INET, _socket.SOCK_STREAM)
-        door.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
-        door.bind(("127.0.0.1", port))
-        door.listen(64)
-        doors[door.fileno()] = (door, path)
+    doors = listen(ports)
     if os.fork():
         return  # the doors close with this frame
     null = os.open(os.devnull, os.O_RDWR)
@@ -131,40 +129,63 @@ def _open_doors(ports: list[tuple[int, str]]) -> None:
             os.dup2(null, number)
         elif number not in doors:
             _close(number)
-    _pass_on(doors)
+    pass_on(doors)
 
 
-def _pass_on(doors: "dict[int, tuple[_socket.socket, str]]") -> None:
-    """Shovel bytes until the sandbox ends, and this process with it."""
+def listen(ports: list[tuple[int, str]]) -> "dict[int, tuple[_socket.socket, str]]":
+    """Return the doors, by descriptor, with where each leads to."""
+    doors = {}
+    for port, path in ports:
+        door = _socket.socket(_socket.AF_INET, _socket.SOCK_STREAM)
+        door.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
+        door.bind(("127.0.0.1", port))
+        door.listen(64)
+        doors[door.fileno()] = (door, path)
+    return doors
+
+
+def pass_on(doors: "dict[int, tuple[_socket.socket, str]]", *, until: int = -1) -> None:
+    """Shovel bytes until a descriptor has something to read, or the sandbox ends."""
     import select
 
     poll = select.poll()
-    for number in doors:
+    for number in (*doors, *((until,) if until >= 0 else ())):
         poll.register(number, select.POLLIN)
     # Each end of a connection with the other one, by number.
     ends: dict[int, tuple[_socket.socket, _socket.socket]] = {}
     while True:
         for number, _ in poll.poll():
+            if number == until:
+                return
             if number in doors:
-                door, path = doors[number]
-                here, _ = door._accept()  # type: ignore[attr-defined]
-                near = _socket.socket(_socket.AF_INET, _socket.SOCK_STREAM, 0, here)
-                far = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
-                try:
-                    far.connect(path)
-                except OSError:
-                    near.close()
-                    far.close()
-                    continue
-                ends[near.fileno()], ends[far.fileno()] = (near, far), (far, near)
-                poll.register(near.fileno(), select.POLLIN)
-                poll.register(far.fileno(), select.POLLIN)
+                _begin(*doors[number], ends, poll)
             elif number in ends and not _shovel(*ends[number]):
                 poll.unregister(number)
                 one, other = ends.pop(number)
                 if other.fileno() not in ends:
                     one.close()
                     other.close()
+
+
+def _begin(
+    door: _socket.socket,
+    path: str,
+    ends: "dict[int, tuple[_socket.socket, _socket.socket]]",
+    poll: "select.poll",
+) -> None:
+    """Take one connection, and make the one that it is passed on to."""
+    here, _ = door._accept()  # type: ignore[attr-defined]
+    near = _socket.socket(_socket.AF_INET, _socket.SOCK_STREAM, 0, here)
+    far = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+    try:
+        far.connect(path)
+    except OSError:
+        near.close()
+        far.close()
+        return
+    ends[near.fileno()], ends[far.fileno()] = (near, far), (far, near)
+    poll.register(near.fileno(), 1)  # POLLIN
+    poll.register(far.fileno(), 1)
 
 
 def _shovel(one: _socket.socket, to: _socket.socket) -> bool:

@@ -1,5 +1,5 @@
 """
-What is in a bubblewrap sandbox, as its arguments: a private root with little of the machine in it.
+What is in a sandbox or container: a private root with little of the machine in it.
 
 The machine's libraries are there read only, its programs are not: the allowed ones stand in the
 place of /usr/bin. Nothing here starts anything.
@@ -7,6 +7,7 @@ place of /usr/bin. Nothing here starts anything.
 
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from agentpool.agent.isolation import INSIDE, Means, Spec, around, tools
@@ -24,6 +25,10 @@ _SHOWN = (
     *("/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/localtime", "/etc/timezone", "/etc/protocols"),
     *("/etc/services", "/etc/mime.types", "/etc/pki", "/etc/crypto-policies"),
 )
+# Of an image, where this tier's notes about refused tools stand.
+REFUSALS = INSIDE / "refusals"
+_GIT_PARTS = Path("/usr/lib/git-core")
+_PARTS = ("in", "out", "home", "tmp")
 _LINKS = {"bin": "usr/bin", "sbin": "usr/bin", "lib": "usr/lib", "lib64": "usr/lib64"}
 
 
@@ -48,14 +53,52 @@ def arguments(
         found += ["--ro-bind-try", shown, shown]
     for folder in exposed(spec.means):
         found += [*_way_to(folder), "--ro-bind", str(folder), str(folder)]
-    if "git" not in tools.commands_of(policy.tools) and Path("/usr/lib/git-core").is_dir():
-        found += ["--tmpfs", "/usr/lib/git-core"]
+    if _hides_git(policy):
+        found += ["--tmpfs", str(_GIT_PARTS)]
     found += ["--ro-bind", str(binaries), "/usr/bin"]
     for name, to in _LINKS.items():
         if Path("/", to).is_dir():
             found += ["--symlink", to, f"/{name}"]
     found += [*_private_etc(spec), *_lease(spec, roots), "--chdir", str(inside(spec, cwd))]
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class Bind:
+    """A place of this machine that is shown inside; writable only where it says so."""
+
+    source: Path
+    target: str
+    is_writable: bool = False
+
+
+def binds(
+    *, spec: Spec, policy: Policy, commands: Path, roots: Sequence[Path], is_machine: bool
+) -> list[Bind]:
+    """
+    Return what a container shows, what is within another after it.
+
+    commands: a folder that stands in the place of /usr/bin where the system is this machine's, else
+    one that comes first on the PATH of the image. roots: the parts of the workspace to write in.
+    """
+    found = [Bind(spec.folder / "tmp", "/tmp", True)]  # noqa: S108 - the container's own
+    if is_machine:
+        places = [Path(each) for each in _SHOWN]
+        found += [
+            Bind(each, str(each)) for each in (*places, *exposed(spec.means)) if each.exists()
+        ]
+        found.append(Bind(commands, "/usr/bin"))
+        if _hides_git(policy):
+            found.append(Bind(spec.folder / "etc" / "nothing", str(_GIT_PARTS)))
+        found += [Bind(spec.folder / "etc" / name, f"/etc/{name}") for name in _etc(0)]
+    else:
+        found.append(Bind(commands, str(REFUSALS)))
+    if policy.network != "full":
+        found.append(Bind(spec.folder / "etc" / "resolv.conf", "/etc/resolv.conf"))
+    found += [Bind(spec.folder / name, f"/lease/{name}", name != "in") for name in _PARTS]
+    if spec.place not in roots:
+        found.append(Bind(spec.place, str(INSIDE / "work")))
+    return [*found, *(Bind(root, str(inside(spec, root)), True) for root in roots)]
 
 
 def inside(spec: Spec, path: Path) -> Path:
@@ -76,8 +119,10 @@ def exposed(means: Means) -> list[Path]:
 
 def write_etc(folder: Path, uid: int) -> None:
     """Write the few files of /etc that programs ask for, with nothing of this machine in them."""
-    folder.mkdir(exist_ok=True)
-    for name, text in _etc(uid).items():
+    # Two are for containers: an empty folder to hide another, and no resolver in the place of that
+    # of the machine, which the engine would show.
+    (folder / "nothing").mkdir(parents=True, exist_ok=True)
+    for name, text in {**_etc(uid), "resolv.conf": ""}.items():
         (folder / name).write_text(text)
 
 
@@ -110,6 +155,10 @@ def _lease(spec: Spec, roots: Sequence[Path]) -> list[str]:
     for root in roots:
         found += ["--bind", str(root), str(inside(spec, root))]
     return found
+
+
+def _hides_git(policy: Policy) -> bool:
+    return "git" not in tools.commands_of(policy.tools) and _GIT_PARTS.is_dir()
 
 
 def _etc(uid: int) -> Mapping[str, str]:

@@ -44,21 +44,25 @@ class Observer:
         self._note = note
         self._work = work
         self.ours, self.theirs = socket.socketpair()
-        self._thread = threading.Thread(target=self._run, name="observer", daemon=True)
 
-    def start(self) -> None:
-        """Begin, once the sandbox has been started with the other end of the socket."""
+    def start(self, listener: int | None = None) -> None:
+        """
+        Begin, once the sandbox has been started with the other end of the socket.
+
+        listener: the filter's descriptor, where somebody else has brought it; it is closed here.
+        """
         self.theirs.close()
-        self._thread.start()
+        name, words = "observer", (listener,)
+        threading.Thread(target=self._run, args=words, name=name, daemon=True).start()
 
     def close(self) -> None:
         """End; the calls of a sandbox that still lives fail from now on."""
         for one in (self.ours, self.theirs):
             one.close()
 
-    def _run(self) -> None:
+    def _run(self, listener: int | None) -> None:
         try:
-            number = self._take_listener()
+            number = self._take_listener() if listener is None else listener
         except OSError:
             return
         if number is None:

@@ -40,6 +40,8 @@ _AARCH64 = {
 }  # fmt: skip
 _MACHINES = {"x86_64": (0xC000003E, _X86_64), "aarch64": (0xC00000B7, _AARCH64)}
 
+_OCI_NAMES = {0xC000003E: "SCMP_ARCH_X86_64", 0xC00000B7: "SCMP_ARCH_AARCH64"}
+
 # Ways out of a sandbox, or into other processes: refused.
 DENIED = [
     "ptrace",
@@ -144,6 +146,43 @@ def program(on: Machine, *, asks: bool) -> bytes:
     for family in _FAMILIES_DENIED:
         code += _if_argument(on, "socket", 0, _JEQ, family, _ERRNO | errno.EAFNOSUPPORT)
     return b"".join([*code, _answer(_ALLOW)])
+
+
+def profile(on: Machine) -> dict[str, object]:
+    """Return the same filter as container engines take it (OCI), with everything asked for."""
+    notify, absent = "SCMP_ACT_NOTIFY", "SCMP_ACT_ERRNO"
+    rules: list[dict[str, object]] = [
+        {"names": [*_known(on, DENIED), *_known(on, LOOKED_AT)], "action": notify},
+        {"names": _known(on, _ABSENT), "action": absent, "errnoRet": errno.ENOSYS},
+    ]
+    for name, place in OPENS.items():
+        # One rule a bit: the engine's comparison is for equality under a mask.
+        for bit in (0o1, 0o2, 0o100, 0o1000):
+            rules += _masked(on, name, place, bit, bit, notify)
+    for bit in (1 << n for n in range(32)):
+        if bit & _NEW_NAMESPACES:
+            rules += _masked(on, "clone", 0, bit, bit, notify)
+    for family in _FAMILIES_DENIED:
+        found = _masked(on, "socket", 0, 0xFFFFFFFF, family, absent)
+        rules += [{**each, "errnoRet": errno.EAFNOSUPPORT} for each in found]
+    return {
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "architectures": [_OCI_NAMES[on.audit]],
+        "syscalls": rules,
+    }
+
+
+def _known(on: Machine, names: Sequence[str]) -> list[str]:
+    return [name for name in names if name in on.numbers]
+
+
+def _masked(
+    on: Machine, name: str, place: int, mask: int, value: int, action: str
+) -> list[dict[str, object]]:
+    if name not in on.numbers:
+        return []
+    test = {"index": place, "value": mask, "valueTwo": value, "op": "SCMP_CMP_MASKED_EQ"}
+    return [{"names": [name], "action": action, "args": [test]}]
 
 
 def _for_calls(on: Machine, names: Sequence[str], answer: int) -> list[bytes]:

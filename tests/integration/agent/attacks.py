@@ -1,9 +1,9 @@
 """
-Attacks on the process tier: each is a small program that runs as the work of a lease of its own.
+Attacks on a tier: each is a small program that runs as the work of a lease of its own.
 
-Run as a program it takes nothing, makes a machine with something to steal in a folder of its own,
-runs every attack in a new sandbox, and prints what happened as JSON. An attack that got somewhere
-prints ESCAPED. All are bounded: what is not held back stops by itself.
+Run as a program it takes the name of the tier, makes a machine with something to steal in a folder
+of its own, runs every attack in a new sandbox, and prints what happened as JSON. An attack that got
+somewhere prints ESCAPED. All are bounded: what is not held back stops by itself.
 """
 
 import http.server
@@ -22,7 +22,7 @@ from typing import Any
 import psutil
 
 from agentpool.agent import contract
-from agentpool.agent.isolation import Incident, Means, Spec, process
+from agentpool.agent.isolation import Environment, Incident, Means, Spec, tier
 from agentpool.agent.isolation.policy import policy_of
 
 SECRET = "a-secret-of-somebody-else"
@@ -225,7 +225,7 @@ ATTACKS: Mapping[str, Attack] = {
             if os.fork() == 0:
                 os.setsid()
                 signal.signal(signal.SIGTERM, signal.SIG_IGN)
-                os.execvp('sh', ['sh', '-c', 'sleep 30; true', secret + '-daemon'])
+                os.execvp('sh', ['sh', '-c', 'sleep 30; true', f'{secret}-daemon-{pid}'])
         time.sleep(0.3)
         """
     ),
@@ -255,9 +255,9 @@ def tell(attempt):
 """
 
 
-def run(attack: Attack, loot: Loot, number: int) -> dict[str, Any]:
+def run(level: str, attack: Attack, loot: Loot, number: int) -> dict[str, Any]:
     """Run one attack in a sandbox of its own; return what it printed and what was noted."""
-    environment, folder, place = _sandbox(attack, loot, number)
+    environment, folder, place = _sandbox(level, attack, loot, number)
     head = _HEAD.format(
         folder=str(loot.folder),
         pid=loot.pid,
@@ -301,7 +301,7 @@ def machine(folder: Path) -> Loot:
     )
 
 
-def main() -> int:
+def main(level: str) -> int:
     """Run all attacks and print what happened."""
     os.environ["BAIT"] = SECRET
     with tempfile.TemporaryDirectory() as folder:
@@ -309,13 +309,17 @@ def main() -> int:
         Path(folder).chmod(0o755)
         loot = machine(Path(folder))
         found = {
-            name: run(attack, loot, number) for number, (name, attack) in enumerate(ATTACKS.items())
+            name: run(level, attack, loot, number)
+            for number, (name, attack) in enumerate(ATTACKS.items())
         }
+    tier(level).remove_left(_agent_id())
     json.dump({"uid": os.geteuid(), "attacks": found}, sys.stdout)
     return 0
 
 
-def _sandbox(attack: Attack, loot: Loot, number: int) -> tuple[process.Sandbox, Any, Path]:
+def _sandbox(
+    level: str, attack: Attack, loot: Loot, number: int
+) -> tuple[Environment, contract.Folder, Path]:
     folder = contract.Folder(root=loot.folder / "leases" / f"lease-{number}")
     folder.make()
     place = folder.root / "work"
@@ -328,16 +332,20 @@ def _sandbox(attack: Attack, loot: Loot, number: int) -> tuple[process.Sandbox, 
     )
     spec = Spec(
         lease_id=f"lease-{number}-{os.getpid()}",
-        agent_id=f"attacked-{os.getpid()}",
+        agent_id=_agent_id(),
         folder=folder.root,
         place=place,
         policy=replace(policy, pids=attack.pids),
         means=Means(cache=loot.folder / "cache"),
     )
-    return process.create(spec), folder, place
+    return tier(level).create(spec), folder, place
 
 
-def _watch(environment: process.Sandbox, notes: list[Incident]) -> int:
+def _agent_id() -> str:
+    return f"attacked-{os.getpid()}"
+
+
+def _watch(environment: Environment, notes: list[Incident]) -> int:
     """Hold the work to its limits as the runtime does; return how it ended."""
     until = time.monotonic() + LONGEST_S
     while (ended := environment.poll()) is None:
@@ -369,8 +377,8 @@ def _serve(text: str) -> int:
 
 
 def _is_daemon(candidate: psutil.Process) -> bool:
-    return f"{SECRET}-daemon" in (candidate.info["cmdline"] or [])
+    return f"{SECRET}-daemon-{os.getpid()}" in (candidate.info["cmdline"] or [])
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1]))

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from agentpool.agent.isolation import cgroup
-from tests.integration.agent.bubblewrap import needs_bubblewrap, path_without
+from tests.integration.agent.tiers import needs, path_without
 
 pytestmark = pytest.mark.timeout(60)
 SLEEP = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(60)"]
@@ -382,8 +382,10 @@ def test_a_runtime_without_bubblewrap_starts_only_when_told_to(
 
 
 @pytest.mark.parametrize("level", ["container", "virtual_machine"])
-def test_a_level_that_is_not_here_ends_the_start(plane: Any, agent: Any, level: str) -> None:
-    runtime = agent("--isolation", level)
+def test_a_level_that_is_not_here_ends_the_start(
+    plane: Any, agent: Any, tmp_path: Path, level: str
+) -> None:
+    runtime = agent("--isolation", level, PATH=path_without("podman", tmp_path / "bin"))
 
     assert runtime.exit_code() == 1
     assert f"isolation {level}" in runtime.said()
@@ -411,34 +413,40 @@ def test_a_restart_comes_back_as_the_same_agent(plane: Any, agent: Any) -> None:
     plane.wait(lambda: plane.heartbeats[-1]["incarnation"] == 2)
 
 
-@pytest.mark.parametrize("is_bare", [True, False])
+ENVIRONMENTS = 20
+
+
+@pytest.mark.parametrize("tier", ["bare", "process", "container"])
 def test_work_of_a_killed_runtime_is_ended(
-    plane: Any, agent: Any, tmp_path: Path, is_bare: bool
+    plane: Any, agent: Any, tmp_path: Path, tier: str
 ) -> None:
-    if not is_bare:
-        needs_bubblewrap()
-    way = {"PATH": path_without("bwrap", tmp_path / "bin")} if is_bare else {}
-    first = agent("--slots", "5", **way)
+    words, variables = ["--slots", str(ENVIRONMENTS)], {}
+    if tier == "bare":
+        variables = {"PATH": path_without("bwrap", tmp_path / "bin")}
+    else:
+        needs(tier)
+        words += ["--isolation", tier]
+    first = agent(*words, **variables)
     mark = uuid.uuid4().hex
     code = (
         "import subprocess, time\n"
         f"subprocess.Popen(['sh', '-c', 'sleep 60; true', '{mark}'], start_new_session=True)\n"
         "print('up', flush=True); time.sleep(60)"
     )
-    leases = [plane.offer({"command": python(code)}) for _ in range(5)]
-    plane.wait(lambda: all(plane.printed(each) for each in leases))
-    assert len(_running(mark)) >= 5
+    leases = [plane.offer({"command": python(code)}) for _ in range(ENVIRONMENTS)]
+    plane.wait(lambda: all(plane.printed(each) for each in leases), within_s=30)
+    assert len(_running(mark)) >= ENVIRONMENTS
 
     first.signal(signal.SIGKILL)
     first.exit_code()
-    agent(**way)
+    agent(*words, **variables)
 
-    plane.wait(lambda: not _running(mark))
-    plane.wait(lambda: not any((first.workdir / "leases").glob("*")))
-    if cgroup.host().works:
-        groups = {parent / "agentpool" for parent in cgroup.host().parents.values()}
-        left = [found for each in groups for lease in leases for found in each.glob(f"*/{lease}")]
-        assert left == []
+    plane.wait(lambda: not _running(mark), within_s=10)
+    plane.wait(lambda: not any((first.workdir / "leases").glob("*")), within_s=10)
+    host = cgroup.host()
+    for folder in {*host.parents.values(), *host.top().values()}:
+        groups = [found for each in leases for found in folder.glob(f"agentpool/*/{each}")]
+        plane.wait(lambda groups=groups: not any(each.exists() for each in groups), within_s=10)
 
 
 def test_a_newer_incarnation_cuts_the_old_one_off(plane: Any, agent: Any) -> None:

@@ -1,4 +1,4 @@
-"""Hostile work in the process tier, as root and as an ordinary user: everything is refused."""
+"""Hostile work in each tier, as root and as an ordinary user: everything is refused."""
 
 import json
 import os
@@ -13,7 +13,7 @@ import pytest
 
 from agentpool.agent.isolation import cgroup
 from tests.integration.agent import attacks
-from tests.integration.agent.bubblewrap import needs_bubblewrap
+from tests.integration.agent.tiers import needs
 
 ROOT = Path(__file__).resolve().parents[3]
 NOBODY = 65533
@@ -21,15 +21,24 @@ pytestmark = pytest.mark.timeout(120)
 HARMLESS = "(no attack) reach a host that is on the list"
 
 
-@pytest.fixture(scope="module", params=["the user of the tests", "another user"])
+@pytest.fixture(
+    scope="module",
+    params=[
+        ("process", "the user of the tests"),
+        ("process", "another user"),
+        ("container", "the user of the tests"),
+    ],
+    ids=lambda each: f"{each[0]}, {each[1]}",
+)
 def outcome(request: pytest.FixtureRequest) -> Any:
-    """Run all attacks, once as whoever runs the tests, once (as root only) as an ordinary user."""
-    needs_bubblewrap()
+    """Run all attacks on a tier, as whoever runs the tests or (as root only) an ordinary user."""
+    level, who = request.param
+    needs(level)
     words, env = [sys.executable], {**os.environ}
-    if request.param == "another user":
+    if who == "another user":
         words, env = _as_nobody()
     done = subprocess.run(
-        [*words, "-m", "tests.integration.agent.attacks"],
+        [*words, "-m", "tests.integration.agent.attacks", level],
         cwd=ROOT,
         env=env,
         capture_output=True,
@@ -57,6 +66,17 @@ def test_what_is_allowed_works(outcome: Any) -> None:
 
     assert found["printed"] == "REACHED\n", found
     assert found["notes"] == []
+
+
+def test_an_ordinary_user_is_told_that_containers_are_not_for_it() -> None:
+    words, env = _as_nobody()
+    code = "from agentpool.agent.isolation import engine; print(engine.fails())"
+
+    done = subprocess.run(
+        [*words, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True, check=True
+    )
+
+    assert "root" in done.stdout
 
 
 def _has_groups(uid: int) -> bool:
