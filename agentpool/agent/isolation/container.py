@@ -110,6 +110,9 @@ class Container(Confined):
     def destroy(self) -> None:
         """Kill what is left, remove the container, close the doors."""
         self.kill()
+        for pipe in self._pipes:  # nobody reads any more: the carrier must not wait for that
+            os.close(pipe)
+        self._pipes = []
         if self._carrier is not None:
             self._carrier.join(_END_S)
         if self._client is not None:
@@ -122,10 +125,6 @@ class Container(Confined):
         for name in self._filter_files():
             name.unlink(missing_ok=True)
         self._leave()
-        for pipe in self._pipes:
-            with contextlib.suppress(OSError):
-                os.close(pipe)
-        self._pipes = []
 
     # --- how it is put together -------------------------------------------------------------
 
@@ -225,8 +224,8 @@ class Container(Confined):
     def _carry(self, client: "docker.APIClient", said: Any, out: int, err: int) -> None:
         """Take the engine's one stream apart until it ends; then the command has ended, too."""
         code = 125
+        stream = getattr(said, "_sock", said)
         try:
-            stream = getattr(said, "_sock", said)
             stream.settimeout(None)
             with contextlib.suppress(OSError), stream.makefile("rb") as frames:
                 while len(head := frames.read(_HEAD_BYTES)) == _HEAD_BYTES:
@@ -237,7 +236,6 @@ class Container(Confined):
         finally:
             # The engine may have failed rather than the command ended.
             self.kill()
-            said.close()
             os.close(out)
             os.close(err)
             cpu = self._group.cpu_seconds() if self._group else 0.0
@@ -246,6 +244,9 @@ class Container(Confined):
                 cpu_seconds=round(cpu, 3),
                 peak_memory_mb=round(self._peak_mb, 1),
             )
+            # The answer first: it closes what it reads from, the socket itself it leaves open.
+            for each in (getattr(said, "_response", said), stream):
+                each.close()
 
     def _code(self, client: "docker.APIClient") -> int:
         """Wait for the end, return its code; the engine's own wait looks but 4 times a second."""

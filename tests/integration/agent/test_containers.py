@@ -1,0 +1,202 @@
+"""Containers with an image, their output, their end, and what a killed runtime leaves."""
+
+import concurrent.futures
+import io
+import os
+import re
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from agentpool.agent import contract
+from agentpool.agent.isolation import Exit, Means, Spec, container
+from agentpool.agent.isolation.policy import policy_of
+from tests.integration.agent.tiers import needs
+
+ROOT = Path(__file__).resolve().parents[3]
+PROFILE = {"allowed_tools": ["read"], "network_access": "none", "file_access": "read_write_source"}
+GRANT = {"memory_mb": 200, "cpu_cores": 1, "disk_space_mb": 20, "network": "none"}
+pytestmark = pytest.mark.timeout(90)
+
+
+@pytest.fixture(scope="module")
+def image() -> Iterator[str]:
+    """An image of our own with next to nothing in it: a shell, and what it needs."""
+    needs("container")
+    name = f"localhost/agentpool-test-{os.getpid()}:latest"
+    found = {}
+    for program in ("/bin/sh", "/usr/bin/id", "/bin/cat"):
+        found[f"bin/{Path(program).name}"] = Path(program).resolve()
+        said = subprocess.run(["ldd", program], capture_output=True, text=True, check=True).stdout
+        for library in re.findall(r"(/\S+\.so\S*)", said):
+            found[library.lstrip("/")] = Path(library).resolve()
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as tar:
+        for inside, real in found.items():
+            tar.add(real, inside, recursive=False)
+    words = ["podman", "import", "--quiet", "--change", "ENV PATH=/bin", "-", name]
+    done = subprocess.run(words, input=packed.getvalue(), capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    yield name
+    subprocess.run(["podman", "rmi", "--force", name], capture_output=True, check=True)
+
+
+@pytest.fixture
+def agent_id() -> Iterator[str]:
+    name = f"contained-{uuid.uuid4().hex[:8]}"
+    yield name
+    container.remove_left(name)
+
+
+def spec_of(tmp_path: Path, agent_id: str, *, image: str = "", **changes: object) -> Spec:
+    folder = contract.Folder(root=tmp_path / "lease")
+    folder.make()
+    place = folder.root / "work"
+    place.mkdir()
+    policy = policy_of(profile={**PROFILE, **changes}, grant=GRANT)
+    return Spec(
+        lease_id=uuid.uuid4().hex,
+        agent_id=agent_id,
+        folder=folder.root,
+        place=place,
+        policy=policy,
+        means=Means(cache=tmp_path / "cache", image=image),
+    )
+
+
+def ended(environment: container.Container, within_s: float = 30.0) -> Exit:
+    until = time.monotonic() + within_s
+    while (found := environment.poll()) is None:
+        assert time.monotonic() < until, "it did not end in time"
+        time.sleep(0.01)
+    return found
+
+
+def all_of(number: int) -> str:
+    with os.fdopen(os.dup(number), "rb") as file:
+        return file.read().decode()
+
+
+def test_work_runs_in_an_image_and_is_told_of_refused_tools(
+    image: str, tmp_path: Path, agent_id: str
+) -> None:
+    made = container.create(spec_of(tmp_path, agent_id, image=image))
+    code = "id -u; echo here >made; git status; echo $?; cat /etc/resolv.conf; exit 7"
+
+    env = {"AGENTPOOL_REFUSED": str(contract.Folder(root=Path("/lease")).refused)}
+    out, err = made.run(command=["sh", "-c", code], env=env, cwd=made._spec.place)
+    found, printed, complained = ended(made), all_of(out), all_of(err)
+    incidents = made.incidents()
+    made.destroy()
+
+    assert found.code == 7
+    uid, refused = printed.split()
+    assert int(uid) >= 2_000_000
+    assert refused == "126"
+    assert "not in the security profile" in complained
+    assert ("tool_refused", "git") in [(each.kind, each.detail) for each in incidents]
+    assert (tmp_path / "lease" / "work" / "made").read_text() == "here\n"
+    assert "tools" in made.enforcement.declared
+    assert "files" in made.enforcement.enforced
+
+
+def test_an_image_that_is_not_here_is_named_with_what_fetches_it() -> None:
+    needs("container")
+
+    why = container.missing(Means(cache=Path(os.devnull), image="localhost/there-is-none:1"))
+
+    assert "podman pull localhost/there-is-none:1" in why
+
+
+def test_a_program_that_is_not_in_the_image_is_told(
+    image: str, tmp_path: Path, agent_id: str
+) -> None:
+    made = container.create(spec_of(tmp_path, agent_id, image=image))
+
+    _, err = made.run(command=["nosuch"], env={}, cwd=made._spec.place)
+    found, complained = ended(made), all_of(err)
+    made.destroy()
+
+    assert found.code != 0
+    assert "No such file" in complained
+
+
+def test_much_output_of_both_kinds_arrives_whole(tmp_path: Path, agent_id: str) -> None:
+    needs("container")
+    made = container.create(spec_of(tmp_path, agent_id, allowed_tools=["read", "test_execution"]))
+    code = "import sys; sys.stdout.write('o' * 300_000); sys.stderr.write('e' * 70_000)"
+
+    out, err = made.run(command=["python3", "-c", code], env={}, cwd=made._spec.place)
+    with concurrent.futures.ThreadPoolExecutor() as readers:
+        printed, complained = readers.map(all_of, (out, err))
+    found = ended(made)
+    made.destroy()
+
+    assert (len(printed), len(complained), found.code) == (300_000, 70_000, 0)
+    assert found.cpu_seconds > 0
+
+
+def test_it_is_resized_measured_and_killed(tmp_path: Path, agent_id: str) -> None:
+    needs("container")
+    made = container.create(spec_of(tmp_path, agent_id, allowed_tools=["read", "test_execution"]))
+    code = "import time; held = b'x' * (60 * 2**20); print('up', flush=True); time.sleep(60)"
+
+    out, _ = made.run(command=["python3", "-c", code], env={}, cwd=made._spec.place)
+    assert os.read(out, 3) == b"up\n"
+    is_larger = made.resize(replace(made._policy, memory_mb=300))
+    is_too_small = made.resize(replace(made._policy, memory_mb=20))
+    until = time.monotonic() + 10  # the kernel sums it up every other second
+    while (used := made.measure().memory_mb) < 60 and time.monotonic() < until:
+        time.sleep(0.1)
+    made.kill()
+    found = ended(made)
+    made.destroy()
+
+    assert is_larger
+    assert not is_too_small
+    assert used >= 60
+    assert found.code == -signal.SIGKILL
+
+
+def test_the_keeper_removes_the_container_of_a_killed_runtime(
+    tmp_path: Path, agent_id: str
+) -> None:
+    needs("container")
+    program = f"""
+import time
+from pathlib import Path
+from agentpool.agent.isolation import container
+from tests.integration.agent.test_containers import spec_of
+made = container.create(spec_of(Path({str(tmp_path)!r}), {agent_id!r}))
+made.run(command=["sleep", "60"], env={{}}, cwd=made._spec.place)
+print(made._pid, flush=True)
+time.sleep(60)
+"""
+    runtime = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE)
+    assert runtime.stdout is not None
+    pid = int(runtime.stdout.readline())
+    runtime.kill()
+    runtime.wait()
+    runtime.stdout.close()
+
+    until = time.monotonic() + 10
+    words = ["podman", "ps", "--all", "--quiet", "--filter", f"label=agentpool.agent={agent_id}"]
+    while subprocess.run(words, capture_output=True, check=True).stdout or _lives(pid):
+        assert time.monotonic() < until, "the container is still there"
+        time.sleep(0.1)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
