@@ -1,10 +1,10 @@
 """
-The time from an offer to its command running, in our sandbox beside bubblewrap alone.
+The time from an offer to its command running, in each tier beside the bare tool (bwrap, podman).
 
 Each round starts one of either, in turn, so that both see the same machine; the medians are told.
 What is started prints a word at once: the time ends when that word is read.
 
-    .venv/bin/python bench/isolation.py [--rounds N] [--json FILE]
+    .venv/bin/python bench/isolation.py [--tier NAME …] [--rounds N] [--json FILE]
 """
 
 import argparse
@@ -23,7 +23,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from agentpool.agent import contract, workspace
-from agentpool.agent.isolation import Means, Spec, process
+from agentpool.agent.isolation import Environment, Means, Spec, engine, tier
 from agentpool.agent.isolation.policy import policy_of
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -34,47 +34,50 @@ PROFILE = {
     "file_access": "read_write_source",
 }
 GRANT = {"memory_mb": 512, "cpu_cores": 2, "disk_space_mb": 100, "network": "limited"}
-MOST_AT_ONCE = 50
 
 
 def main() -> int:
     """Measure, print, and write what was found."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--tier", action="append", choices=tuple(BARE))
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--json", type=Path)
     said = parser.parse_args()
-    if why := process.missing(Means(cache=Path(os.devnull))):
-        print(why, file=sys.stderr)
-        return 1
-    with tempfile.TemporaryDirectory() as folder:
-        row = measure(Path(folder), said.rounds)
-    print(f"{'tier':<10}{'ours_ms':>9}{'bare_ms':>9}{'overhead_ms':>13}{'50 at once, s':>15}")
-    print(
-        f"{row['tier']:<10}{row['ours_ms']:>9}{row['bare_ms']:>9}{row['overhead_ms']:>13}"
-        f"{row['at_once_s']:>15}"
-    )
+    rows = []
+    print(f"{'tier':<10}{'ours_ms':>9}{'bare_ms':>9}{'overhead_ms':>13}{'20 or 50 at once, s':>21}")
+    for level in said.tier or BARE:
+        if why := tier(level).missing(Means(cache=Path(os.devnull))):
+            print(f"{level}: {why}", file=sys.stderr)
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            rows.append(row := measure(level, Path(folder), said.rounds))
+        tier(level).remove_left(_agent_id())
+        print(
+            f"{level:<10}{row['ours_ms']:>9}{row['bare_ms']:>9}{row['overhead_ms']:>13}"
+            f"{row['at_once_s']:>21}"
+        )
     if said.json:
-        said.json.write_text(json.dumps(_report(row), indent=2) + "\n")
-    return 0
+        said.json.write_text(json.dumps(_report(rows), indent=2) + "\n")
+    return 0 if rows else 1
 
 
-def measure(folder: Path, rounds: int) -> dict[str, object]:
+def measure(level: str, folder: Path, rounds: int) -> dict[str, object]:
     """Return the medians of both ways, started in turn; the first of each is not counted."""
     ours, bare = [], []
     for number in range(rounds + 1):
-        ours.append(_timed(lambda number=number: _ours(folder, number)))
-        bare.append(_timed(_bare))
+        ours.append(_timed(lambda number=number: _ours(level, folder, number)))
+        bare.append(_timed(BARE[level]))
     ours_ms, bare_ms = (round(statistics.median(each[1:]) * 1000, 1) for each in (ours, bare))
     return {
-        "tier": "process",
+        "tier": level,
         "ours_ms": ours_ms,
         "bare_ms": bare_ms,
         "overhead_ms": round(ours_ms - bare_ms, 1),
         "ours_p90_ms": round(statistics.quantiles(ours[1:], n=10)[8] * 1000, 1),
         "bare_p90_ms": round(statistics.quantiles(bare[1:], n=10)[8] * 1000, 1),
         "rounds": rounds,
-        "at_once": MOST_AT_ONCE,
-        "at_once_s": round(_many(folder), 2),
+        "at_once": AT_ONCE[level],
+        "at_once_s": round(_many(level, folder), 2),
     }
 
 
@@ -87,9 +90,9 @@ def _timed(start: Callable[[], Callable[[], None]]) -> float:
     return took
 
 
-def _ours(folder: Path, number: int) -> Callable[[], None]:
+def _ours(level: str, folder: Path, number: int) -> Callable[[], None]:
     """Do what the runtime does between the acknowledged offer and the running command."""
-    environment, root = _sandbox(folder, f"lease-{number}", COMMAND)
+    environment, root = _sandbox(level, folder, f"lease-{number}", COMMAND)
     out = environment.out
     assert os.read(out, 64) == b"up\n"
 
@@ -103,12 +106,12 @@ def _ours(folder: Path, number: int) -> Callable[[], None]:
 class _Started:
     """A sandbox with the descriptor of what it prints."""
 
-    def __init__(self, sandbox: process.Sandbox, out: int) -> None:
+    def __init__(self, sandbox: Environment, out: int) -> None:
         self.sandbox = sandbox
         self.out = out
 
 
-def _sandbox(folder: Path, name: str, command: list[str]) -> tuple[_Started, Path]:
+def _sandbox(level: str, folder: Path, name: str, command: list[str]) -> tuple[_Started, Path]:
     lease = contract.Folder(root=folder / "leases" / name)
     lease.make()
     place = lease.root / "work"
@@ -116,10 +119,10 @@ def _sandbox(folder: Path, name: str, command: list[str]) -> tuple[_Started, Pat
     policy = policy_of(profile=PROFILE, grant=GRANT)
     contract.write_payload(folder=lease, lease={"id": name}, payload={})
     contract.write_profile(folder=lease, policy=policy.says())
-    sandbox = process.create(
+    sandbox = tier(level).create(
         Spec(
             lease_id=f"{name}-{os.getpid()}",
-            agent_id=f"bench-{os.getpid()}",
+            agent_id=_agent_id(),
             folder=lease.root,
             place=place,
             policy=policy,
@@ -131,16 +134,30 @@ def _sandbox(folder: Path, name: str, command: list[str]) -> tuple[_Started, Pat
     return _Started(sandbox, out), lease.root
 
 
-def _bare() -> Callable[[], None]:
+def _agent_id() -> str:
+    return f"bench-{os.getpid()}"
+
+
+def _bare_process() -> Callable[[], None]:
     """Start the same command in the plainest sandbox that hides as much by namespaces."""
-    child = subprocess.Popen(
-        [
-            *("bwrap", "--unshare-all", "--die-with-parent", "--new-session"),
-            *("--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"),
-            *COMMAND,
-        ],
-        stdout=subprocess.PIPE,
+    return _plain(
+        *("bwrap", "--unshare-all", "--die-with-parent", "--new-session"),
+        *("--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"),
     )
+
+
+def _bare_container() -> Callable[[], None]:
+    """Start the same command by `podman run` in the same image with the same system in it."""
+    shown = [word for each in ("/usr/lib", "/usr/bin") for word in ("-v", f"{each}:{each}:ro")]
+    if Path("/usr/lib64").is_dir():
+        shown += ["-v", "/usr/lib64:/usr/lib64:ro"]
+    limits = ("--ulimit", "nofile=1024:1024", "--ulimit", "nproc=4096:4096", "--network", "none")
+    words = ("podman", "--cgroup-manager", "cgroupfs", "run", "--rm", "--read-only", "--init")
+    return _plain(*words, *limits, *shown, engine.machine_image())
+
+
+def _plain(*words: str) -> Callable[[], None]:
+    child = subprocess.Popen([*words, *COMMAND], stdout=subprocess.PIPE)
     assert child.stdout is not None
     assert child.stdout.readline() == b"up\n"
 
@@ -151,11 +168,15 @@ def _bare() -> Callable[[], None]:
     return end
 
 
-def _many(folder: Path) -> float:
+BARE = {"process": _bare_process, "container": _bare_container}
+AT_ONCE = {"process": 50, "container": 20}
+
+
+def _many(level: str, folder: Path) -> float:
     """Return the seconds until as many sandboxes as shall run at once have all said their word."""
     command = ["sh", "-c", "echo up; sleep 600"]
     began = time.perf_counter()
-    started = [_sandbox(folder, f"many-{n}", command) for n in range(MOST_AT_ONCE)]
+    started = [_sandbox(level, folder, f"many-{n}", command) for n in range(AT_ONCE[level])]
     with selectors.DefaultSelector() as selector:
         for each, _ in started:
             selector.register(each.out, selectors.EVENT_READ)
@@ -172,7 +193,7 @@ def _many(folder: Path) -> float:
     return took
 
 
-def _report(row: dict[str, object]) -> dict[str, object]:
+def _report(rows: list[dict[str, object]]) -> dict[str, object]:
     git = shutil.which("git") or "git"
     commit = subprocess.run(
         [git, "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
@@ -182,7 +203,7 @@ def _report(row: dict[str, object]) -> dict[str, object]:
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit.stdout.strip(),
         "machine": f"{os.cpu_count()} cores, {platform.machine()}, {platform.release()}",
-        "rows": [row],
+        "rows": rows,
     }
 
 
