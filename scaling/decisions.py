@@ -152,7 +152,8 @@ def _classic(
     """The seed's rule: thresholds, wait limits, Little's law, the forecast's peak ratio."""
     rate, service_s, wait_s = pool.rate or 0.0, pool.service_s or 0.0, pool.average_wait_s or 0.0
     size = pool.supply
-    used = pool.busy / pool.ready if pool.ready else float(pool.busy > 0)
+    # The seed's busy agents over all agents, those that are starting included.
+    used = pool.busy / max(size, 1)
     target = policy.target_utilization
     little = sizing.little(rate=rate, service_s=service_s, target_share=target)
     peak = pool.peak_demand_ratio

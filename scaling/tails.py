@@ -22,7 +22,9 @@ UPTO = 400
 HALF_LIFE_S = 60 * 86_400.0
 # Cells to either side, and how much their evidence counts.
 NEIGHBOURS = ((0, 1.0), (1, 0.7), (-1, 0.7), (2, 0.35), (-2, 0.35), (3, 0.15), (-3, 0.15))
-# What happened once is no evidence yet; and the share of windows that says nothing of the spread.
+# A storm (a net demand above BURST_UPTO) that happened once is no evidence yet; and the share of
+# windows that, as storms, says nothing of the usual spread.
+BURST_UPTO = 12
 ONCE, OUTLIERS = 1.0, 0.0005
 # Windows that the negative binomial weighs as much as.
 PRIOR_WINDOWS = 1000.0
@@ -170,9 +172,9 @@ class Tails:
 
 
 def _without_largest(by_net: Mapping[int, float], drop: float) -> dict[int, float]:
-    """Return the windows by net demand without the `drop` of them that asked for most."""
+    """Return the windows by net demand without the `drop` largest storms among them."""
     left = dict(by_net)
-    for net in sorted(left, reverse=True):
+    for net in sorted((net for net in left if net > BURST_UPTO), reverse=True):
         taken = min(left[net], drop)
         left[net] -= taken
         drop -= taken
