@@ -13,10 +13,21 @@ from agentpool.registry.states import Outcome
 from balancing.services import leases
 from scaling import queries
 
-FIELDS = (
-    "trace policy agent_hours clairvoyant_hours ratio over_slo_pct wait_mean_s wait_p50_s "
-    "wait_p95_s wait_p99_s utilization launches_per_day actions_per_day"
-).split()
+FIELDS = [
+    "trace",
+    "policy",
+    "agent_hours",
+    "clairvoyant_hours",
+    "ratio",
+    "over_slo_pct",
+    "wait_mean_s",
+    "wait_p50_s",
+    "wait_p95_s",
+    "wait_p99_s",
+    "utilization",
+    "launches_per_day",
+    "actions_per_day",
+]
 
 
 @pytest.fixture
@@ -43,7 +54,14 @@ def test_a_comparison_is_printed_and_written(trace, tmp_path, capsys):
     assert "warm:k=2,min_size=2" in capsys.readouterr().out
     for name in ("sizes.csv", "sizes-2.csv"):
         with (tmp_path / name).open() as file:
-            assert csv.DictReader(file).fieldnames == "t_s paid ready busy waiting target".split()
+            assert csv.DictReader(file).fieldnames == [
+                "t_s",
+                "paid",
+                "ready",
+                "busy",
+                "waiting",
+                "target",
+            ]
     assert files["sizes.png"].read_bytes().startswith(b"\x89PNG")
 
 
