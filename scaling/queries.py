@@ -1,16 +1,23 @@
-"""Reads launches and sizes; writes nothing."""
+"""Reads launches, sizes, and what was asked for; writes nothing."""
 
 from collections.abc import Sequence
 from datetime import timedelta
+from typing import Any
 
 from django.db.models import Case, Q, When
 from django.db.models.functions import Now
 
-from agentpool.registry.models import Agent, Launch
+from agentpool.registry import queries as registry_queries
+from agentpool.registry.models import Agent, Launch, Lease, Pool, Request
 from agentpool.registry.states import AgentStatus, LaunchStatus
+from scaling import traces
+from scaling.traces import Job, Trace
 
 # Agents that do, or soon will, supply capacity: draining ones do not, starting ones do.
 SUPPLY = (AgentStatus.STARTING, AgentStatus.STANDBY, AgentStatus.IDLE, AgentStatus.BUSY)
+
+# What a request that never got a lease is taken to last, when its pool is gone, too.
+UNKNOWN_SERVICE_S = 60.0
 
 
 def size(agent_type: str) -> int:
@@ -51,3 +58,38 @@ def running() -> Sequence[Launch]:
             status__in=[LaunchStatus.STARTED, LaunchStatus.STOPPING]
         )
     )
+
+
+def recorded(*, over_s: float, agent_type: str = "") -> Trace:
+    """
+    Return what was asked for lately as a trace: each request with the service time of its leases.
+
+    over_s: how far back. agent_type: empty, all together. Requests are counted at their arrival,
+    also those that were refused or cancelled: one that never got a lease is taken to last as long
+    as its pool's leases do on average. Raises: TraceInvalid, there was none.
+    """
+    since = registry_queries.now() - timedelta(seconds=over_s)
+    asked = Request.objects.filter(created_at__gte=since).order_by("number")
+    if agent_type:
+        asked = asked.filter(pool_id=agent_type)
+    served: dict[Any, tuple[float, int]] = {}
+    ended = Lease.objects.filter(request__created_at__gte=since, released_at__isnull=False)
+    columns = ("request_id", "acquired_at", "released_at", "tokens_in", "tokens_out")
+    for key, began, over, *tokens in ended.order_by().values_list(*columns).iterator():
+        seconds, spent = served.get(key, (0.0, 0))
+        lasted_s = max((over - began).total_seconds(), 0.0) if over else 0.0
+        served[key] = (seconds + lasted_s, spent + sum(tokens))
+    usual = dict(Pool.objects.values_list("agent_type", "mean_service_s"))
+    return traces.made(
+        "recorded",
+        (
+            _job(str(kind), (at - since).total_seconds(), served.get(key), usual)
+            for key, kind, at in asked.values_list("id", "pool_id", "created_at").iterator()
+        ),
+    )
+
+
+def _job(kind: str, at_s: float, served: tuple[float, int] | None, usual: dict[str, float]) -> Job:
+    if served is None:
+        return Job(at_s, usual.get(kind, UNKNOWN_SERVICE_S), kind)
+    return Job(at_s, served[0], kind, served[1])

@@ -1,0 +1,366 @@
+"""
+What each scaling policy costs on traces, against a clairvoyant and against tuned rivals.
+
+    .venv/bin/python bench/scaling.py TRACE.csv … [--part NAME …] [--json FILE]
+
+Parts: `shipped` (every policy as it ships), `tuned` (each rival's knob found in hindsight: the
+cheapest setting with at most 1 % of the requests over the SLO, for each trace, and the one setting
+that reaches it on all of them), `fast` (start-up of 10 s), `slow` (of 300 s), `holdout` (synthetic
+traces, and the given ones thinned, cut, and run twice as fast), `speed` (a week, one decision with
+a year of history), `erlang` (M/M/c). Without --part: all but `holdout`.
+
+Told are agent-hours over the clairvoyant's, and % of the requests over the SLO, after a warm-up of
+7 days. Start-up 60 s, tick 30 s, SLO 30 s.
+"""
+
+import argparse
+import json
+import math
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from scaling import decisions, policies, report, simulation, sizing, traces  # noqa: E402
+from scaling.clairvoyant import clairvoyant  # noqa: E402
+from scaling.decisions import PoolState  # noqa: E402
+from scaling.demand import Demand  # noqa: E402
+from scaling.history import History  # noqa: E402
+from scaling.policies import Rule  # noqa: E402
+from scaling.traces import DAY_S, Job, Shape, Trace  # noqa: E402
+
+WARMUP_S = 7 * DAY_S
+LATE_PCT = 1.0
+SHIPPED = ("predictive", "warm", "utilization", "queue", "classic", "classic:as_written=1")
+# A rival's knob: how it is written, and the settings between which it is looked for, cheapest
+# first. Whole agents for warm; the others are bisected.
+KNOBS: dict[str, tuple[str, Sequence[float]]] = {
+    "warm": ("warm:k={:g}", tuple(range(61))),
+    "queue": ("queue:target_per_agent={:g}", (1.0, 0.01)),
+    "utilization": ("utilization:target_utilization={:g}", (1.0, 0.01)),
+}
+STEPS = 9
+RIVALS = tuple(KNOBS)
+HOLDOUT: dict[str, Shape] = {
+    "daily": Shape(busy=8, daily=0.9, weekend=0.7),
+    "flat": Shape(busy=8, daily=0, weekend=0, bursts=0),
+    "bursty": Shape(busy=8, bursts=2.0),
+    "storms": Shape(busy=3, storms_per_week=3, storm_jobs=200),
+    "small": Shape(days=35, busy=0.4, bursts=1.0),
+    "tiny": Shape(days=60, busy=0.1, mean_s=900),
+    "shift": Shape(busy=5, level_shift=4.0),
+    "drop": Shape(busy=10, level_shift=0.25),
+    "on_off": Shape(busy=6, on_off_h=12, daily=0, weekend=0),
+    "heavy": Shape(busy=10, tail=2.0),
+    "short": Shape(busy=10, mean_s=60),
+    "large": Shape(busy=60, days=14),
+}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One policy on one trace; `part` says which question it answers."""
+
+    part: str
+    trace: str
+    policy: str
+    agent_hours: float
+    clairvoyant_hours: float
+    ratio: float
+    over_slo_pct: float
+    wait_mean_s: float
+    wait_p99_s: float
+    utilization: float
+    launches_per_day: float
+    actions_per_day: float
+    seconds: float
+
+    @property
+    def is_reached(self) -> bool:
+        """Whether at most the allowed share was late."""
+        return self.over_slo_pct <= LATE_PCT
+
+
+def main() -> int:
+    """Measure what was asked for, print tables, write JSON; return the exit code."""
+    options = _options()
+    given = [_read(path) for path in options.traces]
+    rows: list[Measured] = []
+    figures: dict[str, Any] = {}
+    for part in options.part or [name for name in PARTS if name != "holdout"]:
+        PARTS[part](given, rows, figures)
+    print(json.dumps(figures, indent=2))
+    if options.json:
+        options.json.write_text(json.dumps(_result(rows, figures), indent=2) + "\n")
+    return 0
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
+    parser.add_argument("traces", nargs="*", type=Path)
+    parser.add_argument("--part", action="append", choices=list(PARTS))
+    parser.add_argument("--json", type=Path)
+    return parser.parse_args()
+
+
+def _read(path: Path) -> Trace:
+    with path.open(encoding="utf-8", newline="") as file:
+        return traces.read(file, name=path.stem)
+
+
+def measure(part: str, trace: Trace, text: str, **common: float) -> Measured:
+    """Replay one trace under one policy."""
+    policy = policies.parse(text, **common)
+    began = time.perf_counter()
+    done = simulation.replay(trace, policy=policy, warmup_s=WARMUP_S)
+    seconds = time.perf_counter() - began
+    best = clairvoyant(trace, startup_s=policy.startup_s, slo_s=policy.slo_s, warmup_s=WARMUP_S)
+    row = asdict(report.row(done, policy=text, best=best))
+    kept = {name: row[name] for name in Measured.__dataclass_fields__ if name in row}
+    return Measured(part=part, seconds=seconds, **kept)
+
+
+# -- parts -----------------------------------------------------------------------------------------
+
+
+def shipped(given: Sequence[Trace], rows: list[Measured], figures: dict[str, Any]) -> None:
+    """Every policy with its own defaults."""
+    found = [measure("shipped", trace, text) for text in SHIPPED for trace in given]
+    rows.extend(found)
+    _print("As shipped", found)
+    ours = [row for row in found if row.policy == "predictive"]
+    figures["predictive"] = {row.trace: [row.ratio, row.over_slo_pct] for row in ours}
+    figures["predictive_geometric_mean"] = _geometric(row.ratio for row in ours)
+
+
+def tuned(given: Sequence[Trace], rows: list[Measured], figures: dict[str, Any]) -> None:
+    """The rivals' knobs in hindsight, for each trace and one for all; needs `shipped`."""
+    ours = {row.trace: row for row in rows if row.part == "shipped" and row.policy == "predictive"}
+    if not ours:
+        shipped(given, rows, figures)
+        ours = {r.trace: r for r in rows if r.part == "shipped" and r.policy == "predictive"}
+    mean = _geometric(row.ratio for row in ours.values())
+    for rival in RIVALS:
+        settings = {trace.name: _hindsight(rival, trace) for trace in given}
+        best = [row for _, row in settings.values()]
+        # The one setting that does on every trace is the most careful of them.
+        careful = min if rival != "warm" else max
+        knob = careful(knob for knob, _ in settings.values())
+        text = KNOBS[rival][0].format(knob)
+        one = [measure("one setting", trace, text) for trace in given]
+        rows.extend([*best, *one])
+        _print(f"{rival}: tuned for each trace; then one setting for all", [*best, *one])
+        figures[f"below_{rival}_tuned"] = 1 - mean / _geometric(row.ratio for row in best)
+        figures[f"below_{rival}_one_setting"] = 1 - mean / _geometric(row.ratio for row in one)
+        figures[f"{rival}_reached"] = {row.trace: row.is_reached for row in best}
+        figures[f"over_{rival}_tuned"] = {
+            row.trace: ours[row.trace].ratio / row.ratio - 1 for row in best
+        }
+
+
+def _hindsight(rival: str, trace: Trace) -> tuple[float, Measured]:
+    """Return the cheapest setting that reaches the SLO (else the most careful), and its row."""
+    form, bounds = KNOBS[rival]
+    is_whole = len(bounds) > 2
+    cheap, careful = float(bounds[0]), float(bounds[-1])
+    best = measure("tuned", trace, form.format(careful))
+    for _ in range(STEPS):
+        knob = math.floor((cheap + careful) / 2) if is_whole else math.sqrt(cheap * careful)
+        if not best.is_reached or (is_whole and careful - cheap <= 1):
+            break
+        row = measure("tuned", trace, form.format(knob))
+        if row.is_reached:
+            best, careful = row, knob
+        else:
+            cheap = knob
+    return careful, best
+
+
+def fast(given: Sequence[Trace], rows: list[Measured], figures: dict[str, Any]) -> None:
+    """A start-up of ten seconds, as a warm standby has it."""
+    _startup(given, rows, figures, "startup_10", 10.0)
+
+
+def slow(given: Sequence[Trace], rows: list[Measured], figures: dict[str, Any]) -> None:
+    """A start-up of five minutes."""
+    _startup(given, rows, figures, "startup_300", 300.0)
+
+
+def _startup(
+    given: Sequence[Trace],
+    rows: list[Measured],
+    figures: dict[str, Any],
+    part: str,
+    startup_s: float,
+) -> None:
+    found = [measure(part, trace, "predictive", startup_s=startup_s) for trace in given]
+    rows.extend(found)
+    _print(f"Start-up {startup_s:g} s", found)
+    figures[part] = {row.trace: [row.ratio, row.over_slo_pct] for row in found}
+
+
+def holdout(given: Sequence[Trace], rows: list[Measured], figures: dict[str, Any]) -> None:
+    """Traces that nothing was tuned on, and changed versions of the given ones."""
+    made = [
+        traces.synthetic(name=f"{name}-{seed}", shape=shape, seed=seed)
+        for name, shape in HOLDOUT.items()
+        for seed in (1, 2)
+    ]
+    found = []
+    for trace in [*made, *(changed for whole in given for changed in _changed(whole))]:
+        found.append(measure("holdout", trace, "predictive"))
+        found.append(_hindsight("warm", trace)[1])
+    rows.extend(found)
+    _print("Hold-out: predictive as shipped, warm tuned in hindsight", found)
+    pairs = list(zip(found[::2], found[1::2], strict=True))
+    figures["holdout_below_warm_tuned"] = 1 - _geometric(
+        ours.ratio / warm.ratio for ours, warm in pairs
+    )
+    figures["holdout_late"] = {r.trace: r.over_slo_pct for r, _ in pairs if not r.is_reached}
+
+
+def _changed(trace: Trace) -> Iterable[Trace]:
+    """Return a half of the jobs, all but the first ten days, and twice the pace."""
+    yield traces.made(f"{trace.name}/thinned", trace.jobs[::2])
+    late = [job for job in trace.jobs if job.arrival_s > 3.3 * DAY_S]
+    yield traces.made(
+        f"{trace.name}/cut",
+        [Job(j.arrival_s - 3.3 * DAY_S, j.duration_s, j.kind, j.tokens) for j in late],
+    )
+    if trace.span_s > 4 * WARMUP_S:
+        yield traces.made(
+            f"{trace.name}/hurried",
+            [Job(j.arrival_s / 2, j.duration_s, j.kind, j.tokens) for j in trace.jobs],
+        )
+
+
+def speed(given: Sequence[Trace], rows: list[Measured], figures: dict[str, Any]) -> None:
+    """How long a week takes for each trace, and one decision after a year."""
+    seconds = {}
+    for trace in given:
+        week = traces.made(trace.name, [job for job in trace.jobs if job.arrival_s < WARMUP_S])
+        began = time.perf_counter()
+        simulation.replay(week, policy=policies.parse("predictive"), warmup_s=0)
+        seconds[trace.name] = time.perf_counter() - began
+    figures["week_s"] = seconds
+    figures.update(_year())
+
+
+def _year() -> dict[str, float]:
+    """Return what one live decision costs after a year: read the state, decide, store it."""
+    policy = policies.usual(Rule.PREDICTIVE)
+    demand = simulation.demand_for(policy)
+    for job in traces.synthetic(name="year", shape=Shape(days=365, busy=2), seed=1).jobs:
+        demand.arrived(job.arrival_s)
+        demand.began(job.arrival_s)
+        demand.judged(is_late=False)
+        demand.ended(job.arrival_s, began_at=job.arrival_s)
+    text, now, took = json.dumps(demand.state()), 365 * DAY_S, []
+    for second in range(50):
+        began = time.perf_counter()
+        live = Demand.restored(json.loads(text))
+        live.arrived(now + 30 * second)
+        decisions.decide(
+            policy=policy,
+            pool=PoolState(30, 20, 2, 1),
+            demand=live,
+            history=History(),
+            now=now + 30 * second,
+        )
+        live.predict(now + 30 * second)
+        text = json.dumps(live.state())
+        took.append(1000 * (time.perf_counter() - began))
+    return {
+        "decision_p50_ms": float(np.median(took)),
+        "decision_max_ms": max(took),
+        "state_kb": len(text) / 1024,
+    }
+
+
+def erlang(given: Sequence[Trace], rows: list[Measured], figures: dict[str, Any]) -> None:
+    """The simulator's mean wait in M/M/2 at half load against Erlang's formula."""
+    random, slots, rate, service_s, count = np.random.default_rng(5), 2, 0.01, 100.0, 1_000_000
+    at = np.cumsum(random.exponential(1 / rate, count)).tolist()
+    lasts = random.exponential(service_s, count).tolist()
+    policy = policies.parse(f"static:size={slots},min_size={slots},tick_s=1e9,startup_s=0")
+    done = simulation.replay(traces.made("m/m/2", map(Job, at, lasts)), policy=policy, warmup_s=0)
+    expected = sizing.erlang_c_wait_s(slots=slots, rate=rate, service_s=service_s)
+    figures["erlang_c"] = {
+        "jobs": count,
+        "simulated_s": float(done.waits_s.mean()),
+        "formula_s": expected,
+        "off": float(done.waits_s.mean()) / expected - 1,
+    }
+
+
+PARTS: dict[str, Callable[[Sequence[Trace], list[Measured], dict[str, Any]], None]] = {
+    "shipped": shipped,
+    "tuned": tuned,
+    "fast": fast,
+    "slow": slow,
+    "holdout": holdout,
+    "speed": speed,
+    "erlang": erlang,
+}
+
+
+# -- results ---------------------------------------------------------------------------------------
+
+
+def _geometric(ratios: Iterable[float]) -> float:
+    return math.exp(float(np.mean([math.log(ratio) for ratio in ratios])))
+
+
+def _print(title: str, rows: Sequence[Measured]) -> None:
+    table = Table(title=title, title_justify="left")
+    for name in ("trace", "policy"):
+        table.add_column(name)
+    for name in ("agent-h", "x best", "% late", "mean s", "p99 s", "launches/d", "actions/d", "s"):
+        table.add_column(name, justify="right")
+    for row in rows:
+        table.add_row(
+            row.trace,
+            row.policy,
+            f"{row.agent_hours:,.1f}",
+            f"{row.ratio:.3f}",
+            f"{row.over_slo_pct:.2f}",
+            f"{row.wait_mean_s:.2f}",
+            f"{row.wait_p99_s:.1f}",
+            f"{row.launches_per_day:.0f}",
+            f"{row.actions_per_day:.0f}",
+            f"{row.seconds:.1f}",
+        )
+    console = Console()
+    (console if console.is_terminal else Console(width=140)).print(table)
+
+
+def _result(rows: Sequence[Measured], figures: dict[str, Any]) -> dict[str, Any]:
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True
+    )
+    return {
+        "bench": "scaling",
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": commit.stdout.strip(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, "
+        f"Python {platform.python_version()}",
+        "figures": figures,
+        "rows": [asdict(row) for row in rows],
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,317 @@
+"""
+Learns one pool's demand, event by event: what to expect, and how much to hold in reserve for it.
+
+Pure: every call brings its time, and times never go back. The live loop feeds it the rows that are
+new since it was stored; the simulator feeds it a trace. Both then ask for the same `Outlook`.
+
+A request that arrives within `lead_s` = start-up + reaction - SLO can't be helped by an agent that
+is launched after it. So the reserve must cover, with the wanted certainty, the arrivals of such a
+window less the work that ends before their patience does.
+"""
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from scaling.arrivals import SLOT_S, WEEK_SLOTS, Arrivals
+from scaling.durations import Durations
+from scaling.forecast import Announced, DemandPrediction, Forecast
+from scaling.tails import FIRST_LOG, LEAST_LOG, MOST_LOG, Tails, storm_from
+
+VERSION = 1
+LEAST_WINDOW_S = 5.0
+FIT_FIRST_S, FIT_EVERY_S = 3600.0, 6 * 3600.0
+# Windows are learnt for one lead; another that differs less than this share does not matter.
+LEAD_TOLERANCE = 0.2
+# Steering: what one late request too many moves the logarithm of the share by, and how far in all.
+# It begins below 0: what the past would have needed is less than what the future will.
+GAIN, FIRST_OFFSET, LEAST_OFFSET, MOST_OFFSET = 0.02, -1.0, -3.0, 2.0
+# More late ones than this in a row are a storm.
+STORM_LATE = 30
+# Announced work counts until it has come, at most so long after its time.
+ANNOUNCED_KEPT_S = 900.0
+
+
+def trusted_ends(expected: float) -> float:
+    """
+    Return how many ends may be counted on: a few more than arrivals are expected.
+
+    Work that began together ends together, later than its mean says; a hundred ends that are
+    expected and do not come must not be taken for a demand of a hundred.
+    """
+    return 1 + 2 * expected
+
+
+class StateInvalid(Exception):
+    """A stored state is of a version that this code does not read; learning begins anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """
+    What to expect of the next `lead_s` seconds.
+
+    expected: arrivals. held: spare slots that are exceeded with probability exp(log_share).
+    ending: running work that will have ended before whoever arrives now runs out of patience.
+    announced: requests known ahead that have not come yet.
+    """
+
+    lead_s: float
+    expected: float
+    held: int
+    ending: float
+    announced: int
+    log_share: float
+
+    @property
+    def spare(self) -> float:
+        """Slots to hold beyond those that are busy or asked for; below 0 when enough will end."""
+        return self.held - self.ending
+
+
+class Demand:
+    """Everything that is learnt about one pool's demand; small, and stored as JSON."""
+
+    def __init__(self, *, lead_s: float, patience_s: float, late: float) -> None:
+        """
+        Begin with nothing learnt.
+
+        lead_s: start-up + reaction - SLO, not below 0. patience_s: start-up + reaction. late: the
+        share of requests that may be late.
+        """
+        self.lead_s, self.patience_s, self.late = max(lead_s, 0.0), patience_s, late
+        self.arrivals = Arrivals(window_s=max(lead_s, LEAST_WINDOW_S))
+        self.durations = Durations()
+        self.tails = Tails()
+        self.forecast = Forecast()
+        self.running: dict[float, int] = {}
+        self.announced: list[Announced] = []
+        self.base, self.offset = FIRST_LOG, FIRST_OFFSET
+        self.requests, self.late_requests = 0, 0
+        self._window: tuple[float, list[float], float] | None = None
+        self._count, self._late_run = 0, 0
+        self._storm_from = storm_from(0.0)
+        self._pending: deque[tuple[float, list[float], float, int]] = deque()
+        self._ended: deque[float] = deque()
+        self._since, self._next_fit_s = 0.0, FIT_FIRST_S
+        self._fitted_at = 0.0
+
+    # -- what happens ------------------------------------------------------------------------------
+
+    def arrived(self, at: float) -> None:
+        """Count a request at its arrival, whatever became of it."""
+        self.advance(at)
+        self._close_slots(at)
+        self._count += 1
+        # A storm says nothing about the rate after it.
+        self.arrivals.arrived(at, is_telling=self._count <= self._storm_from)
+        for place, event in enumerate(self.announced):
+            if event.count > 0 and event.at - self.patience_s <= at:
+                self.announced[place] = Announced(
+                    event.at, event.count - 1, event.spread_s, event.name
+                )
+                break
+
+    def began(self, at: float) -> None:
+        """Count a piece of work that has begun to run."""
+        self.advance(at)
+        self.running[at] = self.running.get(at, 0) + 1
+
+    def ended(self, at: float, *, began_at: float, story_type: str = "") -> None:
+        """Count a piece of work that has ended."""
+        self.advance(at)
+        left = self.running.get(began_at, 1) - 1
+        if left:
+            self.running[began_at] = left
+        else:
+            self.running.pop(began_at, None)
+        self.durations.ended(at - began_at, story_type)
+        self._ended.append(at)
+
+    def judged(self, *, is_late: bool) -> None:
+        """Steer by a request of which it is known whether it waited longer than the SLO."""
+        self.requests += 1
+        self.late_requests += is_late
+        self._late_run = self._late_run + 1 if is_late else 0
+        if self._late_run > STORM_LATE:
+            return  # no reserve that anybody would pay for would have helped
+        moved = self.offset - GAIN * (1 - self.late) if is_late else self.offset + GAIN * self.late
+        self.offset = min(max(moved, LEAST_OFFSET), MOST_OFFSET)
+
+    def announce(self, event: Announced) -> None:
+        """Take note of work that is known ahead."""
+        self.announced.append(event)
+
+    def retuned(self, *, lead_s: float, patience_s: float) -> None:
+        """Take another lead (start-up was learnt anew); windows are learnt again if it differs."""
+        if abs(lead_s - self.lead_s) <= LEAD_TOLERANCE * max(self.lead_s, LEAST_WINDOW_S):
+            return
+        self.lead_s, self.patience_s = max(lead_s, 0.0), patience_s
+        self.arrivals.forget_window(window_s=max(lead_s, LEAST_WINDOW_S))
+        self.tails = Tails()
+        self.base, self._window = FIRST_LOG, None
+        self._pending.clear()
+
+    # -- what to expect ----------------------------------------------------------------------------
+
+    @property
+    def log_share(self) -> float:
+        """Logarithm of the share of windows in which the reserve may be exceeded."""
+        return min(max(self.base + self.offset, LEAST_LOG), MOST_LOG)
+
+    def outlook(self, now: float) -> Outlook:
+        """Return what to hold in reserve now."""
+        self.advance(now)
+        expected = self.arrivals.expected(self.arrivals.features(now))
+        held = 0
+        if self.lead_s > 0:
+            held = self.tails.held(expected=expected, log_share=self.log_share)
+        return Outlook(
+            lead_s=self.lead_s,
+            expected=expected,
+            held=held,
+            ending=min(self._ending(now), trusted_ends(expected)) if self.lead_s > 0 else 0.0,
+            announced=self._announced(now) if self.announced else 0,
+            log_share=self.log_share,
+        )
+
+    def predict(self, now: float) -> DemandPrediction:
+        """Return the forecast over its horizon, with its track record."""
+        self.advance(now)
+        self._close_slots(now)
+        rates = self.arrivals.features(now)
+        return self.forecast.predict(
+            now=now, profile=self.arrivals.profile, recent=rates[2], announced=self.announced
+        )
+
+    def rate(self, now: float) -> float:
+        """Return arrivals per second over about the last ten minutes."""
+        return self.arrivals.features(now)[2]
+
+    def peak_ratio(self, now: float, *, ahead_s: float) -> float:
+        """Return the usual rate of this time of day some seconds ahead over that of now."""
+        profile = self.arrivals.profile
+        return profile.rates(now + ahead_s)[0] / profile.rates(now)[0]
+
+    def _ending(self, now: float) -> float:
+        return self.durations.ending(self.running, now=now, within_s=self.patience_s)
+
+    def _announced(self, now: float) -> int:
+        self.announced = [
+            event
+            for event in self.announced
+            if event.count > 0 and now < event.at + event.spread_s + ANNOUNCED_KEPT_S
+        ]
+        # Launched a start-up and a tick before its time, so that it finds them ready.
+        due = [e.count for e in self.announced if e.at - 2 * self.patience_s <= now]
+        return round(sum(due))
+
+    # -- learning ----------------------------------------------------------------------------------
+
+    def advance(self, now: float) -> None:
+        """Close the windows that have ended, and fit when it is time."""
+        if self._window is None:
+            self._window = (now, self.arrivals.features(now), self._ending(now))
+            self._since, self._fitted_at, self._next_fit_s = now, now, now + FIT_FIRST_S
+            return
+        window_s = self.arrivals.window_s
+        while now >= self._window[0] + window_s:
+            began, rates, ending = self._window
+            self._pending.append((began, rates, ending, self._count))
+            self._count = 0
+            began += window_s
+            self._close_slots(began)
+            self._window = (began, self.arrivals.features(began), self._ending(began))
+            self._storm_from = storm_from(self.arrivals.expected(self._window[1]))
+            self._learn(began)
+            if began >= self._next_fit_s:
+                self._fit(began)
+
+    def _learn(self, now: float) -> None:
+        """Learn from the windows whose patience has ended, too."""
+        while self._pending and self._pending[0][0] + self.patience_s <= now:
+            began, rates, ending, count = self._pending.popleft()
+            while self._ended and self._ended[0] <= began:
+                self._ended.popleft()
+            ended = sum(1 for at in self._ended if at <= began + self.patience_s)
+            expected = self.arrivals.expected(rates)
+            # What the ends asked for, beyond what was expected of them, counts as demand.
+            count = min(count, storm_from(expected))
+            trusted = trusted_ends(expected)
+            net = round(count - min(ended, trusted) + min(ending, trusted))
+            net = min(net, storm_from(expected))
+            self.tails.learn(expected=expected, arrivals=count, net=net)
+            self.arrivals.learn(rates, count)
+
+    def _fit(self, now: float) -> None:
+        age_s = now - self._since
+        self._next_fit_s = now + min(FIT_EVERY_S, max(FIT_FIRST_S, age_s / 4))
+        self.arrivals.fit()
+        self.durations.fit()
+        self.tails.fit(passed_s=now - self._fitted_at)
+        self._fitted_at = now
+        self.base = self.tails.allowed_log(late=self.late)
+
+    def _close_slots(self, now: float) -> None:
+        """Hand the ended ten minutes to the forecast."""
+        profile = self.arrivals.profile
+        slot = int(now // SLOT_S)
+        if profile.slot is None or slot <= profile.slot:
+            return
+        first = max(profile.slot, slot - WEEK_SLOTS)
+        count = profile.count if first == profile.slot else 0
+        profile.advance(now)
+        for ended in range(first, slot):
+            self.forecast.close(ended, count, profile)
+            count = 0
+
+    # -- state -------------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Any]:
+        """Return all of it as JSON; a restored one goes on as if nothing had happened."""
+        return {
+            "version": VERSION,
+            **{name: getattr(self, name) for name in _PLAIN},
+            **{name: getattr(self, name).state() for name in _PARTS},
+            "running": [[at, count] for at, count in self.running.items()],
+            "announced": [asdict(event) for event in self.announced],
+            "window": self._window,
+            "pending": list(self._pending),
+            "ended": list(self._ended),
+        }
+
+    @classmethod
+    def restored(cls, state: Mapping[str, Any]) -> "Demand":
+        """Return the demand of a stored state; raises StateInvalid, it is of another version."""
+        if state.get("version") != VERSION:
+            raise StateInvalid(f"version {state.get('version')!r}, not {VERSION}")
+        made = cls(lead_s=state["lead_s"], patience_s=state["patience_s"], late=state["late"])
+        for name in _PLAIN:
+            setattr(made, name, state[name])
+        for name in _PARTS:
+            getattr(made, name).restore(state[name])
+        made.running = dict(state["running"])
+        made.announced = [Announced(**event) for event in state["announced"]]
+        made._window = tuple(state["window"]) if state["window"] else None
+        made._pending = deque(tuple(each) for each in state["pending"])
+        made._ended = deque(state["ended"])
+        return made
+
+
+_PARTS = ("arrivals", "durations", "tails", "forecast")
+_PLAIN = (
+    "lead_s",
+    "patience_s",
+    "late",
+    "base",
+    "offset",
+    "requests",
+    "late_requests",
+    "_count",
+    "_late_run",
+    "_storm_from",
+    "_since",
+    "_next_fit_s",
+    "_fitted_at",
+)
