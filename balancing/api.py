@@ -344,11 +344,17 @@ class Requests(APIView):
     @idempotent
     def post(self, request: ApiRequest) -> Response:
         """Ask for an agent: 201 with the lease, or 202 with the waiting request."""
-        wish = intake.wish(request.data, requested_by=request.user.name)
-        lease = exchange.one(exchange.Call(wish, request.user.credential_id))
-        if lease is not None:
-            return Ready(lease, status=201, headers=_location(wish.id))
-        return request_answer(wish.id, queries.live_lease_of(wish.id))
+        name, credential = request.user.name, request.user.credential_id
+        return ask(request.data, requested_by=name, credential=credential)
+
+
+def ask(data: Any, *, requested_by: str, credential: UUID | None) -> Response:
+    """Ask for an agent, as every door answers it: 201 with the lease, or 202 with the request."""
+    wish = intake.wish(data, requested_by=requested_by)
+    lease = exchange.one(exchange.Call(wish, credential))
+    if lease is not None:
+        return Ready(lease, status=201, headers=_location(wish.id))
+    return request_answer(wish.id, queries.live_lease_of(wish.id))
 
 
 def request_answer(request_id: UUID, lease: Lease | None) -> Response:

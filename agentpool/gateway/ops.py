@@ -5,19 +5,22 @@ Synchronous: the socket runs them in threads, but for hello, acquire and release
 gathered, and for plain heartbeats, which are coalesced. They raise Refusal, which is answered.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
+from django.db.models import Q
 from rest_framework import serializers as drf
+from rest_framework.response import Response
 
 from agentpool.gateway.session import Message, Session, Speaker
-from agentpool.registry import credentials
+from agentpool.registry import credentials, repeats
 from agentpool.registry import queries as registry_queries
+from agentpool.registry.api import checked
 from agentpool.registry.errors import Forbidden, Invalid, NotFound
 from agentpool.registry.models import Lease, Request
 from agentpool.registry.rest import MAX_BODY_BYTES as MAX_BODY_BYTES
-from agentpool.registry.states import LeaseStatus, Outcome, Scope
+from agentpool.registry.states import LeaseStatus, Outcome, RequestStatus, Scope
 from balancing import api, explain, intake, queries, serializers
 from balancing.services import heartbeats, leases, notes, requests
 from balancing.services.exchange import Call, Wish
@@ -121,10 +124,35 @@ def acquire(session: Session, message: Message) -> Call:
     return Call(intake.wish(body_of(message), requested_by=who.name), who.credential)
 
 
+def acquire_once(session: Session, message: Message) -> Reply:
+    """Ask for an agent under a key: whoever asks again, also through REST, gets the same answer."""
+    who = session.asker()
+    credentials.check(who.credential)
+    wish = body_of(message)
+    kept = repeats.once(
+        principal=who.name,
+        key=message["idempotency_key"],
+        said=repeats.digest("POST", REQUESTS, wish),
+        seal=who.seal,
+        make=lambda: _made(api.ask(wish, requested_by=who.name, credential=who.credential)),
+    )
+    if kept.status == GRANTED:
+        return {"lease": kept.body, "request_id": kept.body["request_id"]}
+    return {"request_id": kept.body["id"], "request": kept.body}
+
+
+def look(session: Session, message: Message) -> Reply:
+    """Return a request as it is; asking for it keeps it waiting."""
+    row, _ = _asked(session, message, reads=True)
+    requests.touch_request(row)
+    return {"request": api.request_body(row.id)}
+
+
 def cancel(session: Session, message: Message) -> Reply:
     """Give a request up."""
     row, who = _asked(session, message)
-    requests.cancel_request(row.id, actor=who.name)
+    body = checked(serializers.Reason(data=body_of(message)))
+    requests.cancel_request(row.id, actor=who.name, reason=body["reason"] or "cancelled")
     return {"request": api.request_body(row.id)}
 
 
@@ -152,7 +180,7 @@ BATCHED: Mapping[str, Callable[[Session, Message], Call]] = {
     "acquire": acquire,
     "release": release,
 }
-NAMES = ("hello", *OPS, *BATCHED)
+NAMES = ("hello", *OPS, *BATCHED, "wait")
 
 
 def asked_for(call: Call) -> str:
@@ -198,21 +226,45 @@ def commands_of(agent_id: str) -> list[dict[str, Any]]:
     return heartbeats.commands_for(registry_queries.agent_by(agent_id=agent_id))
 
 
-def grant_of(request_id: str) -> Reply | None:
-    """Return the live lease of a request to push, None: it has none."""
+def answer_of(request_id: str) -> Reply | None:
+    """Return what became of a request, to push: its lease, or its end; None: it waits."""
     lease = queries.live_lease_of(UUID(request_id))
-    return serializers.lease_json(lease) if lease else None
+    if lease:
+        told = serializers.lease_json(lease)
+        return {"push": "granted", "request_id": request_id, "lease": told}
+    # Granted: its lease has ended already, and what comes of that is not known yet.
+    is_open = Q(status__in=[RequestStatus.WAITING, RequestStatus.GRANTED])
+    if not Request.objects.filter(~is_open, id=request_id).exists():
+        return None
+    body = api.request_body(UUID(request_id))
+    return {"push": "ended", "request_id": request_id, "request": body}
+
+
+def keep_waiting(requests_of: Sequence[tuple[UUID, Sequence[UUID]]]) -> list[None]:
+    """Keep requests waiting, each list under the credential whose connection is open."""
+    good = credentials.good({credential for credential, _ in requests_of})
+    ids = [id for credential, some in requests_of if credential in good for id in some]
+    requests.keep_waiting(sorted(set(ids)))
+    return [None] * len(requests_of)
 
 
 # -- who and what --------------------------------------------------------------------------------
 
 # What the frame of a message carries beside the op's own fields.
-_FRAME = frozenset({"id", "op", "agent_id", "lease_id", "request_id"})
+_FRAME = frozenset({"id", "op", "agent_id", "lease_id", "request_id", "idempotency_key"})
+# Where REST asks for agents, and its status of a request that was granted at once.
+REQUESTS, GRANTED = "/api/agent-pool/requests", 201
+# A request's time to live when it says nothing, seconds.
+TTL_S: float = serializers.NewRequest().fields["ttl_s"].default  # type: ignore[assignment]
 
 
 def body_of(message: Message) -> dict[str, Any]:
     """Return an op's own fields."""
     return {name: value for name, value in message.items() if name not in _FRAME}
+
+
+def _made(response: Response) -> repeats.Answer:
+    return repeats.Answer(response.status_code, response.data)
 
 
 def _shown(lease: Lease) -> Reply:
