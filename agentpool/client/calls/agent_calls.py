@@ -5,7 +5,7 @@ from typing import Any, Unpack
 
 from agentpool.client import models
 from agentpool.client.calls import base, fields
-from agentpool.client.calls.base import Call, create, delete, get, part, post, present
+from agentpool.client.calls.base import Call, by_gateway, create, delete, get, part, post, present
 from agentpool.client.models import Json
 
 
@@ -91,7 +91,8 @@ def heartbeat(
     if draining:
         body["draining"] = True
     path = f"/{part(agent_id)}/heartbeat"
-    return post(path, body, parse=models.reader(models.Heartbeat), repeatable=True)
+    call = post(path, body, parse=models.reader(models.Heartbeat), repeatable=True)
+    return by_gateway(call, "heartbeat", agent_id=agent_id)
 
 
 def offers(agent_id: str, *, wait_s: float = 0) -> Call[models.Offers]:
