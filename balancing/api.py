@@ -148,6 +148,7 @@ class AgentStatusDoor(APIView):
             to=AgentStatus(wish["status"]),
             reason=wish["reason"],
             actor=request.user.name,
+            within_s=wish["deadline_s"],
         )
         return shown(request, agent)
 

@@ -62,9 +62,15 @@ def check_health() -> Call[Json]:
     return post("/health/check", {}, parse=models.as_json)
 
 
-def set_status(agent_id: str, *, status: str, reason: str = "") -> Call[models.Agent]:
-    """Move an agent to another status, such as `draining` or `idle`."""
-    body = {"status": status, "reason": reason}
+def set_status(
+    agent_id: str, *, status: str, reason: str = "", deadline_s: float | None = None
+) -> Call[models.Agent]:
+    """
+    Move an agent to another status, such as `draining` or `idle`.
+
+    `deadline_s`: what still runs so many seconds after the beginning of a drain is cancelled.
+    """
+    body = present({"status": status, "reason": reason, "deadline_s": deadline_s})
     return post(f"/{part(agent_id)}/status", body, parse=models.reader(models.Agent))
 
 
