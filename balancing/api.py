@@ -726,3 +726,26 @@ class ResourceLimits(APIView):
         limit = limits.set_limit(fields, actor=request.user.name)
         used = queries.resources().used_under(limit)
         return Response(serializers.limit_json(limit, used))
+
+
+class ResourceLimitDetail(APIView):
+    """One limit."""
+
+    @extend_schema(responses=ANY_JSON)
+    def get(self, request: ApiRequest, limit_id: UUID) -> Response:
+        """Show a limit with what is used and free of it."""
+        limit = queries.limit(limit_id)
+        used = queries.resources().used_under(limit)
+        headers = {"ETag": etag(limit.generation)}
+        return Response(serializers.limit_json(limit, used), headers=headers)
+
+    @extend_schema(parameters=[IF_MATCH, REASON], responses={204: None})
+    def delete(self, request: ApiRequest, limit_id: UUID) -> Response:
+        """Remove a limit; whoever waits for it is served at once."""
+        limits.remove_limit(
+            limit_id,
+            actor=request.user.name,
+            note=_reason(request),
+            if_generation=if_match(request),
+        )
+        return Response(status=204)

@@ -217,6 +217,7 @@ class Client:
     resources = Sync(calls.resources)
     resource_limits = Sync(calls.resource_limits)
     set_resource_limits = Sync(calls.set_resource_limits)
+    remove_resource_limit = Sync(calls.remove_resource_limit)
     rebalance = Sync(calls.rebalance)
     optimize = Sync(calls.optimize)
     readiness = Sync(calls.readiness)

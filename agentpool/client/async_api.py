@@ -202,6 +202,7 @@ class AsyncClient:
     resources = Async(calls.resources)
     resource_limits = Async(calls.resource_limits)
     set_resource_limits = Async(calls.set_resource_limits)
+    remove_resource_limit = Async(calls.remove_resource_limit)
     rebalance = Async(calls.rebalance)
     optimize = Async(calls.optimize)
     readiness = Async(calls.readiness)
