@@ -153,10 +153,9 @@ class ResourceLimitAdmin(Configuration):
         """This will remove a limit; locks the table of limits for the transaction."""
         limits.remove_limit(obj.pk, actor=actor_of(request), if_generation=obj.generation)
 
-    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[ResourceLimit]) -> None:
-        """This will remove limits."""
-        for limit in queryset:
-            self.delete_model(request, limit)
+    def get_actions(self, request: HttpRequest) -> Any:
+        """Return no deletion of many: it would be written down before it is done."""
+        return {k: v for k, v in super().get_actions(request).items() if k != "delete_selected"}
 
     def events_of(self, row: ResourceLimit) -> QuerySet[Event]:
         """Return when it was set, and that one before it was removed."""
