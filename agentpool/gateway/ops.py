@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
+from django.core.exceptions import ValidationError
 from django.db.models import Q
 from rest_framework import serializers as drf
 from rest_framework.response import Response
@@ -19,6 +20,7 @@ from agentpool.registry import queries as registry_queries
 from agentpool.registry.api import checked
 from agentpool.registry.errors import Forbidden, Invalid, NotFound
 from agentpool.registry.models import Lease, Request
+from agentpool.registry.models.agent import AGENT_ID
 from agentpool.registry.rest import MAX_BODY_BYTES as MAX_BODY_BYTES
 from agentpool.registry.states import LeaseStatus, Outcome, RequestStatus, Scope
 from balancing import api, explain, intake, queries, serializers
@@ -36,7 +38,7 @@ def heartbeat(session: Session, message: Message) -> Reply:
     operator = session.orchestrator
     if operator is not None and operator.is_operator and "agent_id" in message:
         credentials.check(operator.credential)
-        agent = registry_queries.agent_row(str(message["agent_id"]))
+        agent = registry_queries.agent_row(_agent_id(message))
     else:
         speaker = session.agent(message)
         credentials.check(speaker.credential)
@@ -309,6 +311,17 @@ def _asked(session: Session, message: Message, *, reads: bool = False) -> tuple[
     if who.scope is Scope.ORCHESTRATOR and row.requested_by != who.name:
         raise NotFound(f"There is no request {row.id} of yours.")
     return row, who
+
+
+def _agent_id(message: Message) -> str:
+    """Return the external id that a message names; raises Invalid where REST has no such path."""
+    name = message.get("agent_id")
+    try:
+        AGENT_ID(name if isinstance(name, str) else "")
+    except ValidationError as error:
+        said = str(error.message)
+        raise Invalid(f"agent_id: {said}", errors=[("agent_id", said)]) from error
+    return str(name)
 
 
 def _uuid(message: Message, name: str) -> UUID:
