@@ -21,7 +21,7 @@
       backgroundColor: told.stacks ? `${tone}40` : tone,
       borderDash: DASHES[index % DASHES.length],
       borderWidth: 2,
-      fill: told.stacks,
+      fill: told.stacks && (index ? "-1" : "origin"),
       pointRadius: line.values.length === 1 ? 3 : 0,
       spanGaps: true,
       tension: 0,
