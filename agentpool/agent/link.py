@@ -122,7 +122,7 @@ class Link:
     def _listen_until_it_breaks(self) -> bool:
         """Serve one websocket to its end; False when it could not be had at all."""
         try:
-            line = Line(self._identity.url, on_push=self._on_message)
+            line = Line(self._identity.url, on_push=self._on_message, ping_s=None)
         except errors.Unreachable as error:
             journal.note("link.no_websocket", reason=error.detail)
             return False

@@ -31,10 +31,13 @@ class AsyncLine:
         """
         self._next_id += 1
         number = f"q{self._next_id}"
+        text = gateway.encoded({**message, "id": number})
+        if len(text) > gateway.MOST_BYTES:
+            raise gateway.NotSaid("the message is too long")
         answer: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
         self._pending[number] = answer
         try:
-            await self._send({**message, "id": number})
+            await self._send(text)
             async with asyncio.timeout(within_s):
                 return await answer
         except TimeoutError:
@@ -55,11 +58,11 @@ class AsyncLine:
         with contextlib.suppress(OSError, WebSocketException):
             await self._socket.close()
 
-    async def _send(self, message: Message) -> None:
+    async def _send(self, text: str) -> None:
         try:
             if not self.is_open:
                 raise OSError("it is closed")
-            await self._socket.send(gateway.encoded(message))
+            await self._socket.send(text)
         except (OSError, WebSocketException) as error:
             self._end()
             raise gateway.NotSaid(f"the websocket broke: {_told(error)}") from error
@@ -89,7 +92,8 @@ async def dial(url: str, *, token: str) -> tuple[AsyncLine, Message]:
             close_timeout=1,
             max_size=gateway.LONGEST_FRAME,
             compression=None,
-            ping_interval=None,
+            ping_interval=gateway.PING_S,
+            ping_timeout=gateway.PING_S,
             max_queue=64,
         )
     except _TROUBLE as error:

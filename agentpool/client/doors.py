@@ -5,10 +5,12 @@ A door is opened with the first call that the gateway takes, and again after it 
 can't be had, one line in the log says so, and calls go by REST.
 """
 
+import asyncio
 import logging
 import os
 import threading
 import time
+import weakref
 from typing import Any
 
 from agentpool.client import calls, config, errors, gateway
@@ -30,10 +32,13 @@ class Hinge:
         self._is_wanted = is_wanted and bool(settings.token)
         self._try_at = 0.0
         self._is_away = False
+        # What the server said that it takes; none before it was asked.
+        self._ops: frozenset[str] | None = None
 
     def may_take(self, call: calls.Call[Any]) -> bool:
-        """Whether the gateway takes this call."""
-        return self._is_wanted and call.op is not None
+        """Whether the gateway takes this call, as far as is known."""
+        is_known = self._ops is None or call.op in self._ops
+        return self._is_wanted and call.op is not None and is_known
 
     def may_try(self) -> bool:
         """Whether it is time to try to connect."""
@@ -44,6 +49,7 @@ class Hinge:
         if answer.get("ok") is not True:
             self.failed(gateway.refusal(answer))
             return False
+        self._ops = frozenset(answer.get("ops") or ())
         self.back()
         return True
 
@@ -83,6 +89,8 @@ class Door(Hinge):
         Raises: Unreachable, the connection broke and nobody knows whether the call was heard.
         """
         if not self.may_take(call) or (line := self._open()) is None:
+            return None
+        if not self.may_take(call):  # now that the server has said what it takes
             return None
         talk = gateway.talk(call)
         said, is_first = next(talk), True
@@ -128,6 +136,8 @@ class Door(Hinge):
             line.close()
             return None
         threading.Thread(target=line.listen, name="agentpool-gateway", daemon=True).start()
+        # A client that nobody closed must not leave a thread behind.
+        weakref.finalize(self, line.close)
         return line
 
 
@@ -137,11 +147,14 @@ class AsyncDoor(Hinge):
     def __init__(self, settings: config.Config, *, is_wanted: bool) -> None:
         super().__init__(settings, is_wanted=is_wanted)
         self._line: AsyncLine | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._is_opening = False
 
     async def reply(self, call: calls.Call[Any]) -> Reply | None:
         """Return the gateway's reply to a call, as `Door.reply` does."""
         if not self.may_take(call) or (line := await self._open()) is None:
+            return None
+        if not self.may_take(call):  # now that the server has said what it takes
             return None
         talk = gateway.talk(call)
         said, is_first = next(talk), True
@@ -164,6 +177,9 @@ class AsyncDoor(Hinge):
             await self._line.close()
 
     async def _open(self) -> AsyncLine | None:
+        if self._loop is not asyncio.get_running_loop():
+            # A line serves the loop that it was opened in; an older one has ended with it.
+            self._loop, self._line, self._is_opening = asyncio.get_running_loop(), None, False
         if self._line is not None and self._line.is_open:
             return self._line
         if self._is_opening or not self.may_try():

@@ -17,15 +17,19 @@ Message = Mapping[str, Any]
 
 OPEN_S = 5.0
 LONGEST_FRAME = 4 * 2**20
-# A frame's worth of agents in one heartbeat; the server takes 5,000 and, by default, 512 kB.
-MOST_AGENTS, MOST_BYTES = 1000, 400_000
+# What servers take in one message by default is 512 kB; longer ones go by REST, which says so.
+MOST_BYTES = 400_000
+# Agents of one heartbeat; the server takes 5,000.
+MOST_AGENTS = 1000
+# How often an idle line is tried, and how long the other side may take, in seconds.
+PING_S = 20.0
 _ANSWER_S = 15.0
 # What answers carry beside their frame, of which REST's answer is one.
 _BODIES = ("lease", "request", "explanation")
 
 
 class NotSaid(errors.Unreachable):
-    """The connection was gone before the message was out: it may be said another way."""
+    """Nothing of the message went out: it may be said another way."""
 
 
 def address(url: str) -> str:

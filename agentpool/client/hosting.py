@@ -7,7 +7,10 @@ each agent's heartbeat goes by REST, under its own credential.
 
 import contextlib
 import json
+import logging
+import queue
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
@@ -20,8 +23,14 @@ from agentpool.client.doors import Hinge
 from agentpool.client.gateway import Message
 from agentpool.client.line import Line
 
+log = logging.getLogger("agentpool.client")
+
 # How many say hello in one go; the server serves 500 together.
 _HELLOS = 500
+# How long to wait when the server says that they come too fast, in seconds.
+_SLOWED_S = 0.5
+# How long hellos may take in all before everybody speaks by REST, in seconds.
+_GREET_S = 60.0
 
 Heard = models.Heartbeat | errors.ApiError
 
@@ -52,8 +61,14 @@ class Host:
         self._hinge = Hinge(self._settings, is_wanted=True)
         self._on_push = on_push
         self._members: dict[str, _Member] = {}
+        # Whose hello was refused, and why.
+        self._cut: dict[str, errors.ApiError] = {}
         self._line: Line | None = None
         self._lock = threading.Lock()
+        self._pushes: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
+        if on_push is not None:
+            # Its own thread: who is called may take its time, and may call the host.
+            threading.Thread(target=self._pass_on, name="agentpool-pushes", daemon=True).start()
 
     def __enter__(self) -> Self:
         return self
@@ -70,6 +85,7 @@ class Host:
         """Hang up; the agents stay what they are until their silence is noticed."""
         if self._line is not None:
             self._line.close()
+        self._pushes.put(None)
         self._http.close()
 
     @property
@@ -88,16 +104,18 @@ class Host:
             for agent in agents:
                 member = _Member(agent.agent_id, agent.incarnation, agent.credential or "")
                 self._members[agent.agent_id] = member
+                self._cut.pop(agent.agent_id, None)
                 if self._line is not None and self._line.is_open:
                     said = {"op": "hello", "token": member.credential}
                     with contextlib.suppress(errors.Unreachable):  # a new line greets everybody
                         answer = self._line.ask(said, within_s=gateway.within_s(said))
-                        self._greeted(answer)
+                        self._greeted(member, answer)
 
     def remove(self, agent_id: str) -> None:
         """Speak for an agent no more."""
         with self._lock:
             self._members.pop(agent_id, None)
+            self._cut.pop(agent_id, None)
 
     def heartbeat(
         self,
@@ -123,13 +141,13 @@ class Host:
                 )
                 for member in self._members.values()
             ]
-            told: dict[str, Heard] = {}
             if beats and not self.is_live and self._hinge.may_try():
                 self._dial()
             line = self._line
             if line is None or not line.is_open:
                 return {beat.about["agent_id"]: self._by_rest(beat) for beat in beats}
-            for some in _messages(beats):
+            told: dict[str, Heard] = dict(self._cut)
+            for some in _messages([b for b in beats if b.about["agent_id"] not in told]):
                 told.update(_told(line, some))
             return told
 
@@ -137,12 +155,25 @@ class Host:
 
     def _dial(self) -> None:
         """Connect and say hello for everybody."""
-        tokens = [member.credential for member in self._members.values()]
+        self._cut.clear()
+        left = list(self._members.values())
         try:
-            line = Line(self._settings.url, on_push=self._pushed)
-            for start in range(0, len(tokens), _HELLOS):
-                for answer in line.greet(tokens[start : start + _HELLOS]):
-                    self._greeted(answer)
+            line = Line(self._settings.url, on_push=self._pushes.put if self._on_push else None)
+            give_up_at = time.monotonic() + _GREET_S
+            while left:
+                if time.monotonic() > give_up_at:
+                    line.close()
+                    raise errors.Unreachable("the server takes no more hellos")
+                some, left = left[:_HELLOS], left[_HELLOS:]
+                answers = line.greet([member.credential for member in some])
+                slowed = [
+                    member
+                    for member, answer in zip(some, answers, strict=True)
+                    if not self._greeted(member, answer)
+                ]
+                if slowed:
+                    time.sleep(_SLOWED_S)
+                left = [*slowed, *left]
         except errors.Unreachable as error:
             self._hinge.failed(error)
             return
@@ -150,17 +181,30 @@ class Host:
         self._line = line
         threading.Thread(target=line.listen, name="agentpool-host", daemon=True).start()
 
-    def _greeted(self, answer: Message) -> None:
-        """Pass on what waited for an agent; a hello that was refused shows in its heartbeat."""
-        agent_id = answer.get("agent_id")
+    def _greeted(self, member: _Member, answer: Message) -> bool:
+        """Pass on what waited for an agent, or note its refusal; False: say hello once more."""
+        if answer.get("ok") is not True:
+            refusal = gateway.refusal(answer)
+            if isinstance(refusal, errors.RateLimited | errors.Unavailable):
+                return False
+            self._cut[member.agent_id] = refusal
+            return True
+        if self._on_push is None:
+            return True
         for offer in answer.get("offers") or ():
-            self._pushed({"push": "offer", "agent_id": agent_id, "offer": offer})
+            self._pushes.put({"push": "offer", "agent_id": member.agent_id, "offer": offer})
         for command in answer.get("commands") or ():
-            self._pushed({"push": "command", "agent_id": agent_id, "command": command})
+            told = {"push": "command", "agent_id": member.agent_id, "command": command}
+            self._pushes.put(told)
+        return True
 
-    def _pushed(self, message: Message) -> None:
-        if self._on_push is not None:
-            self._on_push(message)
+    def _pass_on(self) -> None:
+        while (message := self._pushes.get()) is not None:
+            try:
+                if self._on_push is not None:
+                    self._on_push(message)
+            except Exception:
+                log.exception("on_push failed push=%s", message.get("push"))
 
     def _by_rest(self, beat: calls.Call[models.Heartbeat]) -> Heard:
         credential = self._members[beat.about["agent_id"]].credential

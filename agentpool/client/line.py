@@ -29,8 +29,14 @@ class Line:
     `on_push` gets the messages that come by themselves, in the thread that listens.
     """
 
-    def __init__(self, url: str, *, on_push: Callable[[Message], None] | None = None) -> None:
-        """Connect. Raises: Unreachable."""
+    def __init__(
+        self,
+        url: str,
+        *,
+        on_push: Callable[[Message], None] | None = None,
+        ping_s: float | None = gateway.PING_S,
+    ) -> None:
+        """Connect; `ping_s` None leaves it to questions to find out. Raises: Unreachable."""
         self._on_push = on_push
         self._sending = threading.Lock()
         self._pending: dict[str, _Pending] = {}
@@ -46,7 +52,8 @@ class Line:
                     close_timeout=1,
                     max_size=gateway.LONGEST_FRAME,
                     compression=None,
-                    ping_interval=None,
+                    ping_interval=ping_s,
+                    ping_timeout=ping_s,
                     max_queue=64,
                 )
             )
@@ -85,11 +92,14 @@ class Line:
         with self._sending:
             self._next_id += 1
             number = f"q{self._next_id}"
+            text = gateway.encoded({**message, "id": number})
+            if len(text) > gateway.MOST_BYTES:
+                raise gateway.NotSaid("the message is too long")
             self._pending[number] = waiting
             try:
                 if not self.is_open:
                     raise OSError("it is closed")
-                self._socket.send(gateway.encoded({**message, "id": number}))
+                self._socket.send(text)
             except (OSError, WebSocketException) as error:
                 self._pending.pop(number, None)
                 self.close()

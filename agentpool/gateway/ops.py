@@ -131,9 +131,10 @@ def acquire_once(session: Session, message: Message) -> Reply:
     who = session.asker()
     credentials.check(who.credential)
     wish = body_of(message)
+    key = wish.pop("idempotency_key")
     kept = repeats.once(
         principal=who.name,
-        key=message["idempotency_key"],
+        key=key,
         said=repeats.digest("POST", REQUESTS, wish),
         seal=who.seal,
         make=lambda: _made(api.ask(wish, requested_by=who.name, credential=who.credential)),
@@ -253,7 +254,7 @@ def keep_waiting(requests_of: Sequence[tuple[UUID, Sequence[UUID]]]) -> list[Non
 # -- who and what --------------------------------------------------------------------------------
 
 # What the frame of a message carries beside the op's own fields.
-_FRAME = frozenset({"id", "op", "agent_id", "lease_id", "request_id", "idempotency_key"})
+_FRAME = frozenset({"id", "op", "agent_id", "lease_id", "request_id"})
 # Where REST asks for agents, and its status of a request that was granted at once.
 REQUESTS, GRANTED = "/api/agent-pool/requests", 201
 # A request's time to live when it says nothing, seconds.

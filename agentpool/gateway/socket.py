@@ -266,7 +266,8 @@ class Connection:
         speaker = await speakers.call(token)
         if speaker.agent is None:
             self.session.bind(speaker)
-            return {"name": speaker.name, "scope": speaker.scope}
+            # With the ops, so that a client that is newer than this knows what to ask elsewhere.
+            return {"name": speaker.name, "scope": speaker.scope, "ops": ops.NAMES}
         # Listen first: an offer made between the look and the subscription would be missed.
         topic = f"agent:{speaker.name}"
         self.pusher.listen(topic)

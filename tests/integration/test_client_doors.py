@@ -1,11 +1,13 @@
 """The client through both of its doors: the same answers and errors, and losses in between."""
 
 import asyncio
+import gc
 import itertools
 import logging
 import threading
 import time
 import uuid
+from dataclasses import replace
 
 import pytest
 
@@ -201,6 +203,51 @@ def test_an_acquire_whose_answer_is_lost_is_not_made_twice(web, token_of, make_a
     assert str(Lease.objects.get().id) == lease.id
 
 
+def test_what_is_too_long_for_a_message_goes_by_rest(web, token_of, make_agent):
+    make_agent()
+    long, longer = (
+        {
+            "payload": {
+                "command": ["true"],
+                "files": {f"{n}.txt": "x" * 90_000 for n in range(count)},
+            }
+        }
+        for count in (5, 7)
+    )
+    with Client(url=web.url, token=token_of("orchestrator")) as client:
+        asked = client.request(agent_type="code", project="p", **long)
+        with pytest.raises(errors.Invalid, match="bytes"):
+            client.request(agent_type="code", project="p", **longer)
+        assert client.explain(asked.id)["status"] == "granted"
+        assert client._door._line.is_open
+
+
+def test_ops_that_an_older_server_does_not_know_go_by_rest(web, token_of, make_agent):
+    make_agent()
+    with Client(url=web.url, token=token_of("orchestrator")) as client:
+        line = client._door._open()
+        assert {"acquire", "wait", "release"} <= client._door._ops
+        client._door._ops = frozenset({"release"})
+        asked = []
+        said, line.ask = line.ask, lambda m, **kw: asked.append(m["op"]) or said(m, **kw)
+
+        lease = client.acquire("code", project="p", wait_s=0)
+        client.release(lease.id, fencing_token=lease.fencing_token)
+
+    assert asked == ["release"]
+
+
+def test_a_client_that_nobody_closes_leaves_no_thread(web, token_of):
+    client = Client(url=web.url, token=token_of("orchestrator"))
+    line = client._door._open()
+    client._http.close()
+
+    del client
+    gc.collect()
+
+    _until(lambda: not line.is_open)
+
+
 def test_a_bad_token_is_no_fault_of_the_gateways(web, caplog):
     with (
         Client(url=web.url, token="ap_nonsense", patience_s=0) as client,
@@ -271,6 +318,29 @@ def test_a_host_hears_offers_and_who_was_cut_off(web, registered, submit, eventu
 
     assert pushed[0]["offer"]["id"] == str(offered.id)
     assert isinstance(told[second.agent_id], errors.Unauthenticated | errors.LeaseLost)
+
+
+def test_who_hears_pushes_may_call_the_host(web, registered, submit, eventually):
+    (mine,) = registered(1)
+    told = []
+    with Host(url=web.url, on_push=lambda push: told.append(host.heartbeat())) as host:
+        host.add([mine])
+        host.heartbeat()
+        submit(payload={"command": ["true"]})
+        eventually(lambda: told)
+
+    assert set(told[0]) == {mine.agent_id}
+
+
+def test_a_credential_that_is_no_good_is_told_for_its_agent_alone(web, registered):
+    first, second = registered(2)
+    bad = replace(second, credential="ap_nonsense")
+    with Host(url=web.url) as host:
+        host.add([first, bad])
+        told = host.heartbeat()
+
+    assert isinstance(told[second.agent_id], errors.Unauthenticated)
+    assert told[first.agent_id].next_heartbeat_s > 0
 
 
 def test_a_host_of_thousands_says_what_it_says_in_messages_that_are_taken():
