@@ -22,6 +22,7 @@ log = logging.getLogger("agentpool.client")
 
 # How long after an attempt that failed the gateway is tried again, in seconds.
 RETRY_S = 30.0
+_TOO_MANY = 429
 
 
 class Hinge:
@@ -52,6 +53,10 @@ class Hinge:
         self._ops = frozenset(answer.get("ops") or ())
         self.back()
         return True
+
+    def taken(self, call: calls.Call[Any], reply: Reply) -> Reply | None:
+        """Return a reply, None: more questions wait there than the gateway holds for one."""
+        return None if reply.status == _TOO_MANY and call.op == "wait" else reply
 
     def back(self) -> None:
         """Note that it is there."""
@@ -104,8 +109,7 @@ class Door(Hinge):
             try:
                 said, is_first = talk.send(answer), False
             except StopIteration as done:
-                got: Reply = done.value
-                return got
+                return self.taken(call, done.value)
 
     def close(self) -> None:
         """Hang up."""
@@ -168,8 +172,7 @@ class AsyncDoor(Hinge):
             try:
                 said, is_first = talk.send(answer), False
             except StopIteration as done:
-                got: Reply = done.value
-                return got
+                return self.taken(call, done.value)
 
     async def close(self) -> None:
         """Hang up."""

@@ -18,7 +18,7 @@ from agentpool.gateway.session import Message, Session, Speaker
 from agentpool.registry import credentials, repeats
 from agentpool.registry import queries as registry_queries
 from agentpool.registry.api import checked
-from agentpool.registry.errors import Forbidden, Invalid, NotFound
+from agentpool.registry.errors import Forbidden, Invalid, NotFound, Refusal, Unauthenticated
 from agentpool.registry.models import Lease, Request
 from agentpool.registry.models.agent import AGENT_ID
 from agentpool.registry.rest import MAX_BODY_BYTES as MAX_BODY_BYTES
@@ -144,11 +144,9 @@ def acquire_once(session: Session, message: Message) -> Reply:
     return {"request_id": kept.body["id"], "request": kept.body}
 
 
-def look(session: Session, message: Message) -> Reply:
-    """Return a request as it is; asking for it keeps it waiting."""
-    row, _ = _asked(session, message, reads=True)
-    requests.touch_request(row)
-    return {"request": api.request_body(row.id)}
+def asked_after(session: Session, message: Message) -> tuple[Speaker, UUID]:
+    """Return who asks after a request, and which one, without a look at the database."""
+    return session.asker(reads=True), _uuid(message, "request_id")
 
 
 def cancel(session: Session, message: Message) -> Reply:
@@ -241,6 +239,43 @@ def answer_of(request_id: str) -> Reply | None:
         return None
     body = api.request_body(UUID(request_id))
     return {"push": "ended", "request_id": request_id, "request": body}
+
+
+def statuses_of(asked: Sequence[tuple[Speaker, UUID]]) -> list[str | Refusal]:
+    """
+    Return the statuses of requests that are asked after, and keep them waiting meanwhile.
+
+    A refusal where the asker's token is good no more, or the request is not there for it.
+    """
+    good = credentials.good({who.credential for who, _ in asked})
+    ids = {id for who, id in asked if who.credential in good}
+    rows = Request.objects.filter(id__in=ids).only("id", "status", "requested_by")
+    known = {row.id: row for row in rows}
+    waiting = [id for id, row in known.items() if row.status == RequestStatus.WAITING]
+    requests.keep_waiting(sorted(waiting))
+    return [_status_for(who, id, known.get(id), who.credential in good) for who, id in asked]
+
+
+def shown_requests(ids: Sequence[UUID]) -> list[Reply | Refusal]:
+    """Return requests as they are shown; many may want the same one at the same moment."""
+    made = {id: _shown_request(id) for id in set(ids)}
+    return [made[id] for id in ids]
+
+
+def _shown_request(id: UUID) -> Reply | Refusal:
+    try:
+        return {"request": api.request_body(id)}
+    except NotFound as refusal:
+        return refusal
+
+
+def _status_for(who: Speaker, id: UUID, row: Request | None, is_good: bool) -> str | Refusal:
+    if not is_good:
+        return Unauthenticated("The token has been revoked or has expired.")
+    is_own = row is not None and (
+        who.scope is not Scope.ORCHESTRATOR or row.requested_by == who.name
+    )
+    return row.status if row and is_own else NotFound(f"There is no request {id} of yours.")
 
 
 def keep_waiting(requests_of: Sequence[tuple[UUID, Sequence[UUID]]]) -> list[None]:

@@ -1,25 +1,35 @@
 """
 The waiting questions of one connection: each is answered when its request moves on, or in time.
 
-They hold up nothing behind them, as heartbeats don't; a question is one coroutine, not a thread.
+They hold up nothing behind them, as heartbeats don't. A question is one coroutine, not a thread,
+and while nothing has changed all questions of the process are looked after by one query.
 """
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Any
+from uuid import UUID
 
 from agentpool.gateway import ops
-from agentpool.gateway.session import Message, Session
-from agentpool.gateway.waiting import until_settled
-from agentpool.live.threads import in_thread
+from agentpool.gateway.gatherer import PerLoop
+from agentpool.gateway.session import Session, Speaker
+from agentpool.gateway.waiting import LOOK_EVERY_S
+from agentpool.live.listener import listener
 from agentpool.registry.api import checked
 from agentpool.registry.errors import RateLimited
 from balancing import serializers
 
 # Questions of one connection that wait at a time.
-MOST = 1000
+MOST = 5000
 
-Answered = Callable[[dict[str, Any], dict[str, Any] | Exception], None]
+Message = dict[str, Any]
+Answered = Callable[[Message, dict[str, Any] | Exception], None]
+
+# Who asks after which request: the status that it has.
+_statuses: PerLoop[tuple[Speaker, UUID], str] = PerLoop(ops.statuses_of, name="waits", most=1000)
+# In a thread of their own: they cost the most, and may all be due at one moment.
+_shown: PerLoop[UUID, dict[str, Any]] = PerLoop(ops.shown_requests, name="shown", most=50)
 
 
 class Waits:
@@ -29,7 +39,7 @@ class Waits:
         self._session, self._answered = session, answered
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def add(self, message: dict[str, Any]) -> None:
+    def add(self, message: Message) -> None:
         """This will answer a message once there is something new. Raises: RateLimited."""
         if len(self._tasks) >= MOST:
             raise RateLimited(f"{MOST} questions wait here already.", retry_after_s=1)
@@ -42,24 +52,23 @@ class Waits:
         for task in self._tasks:
             task.cancel()
 
-    async def _wait(self, message: dict[str, Any]) -> None:
+    async def _wait(self, message: Message) -> None:
         try:
-            self._answered(message, await _moved_on(self._session, message))
+            self._answered(message, await self._moved_on(message))
         except Exception as error:
             self._answered(message, error)
 
-
-async def _moved_on(session: Session, message: Message) -> dict[str, Any]:
-    """Return the request once its status differs from `seen`, else as it is after `wait_s`."""
-    asked = checked(serializers.Wait(data=ops.body_of(message)))
-
-    def settled(first: dict[str, Any], newest: dict[str, Any]) -> bool:
-        seen = asked.get("seen") or first["request"]["status"]
-        return bool(newest["request"]["status"] != seen)
-
-    return await until_settled(
-        lambda: in_thread(ops.look, session, message),
-        topics=[f"request:{message.get('request_id')}"],
-        settled=settled,
-        wait_s=asked["wait_s"],
-    )
+    async def _moved_on(self, message: Message) -> dict[str, Any]:
+        """Return the request once its status differs from `seen`, else as it is after `wait_s`."""
+        subject = ops.asked_after(self._session, message)
+        asked = checked(serializers.Wait(data=ops.body_of(message)))
+        deadline = time.monotonic() + asked["wait_s"]
+        # Listen first: what happens between a look and a later subscription would be missed.
+        async with listener.subscribe(f"request:{subject[1]}") as news:
+            status = await _statuses.call(subject)
+            seen = asked.get("seen") or status
+            while status == seen and (left := deadline - time.monotonic()) > 0:
+                await news.next(min(left, LOOK_EVERY_S))
+                news.drain()
+                status = await _statuses.call(subject)
+        return await _shown.call(subject[1])

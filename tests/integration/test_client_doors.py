@@ -367,3 +367,28 @@ def _until(look, timeout_s=10):
     while not look():
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+@pytest.mark.slow
+def test_who_waits_while_the_server_is_away_gets_one_lease_each(
+    own_web, token_of, make_agent, whole
+):
+    web = own_web()
+    token, got = token_of("orchestrator"), []
+    with Client(url=web.url, token=token, patience_s=60) as client:
+
+        def work():
+            got.append(client.acquire("code", project="p", wait_s=40, allow_future=True))
+
+        threads = [threading.Thread(target=work) for _ in range(12)]
+        for thread in threads:
+            thread.start()
+        _until(lambda: Request.objects.filter(status="waiting").count() == 12)
+        web.stop()
+        web.start()
+        make_agent(max_concurrent=12)
+        for thread in threads:
+            thread.join(timeout=60)
+
+    assert len({lease.id for lease in got}) == 12
+    assert Request.objects.count() == Lease.objects.filter(status="active").count() == 12

@@ -171,3 +171,56 @@ def test_keeping_leaves_alone_what_waits_no_more(busy, submit):
     over.refresh_from_db()
     waiting.refresh_from_db()
     assert (waiting.expires_at - over.expires_at).total_seconds() > 250
+    kept = waiting.expires_at
+    requests.keep_waiting([waiting.id])
+    waiting.refresh_from_db()
+    assert waiting.expires_at == kept, "it has hardly used up any of its time"
+
+
+def test_a_key_that_comes_many_times_at_once_makes_one_request(line, token_of, make_agent, whole):
+    make_agent(max_concurrent=50)
+    token = token_of("orchestrator")
+    lines = [line(Authorization=f"Bearer {token}") for _ in range(8)]
+    said = {"op": "acquire", **WISH, "idempotency_key": "k"}
+    for number in range(5):
+        for mine in lines:
+            mine.socket.send(json.dumps({"id": f"a{number}", **said}))
+
+    answers = [
+        mine._read(lambda m, n=n: m.get("id") == f"a{n}")["lease"]["id"]
+        for n in range(5)
+        for mine in lines
+    ]
+
+    assert len(set(answers)) == Lease.objects.count() == Request.objects.count() == 1
+
+
+def test_thousands_may_wait_on_a_connection_and_hold_up_nobody(boss, busy):
+    waiting = boss.call("acquire", **WISH)["request_id"]
+    said = {"op": "wait", "request_id": waiting, "seen": "waiting", "wait_s": 60}
+    for number in range(3000):
+        boss.socket.send(json.dumps({"id": number + 10_000, **said}))
+        if number % 1000 == 999:
+            time.sleep(0.5)  # within the rate that is allowed
+
+    began = time.monotonic()
+    assert boss.call("cancel", request_id=waiting)["ok"]
+    took_s = time.monotonic() - began
+    boss._read(lambda m: m.get("id") == 10_000)
+
+    assert took_s < 3
+
+
+def test_questions_of_a_connection_that_goes_are_forgotten(line, token_of, busy):
+    mine = line(Authorization=f"Bearer {token_of('orchestrator')}")
+    waiting = mine.call("acquire", **WISH)["request_id"]
+    said = {"op": "wait", "request_id": waiting, "seen": "waiting", "wait_s": 60}
+    for number in range(200):
+        mine.socket.send(json.dumps({"id": number + 10, **said}))
+    mine.socket.close()
+
+    requests.cancel_request(waiting, actor="somebody")
+    time.sleep(0.5)
+
+    # The server's log is looked at when the test ends.
+    assert line(Authorization=f"Bearer {token_of('viewer')}").call("explain", request_id="x")
