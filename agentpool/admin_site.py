@@ -42,9 +42,22 @@ class PoolAdminSite(UnfoldAdminSite):
         def door(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
             if "\x00" in request.path or any("\x00" in text for text in request.GET.values()):
                 raise BadRequest("The address has a NUL in it.")
+            request.section = self._section_of(request)  # type: ignore[attr-defined]
             return inner(request, *args, **kwargs)
 
         return door
+
+    def _section_of(self, request: HttpRequest) -> dict[str, str] | None:
+        """Return title and address of the section that a page of a table belongs to."""
+        name = request.resolver_match.url_name if request.resolver_match else None
+        for model, page in self._registry.items():
+            opts = model._meta
+            if str(name).startswith(f"{opts.app_label}_{opts.model_name}_"):
+                section = getattr(page, "section", opts.app_label)
+                if section in SECTIONS:
+                    url = reverse(f"{self.name}:section_{section}")
+                    return {"title": SECTIONS[section], "url": url}
+        return None
 
     def get_app_list(
         self, request: HttpRequest, app_label: str | None = None

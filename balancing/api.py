@@ -148,6 +148,7 @@ class AgentStatusDoor(APIView):
             to=AgentStatus(wish["status"]),
             reason=wish["reason"],
             actor=request.user.name,
+            within_s=wish["deadline_s"],
         )
         return shown(request, agent)
 
@@ -344,11 +345,17 @@ class Requests(APIView):
     @idempotent
     def post(self, request: ApiRequest) -> Response:
         """Ask for an agent: 201 with the lease, or 202 with the waiting request."""
-        wish = intake.wish(request.data, requested_by=request.user.name)
-        lease = exchange.one(exchange.Call(wish, request.user.credential_id))
-        if lease is not None:
-            return Ready(lease, status=201, headers=_location(wish.id))
-        return request_answer(wish.id, queries.live_lease_of(wish.id))
+        name, credential = request.user.name, request.user.credential_id
+        return ask(request.data, requested_by=name, credential=credential)
+
+
+def ask(data: Any, *, requested_by: str, credential: UUID | None) -> Response:
+    """Ask for an agent, as every door answers it: 201 with the lease, or 202 with the request."""
+    wish = intake.wish(data, requested_by=requested_by)
+    lease = exchange.one(exchange.Call(wish, credential))
+    if lease is not None:
+        return Ready(lease, status=201, headers=_location(wish.id))
+    return request_answer(wish.id, queries.live_lease_of(wish.id))
 
 
 def request_answer(request_id: UUID, lease: Lease | None) -> Response:
@@ -719,3 +726,26 @@ class ResourceLimits(APIView):
         limit = limits.set_limit(fields, actor=request.user.name)
         used = queries.resources().used_under(limit)
         return Response(serializers.limit_json(limit, used))
+
+
+class ResourceLimitDetail(APIView):
+    """One limit."""
+
+    @extend_schema(responses=ANY_JSON)
+    def get(self, request: ApiRequest, limit_id: UUID) -> Response:
+        """Show a limit with what is used and free of it."""
+        limit = queries.limit(limit_id)
+        used = queries.resources().used_under(limit)
+        headers = {"ETag": etag(limit.generation)}
+        return Response(serializers.limit_json(limit, used), headers=headers)
+
+    @extend_schema(parameters=[IF_MATCH, REASON], responses={204: None})
+    def delete(self, request: ApiRequest, limit_id: UUID) -> Response:
+        """Remove a limit; whoever waits for it is served at once."""
+        limits.remove_limit(
+            limit_id,
+            actor=request.user.name,
+            note=_reason(request),
+            if_generation=if_match(request),
+        )
+        return Response(status=204)

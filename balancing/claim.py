@@ -315,6 +315,24 @@ def set_limit(limit: Mapping[str, Any]) -> ResourceLimit:
     return found
 
 
+def remove_limit(limit_id: UUID, *, if_generation: int | None) -> ResourceLimit | None:
+    """
+    Remove a limit and its shards; waits for every claim under way, as `set_limit` does.
+
+    Returns the limit, None: there is none, or it is not at `if_generation` any more.
+    """
+    with connection.cursor() as cursor:
+        # First, so that nothing is given back to a shard of a limit that is gone.
+        cursor.execute("LOCK TABLE resource_limit IN ACCESS EXCLUSIVE MODE")
+    rows = ResourceLimit._default_manager.filter(id=limit_id)
+    if if_generation is not None:
+        rows = rows.filter(generation=if_generation)
+    found: ResourceLimit | None = rows.first()
+    if found is not None:
+        rows.delete()  # and its shards: the key's cascade is Django's
+    return found
+
+
 def fold_shares(*, batch: int = 20_000) -> int:
     """Charge the projects with what the newest events say; return how many events were read."""
     count: int = _rows("SELECT shares_fold_1(%s)", [batch])[0][0]

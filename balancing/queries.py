@@ -84,6 +84,18 @@ def request(request_id: UUID) -> Request:
     return found
 
 
+def limit(limit_id: UUID) -> ResourceLimit:
+    """
+    Return one resource limit.
+
+    Raises: NotFound.
+    """
+    found = ResourceLimit.objects.filter(id=limit_id).first()
+    if found is None:
+        raise NotFound(f"There is no limit {limit_id}.")
+    return found
+
+
 def isolation_of(lease: Lease) -> LeaseIsolation | None:
     """Return how a lease's work is isolated, None: nobody has reported it."""
     return LeaseIsolation.objects.filter(lease=lease).first()

@@ -260,6 +260,13 @@ class WaitQuery(serializers.Serializer[Any]):
     seen = serializers.ChoiceField([v.value for v in RequestStatus], required=False)
 
 
+class Wait(Strict):
+    """The same in a message of the gateway."""
+
+    wait_s = Seconds(min_value=0, max_value=60, required=False, default=0)
+    seen = serializers.ChoiceField([v.value for v in RequestStatus], required=False)
+
+
 class LogQuery(WaitQuery):
     """Where in a log to begin."""
 

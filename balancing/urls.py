@@ -22,6 +22,7 @@ urlpatterns = [
     path("/leases/<uuid:lease_id>/release", api.LeaseRelease.as_view()),
     path("/resources", api.Resources.as_view()),
     path("/resources/limits", api.ResourceLimits.as_view()),
+    path("/resources/limits/<uuid:limit_id>", api.ResourceLimitDetail.as_view()),
     path("/health/check", api.HealthCheck.as_view()),
     path("/<uuid:pool_id>", api.AgentDetail.as_view()),
     path("/<agent_id:agent_id>/status", api.AgentStatusDoor.as_view()),

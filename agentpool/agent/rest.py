@@ -13,6 +13,7 @@ from urllib.parse import urlencode, urlsplit
 
 from agentpool.client import errors, exchange
 from agentpool.client.calls import Call
+from agentpool.client.gateway import encoded
 
 T = TypeVar("T")
 _TIMEOUT_S = 10.0
@@ -44,12 +45,6 @@ def send(call: Call[T], *, url: str, token: str) -> T:
     finally:
         connection.close()
     return exchange.answer(call, reply)
-
-
-def encoded(body: Any) -> str:
-    """Return a body as JSON that UTF-8 can carry: lone surrogates become question marks."""
-    text = json.dumps(body, ensure_ascii=False)
-    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _query(params: Mapping[str, Any]) -> str:

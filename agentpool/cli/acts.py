@@ -1,5 +1,6 @@
 """What commands that change many things share: their options, the question, the report."""
 
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,6 +13,23 @@ from agentpool.client import errors
 note = click.option("--note", "--reason", "note", default="", help="Why; kept in the history.")
 until = click.option("--until", metavar="TIME", help="ISO-8601 time at which it ends by itself.")
 yes = click.option("--yes", "-y", "is_sure", is_flag=True, help="Do not ask.")
+
+
+def seconds(context: click.Context, option: click.Parameter, said: str | None) -> float | None:
+    """
+    Return a time span as people write it, `90s`, `30m`, `2h`, `1d` or plain seconds, in seconds.
+
+    Raises: BadParameter.
+    """
+    if said is None:
+        return None
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd]?)", said.strip())
+    if found is None:
+        raise click.BadParameter(f"{said!r} is no time span such as 90s, 30m or 2h")
+    return float(found[1]) * _UNITS[found[2]]
+
+
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
 def ask(sentences: Sequence[str], *, is_sure: bool) -> None:

@@ -14,19 +14,39 @@ _ids = click.argument("agent_ids", nargs=-1, required=True, metavar="AGENT_ID...
 
 @agents.command(
     epilog=show.examples(
-        "agentpool agents drain bee-1 bee-2 --note 'kernel update'",
+        "agentpool agents drain bee-1 bee-2 --note 'kernel update' --deadline 30m",
         "agentpool agents ls --json | jq -r '.[].agent_id' | xargs agentpool agents drain --yes",
     )
 )
 @_ids
+@click.option(
+    "--deadline",
+    "deadline_s",
+    metavar="SPAN",
+    callback=acts.seconds,
+    help="What still runs then is cancelled, such as 90s, 30m, 2h; else nothing is.",
+)
 @acts.note
 @acts.yes
 @show.as_json
-def drain(*, agent_ids: Sequence[str], note: str, is_sure: bool, is_json: bool) -> None:
-    """Give agents no new work; what runs goes on."""
+def drain(
+    *,
+    agent_ids: Sequence[str],
+    deadline_s: float | None,
+    note: str,
+    is_sure: bool,
+    is_json: bool,
+) -> None:
+    """Give agents no new work; what runs goes on, to its end or the deadline."""
+    what = "will take no new work"
+    if deadline_s is not None:
+        what += f", and lose what still runs in {show.duration(deadline_s)}"
+
+    def act(name: str) -> Agent:
+        return client.set_status(name, status="draining", reason=note, deadline_s=deadline_s)
+
     with plane.client() as client:
-        names = _ask(client, agent_ids, "will take no new work", is_sure=is_sure)
-        _each(names, lambda n: client.set_status(n, status="draining", reason=note), is_json)
+        _each(_ask(client, agent_ids, what, is_sure=is_sure), act, is_json)
 
 
 @agents.command(epilog=show.examples("agentpool agents resume bee-1 bee-2"))

@@ -8,4 +8,5 @@ _PATIENCE_S = 4.0
 
 def client() -> Client:
     """Return a client for the address and token of the environment or the user's config file."""
-    return Client(patience_s=_PATIENCE_S)
+    # A command makes a call or two and ends: a connection that stays gains it nothing.
+    return Client(patience_s=_PATIENCE_S, gateway=False)

@@ -1,12 +1,13 @@
-"""The commands about resources: `resources`, and `limits ls`, `limits set`."""
+"""The commands about resources: `resources`, and `limits ls`, `limits set`, `limits rm`."""
 
 from collections.abc import Mapping
 from typing import Any
 
 import click
 
-from agentpool.cli import plane, show
+from agentpool.cli import acts, plane, show
 
+_LEVEL = click.Choice(["installation", "pool", "project"])
 _AMOUNTS = ("memory_mb", "cpu_cores", "token_budget", "disk_space_mb")
 
 
@@ -36,7 +37,7 @@ def resources(*, is_json: bool) -> None:
 
 @click.group()
 def limits() -> None:
-    """Look at resource limits and set them."""
+    """Look at resource limits, set and remove them."""
 
 
 @limits.command("ls")
@@ -53,10 +54,10 @@ def ls(*, is_json: bool) -> None:
     epilog=show.examples(
         "agentpool limits set project shop --memory-mb 65536 --max-memory-mb 8192",
         "agentpool limits set installation --token-budget 5000000",
-        "agentpool limits set project shop   # no limits any more",
+        "agentpool limits rm project shop",
     ),
 )
-@click.argument("level", type=click.Choice(["installation", "pool", "project"]))
+@click.argument("level", type=_LEVEL)
 @click.argument("name", default="")
 @click.option("--memory-mb", type=int, help="Of all leases together.")
 @click.option("--cpu-cores", type=float, help="Of all leases together.")
@@ -77,6 +78,42 @@ def set_limit(*, is_json: bool, **fields: Any) -> None:
     with plane.client() as client:
         found = client.set_resource_limits(limits=said)
     show.json_value(found) if is_json else _limits([found])
+
+
+@limits.command(
+    "rm", epilog=show.examples("agentpool limits rm project shop --note 'it has left' --yes")
+)
+@click.argument("level", type=_LEVEL)
+@click.argument("name", default="")
+@acts.note
+@acts.yes
+def remove(*, level: str, name: str, note: str, is_sure: bool) -> None:
+    """Remove a limit: what it bounded is bounded no more."""
+    with plane.client() as client:
+        found = client.resource_limits()["results"]
+        mine = [each for each in found if (each["level"], each["name"]) == (level, name)]
+        if not mine:
+            raise click.ClickException(f"there is no limit of {f'{level} {name}'.rstrip()}")
+        used = ", ".join(_told(mine[0]))
+        acts.ask(
+            [
+                f"The limit of {name or 'the installation'} will be removed; what it bounded is "
+                "bounded no more, and whoever waits for it is served at once.",
+                f"In use under it: {used or 'nothing'}.",
+            ],
+            is_sure=is_sure,
+        )
+        # The version that was shown: somebody may have changed it while the question stood.
+        client.remove_resource_limit(mine[0]["id"], generation=mine[0]["generation"], reason=note)
+    click.echo(f"The limit of {name or 'the installation'} is removed.")
+
+
+def _told(limit: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{name.removesuffix('_mb').replace('_', ' ')} {_used(limit, name)}"
+        for name in _AMOUNTS
+        if limit[name] is not None
+    ]
 
 
 def _of_type(name: str, found: Mapping[str, Any]) -> tuple[object, ...]:

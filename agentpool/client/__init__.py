@@ -9,7 +9,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from agentpool.client.api import AsyncClient, Client
+    from agentpool.client.api import Client
+    from agentpool.client.async_api import AsyncClient
     from agentpool.client.config import Config
     from agentpool.client.errors import (
         ApiError,
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
         Unsatisfiable,
     )
     from agentpool.client.held import AsyncHeldLease, HeldLease
+    from agentpool.client.hosting import Host
     from agentpool.client.models import Agent, Event, Lease, Request
 
 __all__ = [
@@ -31,6 +33,7 @@ __all__ = [
     "Config",
     "Event",
     "HeldLease",
+    "Host",
     "Lease",
     "LeaseLost",
     "Request",
@@ -41,13 +44,14 @@ __all__ = [
 _HOMES = {
     "Agent": "models",
     "ApiError": "errors",
-    "AsyncClient": "api",
+    "AsyncClient": "async_api",
     "AsyncHeldLease": "held",
     "CapacityExhausted": "errors",
     "Client": "api",
     "Config": "config",
     "Event": "models",
     "HeldLease": "held",
+    "Host": "hosting",
     "Lease": "models",
     "LeaseLost": "errors",
     "Request": "models",

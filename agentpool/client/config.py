@@ -65,10 +65,18 @@ def save(*, url: str, token: str, path: Path | None = None) -> Path:
 
 
 def config_path(*, env: Mapping[str, str] | None = None) -> Path:
-    """Return the path of the user's configuration file (`AGENTPOOL_CONFIG` names another)."""
+    """
+    Return the path of the configuration file: the user's, unless the environment says otherwise.
+
+    `AGENTPOOL_CONFIG` names a file. With `AGENTPOOL_HOME` it stands with the rest of that
+    installation, so that a second one never replaces the user's token.
+    """
     env = os.environ if env is None else env
     if named := env.get("AGENTPOOL_CONFIG"):
         return Path(named).expanduser()
+    if home := env.get("AGENTPOOL_HOME"):
+        instance = env.get("AGENTPOOL_INSTANCE") or "main"
+        return Path(home).expanduser() / instance / "config.toml"
     # Imported here: programs that are told everything by their environment never need it.
     import platformdirs
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from agentpool.client import batch as batches
 from agentpool.client import calls, errors, exchange, models, summary
-from agentpool.client.api import AsyncClient
+from agentpool.client.async_api import AsyncClient
 
 # How long the runner goes on asking a control plane that does not answer, in seconds.
 PATIENCE_S = 300.0

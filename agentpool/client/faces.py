@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self, TypeVar, overlo
 from agentpool.client import calls
 
 if TYPE_CHECKING:
-    from agentpool.client.api import AsyncClient, Client
+    from agentpool.client.api import Client
+    from agentpool.client.async_api import AsyncClient
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -12,7 +12,8 @@ from agentpool.client import calls, errors
 from agentpool.client.models import Lease
 
 if TYPE_CHECKING:
-    from agentpool.client.api import AsyncClient, Client
+    from agentpool.client.api import Client
+    from agentpool.client.async_api import AsyncClient
 
 # When the answer does not tell how long the lease holds: the server's default run lease.
 _DEFAULT_TERM_S = 120.0

@@ -5,7 +5,6 @@ from functools import wraps
 from typing import Any
 from urllib.parse import urlencode
 
-from django.contrib.auth.decorators import login_required
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import render
@@ -15,6 +14,7 @@ from django.utils.http import url_has_allowed_host_and_scheme
 from agentpool.console.actions import ACTIONS, KINDS, Action, Results, offered, perform, rows_of
 from agentpool.console.actions.base import Row
 from agentpool.console.pages import PAGES
+from agentpool.console.signin import signed_in
 from agentpool.registry.rest import principal_of_user
 
 ROWS_NAMED = 12
@@ -23,7 +23,7 @@ ROWS_NAMED = 12
 def operators_only(view: Any) -> Any:
     """Let people who may operate through; others get 403, strangers the login."""
 
-    @login_required
+    @signed_in
     @wraps(view)
     def door(request: HttpRequest, **kwargs: Any) -> HttpResponse:
         if not principal_of_user(request.user).is_operator:
@@ -70,6 +70,9 @@ def act(request: HttpRequest, name: str) -> HttpResponse:
     rows = rows_of(action.on, given.getlist(action.on.name)) if action.on else []
     if action.on and not rows:
         return _shown(request, "choose", {"title": "Nothing is chosen", "offered": []})
+    if action.on and len(rows) > 1 and not action.is_for_many:
+        title = f"{action.label}: one {action.on.name} at a time, not {len(rows)}"
+        return _shown(request, "choose", {"title": title, "offered": []}, status=400)
     if request.method != "POST" or "ask" in request.POST:
         able = [row for row in rows if action.allows(row)]
         return _asked(request, action, able or rows, left_out=len(rows) - len(able or rows))

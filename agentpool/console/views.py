@@ -4,13 +4,13 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlencode
 
-from django.contrib.auth.decorators import login_required
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import render
 
 from agentpool.console.draw import draw
 from agentpool.console.page import Page
 from agentpool.console.pages import PAGES
+from agentpool.console.signin import signed_in
 from agentpool.registry import rest
 from agentpool.registry.errors import NotFound
 from agentpool.registry.rest import principal_of_user
@@ -19,7 +19,7 @@ from agentpool.registry.rest import principal_of_user
 def page_view(page: Page) -> Callable[..., HttpResponse]:
     """Return the view of a page of the table."""
 
-    @login_required
+    @signed_in
     def view(request: HttpRequest, **kwargs: Any) -> HttpResponse:
         params = page.params_of({**request.GET.dict(), **kwargs})
         may_act = principal_of_user(request.user).is_operator

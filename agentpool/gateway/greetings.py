@@ -27,7 +27,7 @@ Reply = dict[str, Any]
 def _speakers(tokens: Sequence[str]) -> list[Speaker | Refusal]:
     known = credentials.find_many(set(tokens))
     return [
-        Speaker(known[token])
+        Speaker(known[token], token=token)
         if token in known
         else Unauthenticated("The token is unknown, or has been revoked, or has expired.")
         for token in tokens

@@ -5,19 +5,24 @@ Synchronous: the socket runs them in threads, but for hello, acquire and release
 gathered, and for plain heartbeats, which are coalesced. They raise Refusal, which is answered.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
+from django.core.exceptions import ValidationError
+from django.db.models import Q
 from rest_framework import serializers as drf
+from rest_framework.response import Response
 
 from agentpool.gateway.session import Message, Session, Speaker
-from agentpool.registry import credentials
+from agentpool.registry import credentials, repeats
 from agentpool.registry import queries as registry_queries
-from agentpool.registry.errors import Forbidden, Invalid, NotFound
+from agentpool.registry.api import checked
+from agentpool.registry.errors import Forbidden, Invalid, NotFound, Refusal, Unauthenticated
 from agentpool.registry.models import Lease, Request
+from agentpool.registry.models.agent import AGENT_ID
 from agentpool.registry.rest import MAX_BODY_BYTES as MAX_BODY_BYTES
-from agentpool.registry.states import LeaseStatus, Outcome, Scope
+from agentpool.registry.states import LeaseStatus, Outcome, RequestStatus, Scope
 from balancing import api, explain, intake, queries, serializers
 from balancing.services import heartbeats, leases, notes, requests
 from balancing.services.exchange import Call, Wish
@@ -33,7 +38,7 @@ def heartbeat(session: Session, message: Message) -> Reply:
     operator = session.orchestrator
     if operator is not None and operator.is_operator and "agent_id" in message:
         credentials.check(operator.credential)
-        agent = registry_queries.agent_row(str(message["agent_id"]))
+        agent = registry_queries.agent_row(_agent_id(message))
     else:
         speaker = session.agent(message)
         credentials.check(speaker.credential)
@@ -121,10 +126,34 @@ def acquire(session: Session, message: Message) -> Call:
     return Call(intake.wish(body_of(message), requested_by=who.name), who.credential)
 
 
+def acquire_once(session: Session, message: Message) -> Reply:
+    """Ask for an agent under a key: whoever asks again, also through REST, gets the same answer."""
+    who = session.asker()
+    credentials.check(who.credential)
+    wish = body_of(message)
+    key = wish.pop("idempotency_key")
+    kept = repeats.once(
+        principal=who.name,
+        key=key,
+        said=repeats.digest("POST", REQUESTS, wish),
+        seal=who.seal,
+        make=lambda: _made(api.ask(wish, requested_by=who.name, credential=who.credential)),
+    )
+    if kept.status == GRANTED:
+        return {"lease": kept.body, "request_id": kept.body["request_id"]}
+    return {"request_id": kept.body["id"], "request": kept.body}
+
+
+def asked_after(session: Session, message: Message) -> tuple[Speaker, UUID]:
+    """Return who asks after a request, and which one, without a look at the database."""
+    return session.asker(reads=True), _uuid(message, "request_id")
+
+
 def cancel(session: Session, message: Message) -> Reply:
     """Give a request up."""
     row, who = _asked(session, message)
-    requests.cancel_request(row.id, actor=who.name)
+    body = checked(serializers.Reason(data=body_of(message)))
+    requests.cancel_request(row.id, actor=who.name, reason=body["reason"] or "cancelled")
     return {"request": api.request_body(row.id)}
 
 
@@ -152,7 +181,7 @@ BATCHED: Mapping[str, Callable[[Session, Message], Call]] = {
     "acquire": acquire,
     "release": release,
 }
-NAMES = ("hello", *OPS, *BATCHED)
+NAMES = ("hello", *OPS, *BATCHED, "wait")
 
 
 def asked_for(call: Call) -> str:
@@ -198,21 +227,82 @@ def commands_of(agent_id: str) -> list[dict[str, Any]]:
     return heartbeats.commands_for(registry_queries.agent_by(agent_id=agent_id))
 
 
-def grant_of(request_id: str) -> Reply | None:
-    """Return the live lease of a request to push, None: it has none."""
+def answer_of(request_id: str) -> Reply | None:
+    """Return what became of a request, to push: its lease, or its end; None: it waits."""
     lease = queries.live_lease_of(UUID(request_id))
-    return serializers.lease_json(lease) if lease else None
+    if lease:
+        told = serializers.lease_json(lease)
+        return {"push": "granted", "request_id": request_id, "lease": told}
+    # Granted: its lease has ended already, and what comes of that is not known yet.
+    is_open = Q(status__in=[RequestStatus.WAITING, RequestStatus.GRANTED])
+    if not Request.objects.filter(~is_open, id=request_id).exists():
+        return None
+    body = api.request_body(UUID(request_id))
+    return {"push": "ended", "request_id": request_id, "request": body}
+
+
+def statuses_of(asked: Sequence[tuple[Speaker, UUID]]) -> list[str | Refusal]:
+    """
+    Return the statuses of requests that are asked after, and keep them waiting meanwhile.
+
+    A refusal where the asker's token is good no more, or the request is not there for it.
+    """
+    good = credentials.good({who.credential for who, _ in asked})
+    ids = {id for who, id in asked if who.credential in good}
+    rows = Request.objects.filter(id__in=ids).only("id", "status", "requested_by")
+    known = {row.id: row for row in rows}
+    waiting = [id for id, row in known.items() if row.status == RequestStatus.WAITING]
+    requests.keep_waiting(sorted(waiting))
+    return [_status_for(who, id, known.get(id), who.credential in good) for who, id in asked]
+
+
+def shown_requests(ids: Sequence[UUID]) -> list[Reply | Refusal]:
+    """Return requests as they are shown; many may want the same one at the same moment."""
+    made = {id: _shown_request(id) for id in set(ids)}
+    return [made[id] for id in ids]
+
+
+def _shown_request(id: UUID) -> Reply | Refusal:
+    try:
+        return {"request": api.request_body(id)}
+    except NotFound as refusal:
+        return refusal
+
+
+def _status_for(who: Speaker, id: UUID, row: Request | None, is_good: bool) -> str | Refusal:
+    if not is_good:
+        return Unauthenticated("The token has been revoked or has expired.")
+    is_own = row is not None and (
+        who.scope is not Scope.ORCHESTRATOR or row.requested_by == who.name
+    )
+    return row.status if row and is_own else NotFound(f"There is no request {id} of yours.")
+
+
+def keep_waiting(requests_of: Sequence[tuple[UUID, Sequence[UUID]]]) -> list[None]:
+    """Keep requests waiting, each list under the credential whose connection is open."""
+    good = credentials.good({credential for credential, _ in requests_of})
+    ids = [id for credential, some in requests_of if credential in good for id in some]
+    requests.keep_waiting(sorted(set(ids)))
+    return [None] * len(requests_of)
 
 
 # -- who and what --------------------------------------------------------------------------------
 
 # What the frame of a message carries beside the op's own fields.
 _FRAME = frozenset({"id", "op", "agent_id", "lease_id", "request_id"})
+# Where REST asks for agents, and its status of a request that was granted at once.
+REQUESTS, GRANTED = "/api/agent-pool/requests", 201
+# A request's time to live when it says nothing, seconds.
+TTL_S: float = serializers.NewRequest().fields["ttl_s"].default  # type: ignore[assignment]
 
 
 def body_of(message: Message) -> dict[str, Any]:
     """Return an op's own fields."""
     return {name: value for name, value in message.items() if name not in _FRAME}
+
+
+def _made(response: Response) -> repeats.Answer:
+    return repeats.Answer(response.status_code, response.data)
 
 
 def _shown(lease: Lease) -> Reply:
@@ -257,6 +347,17 @@ def _asked(session: Session, message: Message, *, reads: bool = False) -> tuple[
     if who.scope is Scope.ORCHESTRATOR and row.requested_by != who.name:
         raise NotFound(f"There is no request {row.id} of yours.")
     return row, who
+
+
+def _agent_id(message: Message) -> str:
+    """Return the external id that a message names; raises Invalid where REST has no such path."""
+    name = message.get("agent_id")
+    try:
+        AGENT_ID(name if isinstance(name, str) else "")
+    except ValidationError as error:
+        said = str(error.message)
+        raise Invalid(f"agent_id: {said}", errors=[("agent_id", said)]) from error
+    return str(name)
 
 
 def _uuid(message: Message, name: str) -> UUID:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
+from agentpool.registry import repeats
 from agentpool.registry.credentials import Known
 from agentpool.registry.errors import Forbidden, Invalid, Unauthenticated
 from agentpool.registry.states import Scope
@@ -16,12 +17,13 @@ class Speaker:
     One token that has said hello; small, for a host speaks for hundreds of agents.
 
     agent and key: the row of the agent whose credential it is, key as text; said_at: the loop's
-    time of its newest sign of life that is not written yet.
+    time of its newest sign of life that is not written yet; seal: what seals answers that are kept
+    for it (`repeats`), b"" for agents, which make nothing.
     """
 
-    __slots__ = ("agent", "credential", "incarnation", "key", "name", "said_at", "scope")
+    __slots__ = ("agent", "credential", "incarnation", "key", "name", "said_at", "scope", "seal")
 
-    def __init__(self, known: Known) -> None:
+    def __init__(self, known: Known, *, token: str = "") -> None:
         self.scope = Scope(known.scope)
         self.name = known.agent_id or f"token:{known.hint}"
         self.agent: UUID | None = known.agent
@@ -29,6 +31,7 @@ class Speaker:
         self.incarnation = known.incarnation or 0
         self.credential = known.credential
         self.said_at = 0.0
+        self.seal = b"" if known.agent else repeats.seal_of(f"Bearer {token}")
 
     @property
     def is_operator(self) -> bool:
@@ -42,6 +45,11 @@ class Session:
     def __init__(self) -> None:
         self.agents: dict[str, Speaker] = {}
         self.orchestrator: Speaker | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nobody has said hello here."""
+        return self.orchestrator is None and not self.agents
 
     def bind(self, speaker: Speaker) -> None:
         """This will let the connection speak for a token."""

@@ -2,7 +2,9 @@
 The gateway's websocket: many messages, answered by id; offers, commands and losses are pushed.
 
 Plain ASGI, for a message must cost little: reading is one loop without a task a message.
-Heartbeats go to the coalescer at once; all other ops of a connection are answered in their order.
+Heartbeats go to the coalescer at once, and waits are coroutines of their own; all other ops of a
+connection are answered in their order, but for hellos, and for acquires and releases, sent in one
+go: these are served together.
 """
 
 import asyncio
@@ -10,7 +12,8 @@ import contextlib
 import json
 import logging
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
+from itertools import islice
 from typing import Any
 
 from django.conf import settings
@@ -23,10 +26,11 @@ from agentpool.gateway.greetings import greetings, speakers
 from agentpool.gateway.meter import Meter
 from agentpool.gateway.pushes import Pusher
 from agentpool.gateway.session import Session
+from agentpool.gateway.waits import Waits
 from agentpool.gateway.wording import encoded, parsed
 from agentpool.live.outgoing import Outlet, Send, outlet
 from agentpool.live.threads import in_thread
-from agentpool.registry.errors import Invalid, RateLimited, Refusal, Unavailable
+from agentpool.registry.errors import Invalid, RateLimited, Refusal, Unauthenticated, Unavailable
 from agentpool.registry.rest import problem
 
 log = logging.getLogger("agentpool.gateway")
@@ -37,7 +41,12 @@ Message = dict[str, Any]
 MOST_PENDING = 2000
 # Messages taken from the server before the event loop may do something else.
 TAKEN_AT_ONCE = 200
-TOO_SLOW, TOO_MANY = 4408, 4429
+# How long somebody may take to say who it is, seconds.
+HELLO_S = 10.0
+# Ops that are served together when they follow each other, and how many of them at once.
+HELLOS, EXCHANGES = frozenset({"hello"}), frozenset({"acquire", "release"})
+ALIKE_AT_ONCE = 500
+STRANGER, TOO_SLOW, TOO_MANY = 4401, 4408, 4429
 
 
 async def gateway(scope: Mapping[str, Any], receive: Any, send: Send) -> None:
@@ -61,9 +70,11 @@ class Connection:
         self.outlet = outlet
         self.pusher = Pusher(self.session, outlet, too_slow=lambda: self._close(TOO_SLOW))
         self._meter = Meter(per_s=settings.MESSAGES_PER_S)
+        self._waits = Waits(self.session, self._reply)
         self._todo: deque[Message] = deque()
         self._worker: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
+        self._stranger: asyncio.Task[None] | None = None
 
     def greet(self, header: bytes) -> None:
         """This will take the handshake's bearer token for a hello."""
@@ -73,6 +84,7 @@ class Connection:
 
     async def read(self, receive: Any) -> None:
         """Take messages until the other side hangs up."""
+        self._stranger = asyncio.create_task(self._close_if_stranger())
         count = 0
         while (event := await receive())["type"] != "websocket.disconnect":
             if self._closing is None:
@@ -88,6 +100,9 @@ class Connection:
         """This will forget the connection; what was said on it stands."""
         self.outlet.end()
         self.pusher.end()
+        self._waits.end()
+        if self._stranger is not None:
+            self._stranger.cancel()
         if self._worker is not None:
             self._worker.cancel()
 
@@ -95,6 +110,17 @@ class Connection:
         in_time = await self.outlet.drained(settings.SLOW_READER_S)
         if not in_time or self.outlet.overfull:
             self._close(TOO_SLOW)
+
+    async def _close_if_stranger(self) -> None:
+        """Hang up on who does not say hello: an open connection costs memory and a descriptor."""
+        await asyncio.sleep(HELLO_S)
+        if self.session.is_empty and self._worker is not None:
+            await asyncio.sleep(HELLO_S)  # its hello may be being looked at
+        if self.session.is_empty:
+            said = f"No hello within {HELLO_S:g} s."
+            self._refuse(None, Unauthenticated(said))
+            await self.outlet.flushed()
+            self._close(STRANGER)
 
     def _close(self, code: int) -> None:
         if self._closing is None:
@@ -159,51 +185,73 @@ class Connection:
             self._worker = asyncio.create_task(self._work())
 
     async def _work(self) -> None:
-        """Answer what waits, in its order; hellos that follow each other are said together."""
+        """Answer what waits, in its order; what follows each other of one kind is done together."""
         try:
             while self._todo:
-                hellos = self._leading_hellos()
-                if hellos:
-                    await asyncio.gather(*map(self._answer, hellos))
-                    for _ in hellos:
+                alike = self._leading(HELLOS) or self._leading(EXCHANGES)
+                if alike:
+                    await asyncio.gather(*map(self._answer, alike))
+                    for _ in alike:
                         self._todo.popleft()
                     continue
-                message = self._todo[0]
-                read = None
-                if message.get("op") == "heartbeat":
-                    with contextlib.suppress(Refusal, ValidationError):
-                        read = intake.read(self.session, message)
-                if read is not None:
-                    self._hear(message)
-                else:
-                    await self._answer(message)
+                await self._serve(self._todo[0])
                 self._todo.popleft()
         finally:
             self._worker = None
 
-    def _leading_hellos(self) -> list[Message]:
-        hellos = []
-        for message in self._todo:
-            if message.get("op") != "hello":
+    def _leading(self, names: Set[str]) -> list[Message]:
+        """Return the messages at the head that share these ops, a batch of them at most."""
+        found = []
+        for message in islice(self._todo, ALIKE_AT_ONCE):
+            name = message.get("op")
+            if not isinstance(name, str) or name not in names:
                 break
-            hellos.append(message)
-        return hellos
+            found.append(message)
+        return found
+
+    async def _serve(self, message: Message) -> None:
+        name = message.get("op")
+        if name == "wait":
+            try:
+                self._waits.add(message)
+            except Refusal as refusal:
+                self._reply(message, refusal)
+            return
+        read = None
+        if name == "heartbeat":
+            with contextlib.suppress(Refusal, ValidationError):
+                read = intake.read(self.session, message)
+        if read is not None:
+            self._hear(message)
+        else:
+            await self._answer(message)
 
     async def _answer(self, message: Message) -> None:
         try:
             reply = await self._call(message)
         except Exception as error:
-            self._refuse(message.get("id"), error, op=message.get("op"))
+            self._reply(message, error)
         else:
-            if isinstance(reply, str):
-                self.outlet.write(f'{{"id": {json.dumps(message.get("id"))}, "ok": true, {reply}}}')
-            else:
-                self.outlet.write(encoded({"id": message.get("id"), "ok": True, **reply}))
+            self._reply(message, reply)
+
+    def _reply(self, message: Message, reply: dict[str, Any] | str | Exception) -> None:
+        """Answer a message: with fields, with such in JSON already, or with a refusal."""
+        if isinstance(reply, Exception):
+            self._refuse(message.get("id"), reply, op=message.get("op"))
+        elif isinstance(reply, str):
+            self.outlet.write(f'{{"id": {json.dumps(message.get("id"))}, "ok": true, {reply}}}')
+        else:
+            self.outlet.write(encoded({"id": message.get("id"), "ok": True, **reply}))
 
     async def _call(self, message: Message) -> dict[str, Any] | str:
         name = message.get("op")
         if name == "hello":
             return await self._hello(message)
+        if name == "acquire" and "idempotency_key" in message:
+            told = await in_thread(ops.acquire_once, self.session, message)
+            if "lease" not in told:
+                await self._follow(told["request_id"], message)
+            return told
         if isinstance(name, str) and name in ops.BATCHED:
             return await self._call_batched(name, message)
         call = ops.OPS.get(name) if isinstance(name, str) else None
@@ -218,7 +266,8 @@ class Connection:
         speaker = await speakers.call(token)
         if speaker.agent is None:
             self.session.bind(speaker)
-            return {"name": speaker.name, "scope": speaker.scope}
+            # With the ops, so that a client that is newer than this knows what to ask elsewhere.
+            return {"name": speaker.name, "scope": speaker.scope, "ops": ops.NAMES}
         # Listen first: an offer made between the look and the subscription would be missed.
         topic = f"agent:{speaker.name}"
         self.pusher.listen(topic)
@@ -235,8 +284,12 @@ class Connection:
         if lease is not None:
             return ops.shown(call, lease)
         request_id = ops.asked_for(call)
-        await self.pusher.follow(request_id, wait_s=float(message.get("wait_s") or 0))
+        await self._follow(request_id, message)
         return await in_thread(ops.waiting, request_id)
+
+    async def _follow(self, request_id: str, message: Message) -> None:
+        wait_s, ttl_s = (float(message.get(name) or 0) for name in ("wait_s", "ttl_s"))
+        await self.pusher.follow(request_id, wait_s=wait_s, ttl_s=ttl_s or ops.TTL_S)
 
     def _refuse(self, id: Any, error: Exception, *, op: object = None) -> None:
         answer = problem(error, {})

@@ -7,8 +7,8 @@ happens in between is missed; and it looks every few seconds in any case, should
 
 import json
 import time
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
 from uuid import UUID
 
 from django.conf import settings
@@ -27,6 +27,7 @@ from balancing.services import notes
 MAX_WAIT_S = 60.0
 LOOK_EVERY_S = 5.0
 
+T = TypeVar("T")
 View = Callable[..., Any]
 Body = dict[str, Any]
 
@@ -48,18 +49,40 @@ def waiting(
         wait_s = _wait_s(request)
         if request.method != "GET" or not wait_s:
             return await in_thread(view, request, **kwargs)
-        deadline = time.monotonic() + wait_s
-        async with listener.subscribe(*topics(kwargs)) as news:
-            response: HttpResponse = await in_thread(view, request, **kwargs)
-            first = _body(response)
-            while response.status_code == 200 and not settled(request, first, _body(response)):
-                over = await _news(news, deadline)
-                response = await in_thread(view, request, **kwargs)
-                if over:
-                    break
-            return response
+
+        def over(first: HttpResponse, newest: HttpResponse) -> bool:
+            return newest.status_code != 200 or settled(request, _body(first), _body(newest))
+
+        return await until_settled(
+            lambda: in_thread(view, request, **kwargs),
+            topics=topics(kwargs),
+            settled=over,
+            wait_s=wait_s,
+        )
 
     return _documented(door, view)
+
+
+async def until_settled(
+    look: Callable[[], Awaitable[T]],
+    *,
+    topics: Sequence[str],
+    settled: Callable[[T, T], bool],
+    wait_s: float,
+) -> T:
+    """
+    Return the first look that is settled (of the first and the newest one), or one after `wait_s`.
+
+    topics: of the stream; news of them are a reason to look again.
+    """
+    deadline = time.monotonic() + wait_s
+    async with listener.subscribe(*topics) as news:
+        first = newest = await look()
+        over = not wait_s
+        while not over and not settled(first, newest):
+            over = await _news(news, deadline)
+            newest = await look()
+        return newest
 
 
 def _documented(door: View, view: View) -> View:

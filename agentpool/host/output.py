@@ -1,6 +1,7 @@
 """One readable stream of what all processes print, and a log file for each of them."""
 
 import os
+import re
 import sys
 import threading
 import time
@@ -13,12 +14,17 @@ _CAP_BYTES = 5 * 2**20
 _KEPT = 3
 _COLOURS = (36, 33, 32, 35, 34, 96)  # cyan, yellow, green, magenta, blue, bright cyan
 _NAME_WIDTH = 7
+# What terminals are told among the text: colours, and the titles and links of windows.
+_ESCAPES = re.compile(
+    r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[ -/]+[0-~]|[@-Z\\^_=>])"
+)
 
 
 class Output:
     """
     Lines by name: to a terminal (in colour), and to `<name>.log` in a folder.
 
+    What a process printed in colours is kept without them where no terminal shows them.
     A log that cannot be written (the disk is full) is passed over: the work goes on.
     """
 
@@ -33,11 +39,12 @@ class Output:
     def line(self, name: str, text: str) -> None:
         """Write a line of a process to the stream and to its log."""
         stamp = time.strftime("%H:%M:%S")
+        plain = _ESCAPES.sub("", text)
         with self._lock:
             if not self._is_closed:
                 log = self._logs.setdefault(name, _RotatingLog(self._folder / f"{name}.log"))
-                log.write(f"{time.strftime('%Y-%m-%d')} {stamp} {text}\n")
-            self._show(f"{stamp} {self._label(name)} {text}")
+                log.write(f"{time.strftime('%Y-%m-%d')} {stamp} {plain}\n")
+            self._show(f"{stamp} {self._label(name)} {text if self._is_coloured else plain}")
 
     def private(self, name: str, text: str) -> None:
         """Write a line to the stream only: a password does not belong into a file."""

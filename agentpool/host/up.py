@@ -310,10 +310,11 @@ def _last_json(said: str) -> dict[str, Any]:
 
 def _save_config(installation: Installation, *, site: Site, token: str) -> Path:
     """
-    Write the address and the operator token to the user's config file.
+    Write the address and the operator token to the config file.
 
-    Instances beside `main` (demo, tests) keep theirs at home, so that they never replace the
-    user's; what stood in the user's file is kept beside it, for tokens are shown only once.
+    Instances beside `main` (demo, tests), and whatever `AGENTPOOL_HOME` has put elsewhere, keep
+    theirs at home, so that they never replace the user's; what stood in the file is kept beside it,
+    for tokens are shown only once.
     """
     from agentpool.client import config  # brings httpx in, which the supervisor does without
 

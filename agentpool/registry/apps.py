@@ -8,4 +8,5 @@ class RegistryConfig(AppConfig):
 
     name = "agentpool.registry"
     label = "registry"
+    verbose_name = "agentpool"
     default_auto_field = "django.db.models.BigAutoField"

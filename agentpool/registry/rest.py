@@ -4,9 +4,7 @@ The frame of every REST door: who calls, what they may, how errors, pages and ve
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import hmac
 import json
 import re
 import time
@@ -16,28 +14,25 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import UUID
 
-from cryptography.fernet import Fernet
 from django.conf import settings
 from django.core.exceptions import PermissionDenied, RequestDataTooBig
-from django.db import InterfaceError, OperationalError, transaction
+from django.db import InterfaceError, OperationalError
 from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, JsonResponse
 from rest_framework import authentication, exceptions, pagination, parsers, permissions
 from rest_framework.request import Request as RestRequest
 from rest_framework.response import Response
-from rest_framework.utils.encoders import JSONEncoder
 
-from agentpool.registry import credentials, roles
+from agentpool.registry import credentials, repeats, roles
 from agentpool.registry.errors import (
     Forbidden,
     Invalid,
-    InvalidReuse,
     NotFound,
     Refusal,
     Unauthenticated,
     Unavailable,
 )
-from agentpool.registry.models import Agent, Credential, IdempotencyKey
+from agentpool.registry.models import Agent, Credential
 from agentpool.registry.states import Scope
 
 if TYPE_CHECKING:  # importing it here would be a cycle: its settings name this module
@@ -45,7 +40,6 @@ if TYPE_CHECKING:  # importing it here would be a cycle: its settings name this 
 
 PROBLEM_TYPE = "application/problem+json"
 MAX_BODY_BYTES = 512 * 1024
-MAX_KEY_LENGTH = 200
 
 READERS = frozenset({Scope.VIEWER, Scope.ORCHESTRATOR, Scope.OPERATOR})
 OPERATORS = frozenset({Scope.OPERATOR})
@@ -347,9 +341,8 @@ def if_match(request: ApiRequest) -> int | None:
 
 def idempotent(handler: Callable[..., Response]) -> Callable[..., Response]:
     """
-    Give a creating POST with an Idempotency-Key its first answer again.
+    Give a creating POST with an Idempotency-Key its first answer again (`repeats.once`).
 
-    Key, change and answer are one transaction; a second caller with the key waits for the first.
     Raises: InvalidReuse, the key came before with another body.
     """
 
@@ -358,45 +351,21 @@ def idempotent(handler: Callable[..., Response]) -> Callable[..., Response]:
         key = request.headers.get("Idempotency-Key")
         if key is None:
             return handler(view, request, *args, **kwargs)
-        if not key.isprintable() or not 1 <= len(key) <= MAX_KEY_LENGTH:
-            raise Invalid(f"Idempotency-Key must be 1 to {MAX_KEY_LENGTH} printable characters.")
-        digest = _digest(request)
-        with transaction.atomic():
-            row, created = IdempotencyKey.objects.get_or_create(
-                principal=request.user.name, key=key, defaults={"digest": digest}
-            )
-            if not created and bytes(row.digest) != digest:
-                raise InvalidReuse("This Idempotency-Key came before with another body.")
-            if not created:
-                return Response(_unsealed(request, row), status=row.status, headers=row.headers)
-            response = handler(view, request, *args, **kwargs)
-            row.status, row.sealed_body = response.status_code, _sealed(request, response.data)
-            row.headers = {k: v for k, v in response.headers.items() if k in ("Location", "ETag")}
-            row.save(update_fields=["status", "sealed_body", "headers"])
-        return response
+        got = repeats.once(
+            principal=request.user.name,
+            key=key,
+            said=repeats.digest(str(request.method), request.path, request.data),
+            seal=repeats.seal_of(request.headers.get("Authorization") or settings.SECRET_KEY),
+            make=lambda: _kept(handler(view, request, *args, **kwargs)),
+        )
+        return Response(got.body, status=got.status, headers=dict(got.headers))
 
     return answer
 
 
-def _sealed(request: ApiRequest, data: Any) -> bytes:
-    # An answer may hold a secret that is shown once, and secrets are never stored in clear: only
-    # who sends the same bearer token again can open it.
-    return _seal(request).encrypt(json.dumps(data, cls=JSONEncoder).encode())
-
-
-def _unsealed(request: ApiRequest, row: IdempotencyKey) -> Any:
-    return json.loads(_seal(request).decrypt(bytes(row.sealed_body or b"")))
-
-
-def _seal(request: ApiRequest) -> Fernet:
-    secret = request.headers.get("Authorization") or settings.SECRET_KEY
-    key = hmac.digest(secret.encode(), b"agentpool idempotency", "sha256")
-    return Fernet(base64.urlsafe_b64encode(key))
-
-
-def _digest(request: ApiRequest) -> bytes:
-    body = json.dumps(request.data, sort_keys=True, default=str)
-    return hashlib.sha256(f"{request.method} {request.path} {body}".encode()).digest()
+def _kept(response: Response) -> repeats.Answer:
+    headers = {k: v for k, v in response.headers.items() if k in ("Location", "ETag")}
+    return repeats.Answer(response.status_code, response.data, headers)
 
 
 def not_found(request: HttpRequest, exception: Exception) -> JsonResponse:

@@ -74,6 +74,10 @@ class Number(serializers.FloatField):
         return value
 
 
+# How far ahead a drain's deadline may be, seconds.
+LONGEST_DRAIN_S = 30 * 86_400
+
+
 class Seconds(Number):
     """A duration, seconds."""
 
@@ -308,6 +312,15 @@ class StatusChange(Strict):
 
     status = serializers.ChoiceField([v.value for v in AgentStatus])
     reason = Text(required=False, allow_blank=True, default="", max_length=400)
+    deadline_s = Seconds(
+        min_value=1, max_value=LONGEST_DRAIN_S, required=False, allow_null=True, default=None
+    )
+
+    def validate(self, attrs: Any) -> Any:
+        """Return the fields; only a drain has a deadline."""
+        if attrs["deadline_s"] is not None and attrs["status"] != AgentStatus.DRAINING:
+            raise serializers.ValidationError({"deadline_s": ["Only a drain has a deadline."]})
+        return attrs
 
 
 class HealthChange(Strict):
@@ -363,6 +376,7 @@ def _agent_json(agent: Agent, at: datetime, performance: Any) -> dict[str, Any]:
         "name": agent.name,
         "status": agent.status,
         "status_reason": agent.status_reason,
+        "drain_by": agent.drain_by if agent.status == AgentStatus.DRAINING else None,
         "health": agent.health,
         "health_note": agent.health_note,
         "health_until": agent.health_until,

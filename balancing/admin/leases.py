@@ -11,7 +11,6 @@ from django.urls import reverse
 from unfold.contrib.filters.admin import (
     ChoicesDropdownFilter,
     DropdownFilter,
-    RangeDateTimeFilter,
     RelatedDropdownFilter,
 )
 from unfold.widgets import UnfoldAdminSelectWidget
@@ -19,6 +18,7 @@ from unfold.widgets import UnfoldAdminSelectWidget
 from agentpool.registry.admin import show
 from agentpool.registry.admin.acts import Act, Acting, Note, how_many, links_to
 from agentpool.registry.admin.frame import ReadOnly
+from agentpool.registry.admin.moments import Between
 from agentpool.registry.errors import LeaseLost
 from agentpool.registry.models import Event, Lease, LockKey
 from agentpool.registry.states import LIVE, NetworkAccess, Outcome
@@ -136,7 +136,7 @@ class LeaseAdmin(Acting, ReadOnly):
         LiveFilter,
         ("status", ChoicesDropdownFilter),
         ("pool", RelatedDropdownFilter),
-        ("acquired_at", RangeDateTimeFilter),
+        ("acquired_at", Between),
     )
     list_filter_submit = True
     list_select_related = ("agent",)

@@ -76,9 +76,7 @@ class LimitForm(SameAsRest):
 @admin.register(ResourceLimit)
 class ResourceLimitAdmin(Configuration):
     """
-    Resource limits, set as a whole; the queues are looked at afterwards.
-
-    They are not deleted: one without amounts limits nothing.
+    Resource limits, set as a whole; the queues are looked at afterwards, also after a removal.
     """
 
     section = "balancing"
@@ -143,9 +141,25 @@ class ResourceLimitAdmin(Configuration):
                 raise StaleVersion(f"The limit is at version {now}, not {seen}.")
         obj.pk = limits.set_limit(form.said, actor=actor_of(request)).pk
 
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Whether this person operates."""
+        return self.has_operate_permission(request)
+
+    def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
+        """Return what goes: the limits; their shards are no business of a person's."""
+        return [str(each) for each in objs], {"limits": len(objs)}, set(), []
+
+    def delete_model(self, request: HttpRequest, obj: ResourceLimit) -> None:
+        """This will remove a limit; locks the table of limits for the transaction."""
+        limits.remove_limit(obj.pk, actor=actor_of(request), if_generation=obj.generation)
+
+    def get_actions(self, request: HttpRequest) -> Any:
+        """Return no deletion of many: it would be written down before it is done."""
+        return {k: v for k, v in super().get_actions(request).items() if k != "delete_selected"}
+
     def events_of(self, row: ResourceLimit) -> QuerySet[Event]:
-        """Return when it was set."""
-        rows = history.configuration_events("", "limit.set")
+        """Return when it was set, and that one before it was removed."""
+        rows = history.configuration_events("", "limit.set", "limit.removed")
         return rows.filter(detail__level=row.level, detail__name=row.name)
 
     @show.column("of", ordering="level")

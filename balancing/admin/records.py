@@ -7,12 +7,12 @@ from django.db.models import OuterRef, QuerySet, Subquery
 from django.http import HttpRequest
 from unfold.contrib.filters.admin import (
     AllValuesCheckboxFilter,
-    RangeDateTimeFilter,
     RelatedDropdownFilter,
 )
 
 from agentpool.registry.admin import show
 from agentpool.registry.admin.frame import ReadOnly
+from agentpool.registry.admin.moments import Between
 from agentpool.registry.models import Agent, LeaseOutcome, Share, ShareState, TrackRecord
 
 
@@ -40,7 +40,7 @@ class LeaseOutcomeAdmin(ReadOnly):
     list_filter = (
         ("outcome", AllValuesCheckboxFilter),
         ("pool", RelatedDropdownFilter),
-        ("ended_at", RangeDateTimeFilter),
+        ("ended_at", Between),
     )
     list_filter_submit = True
     list_select_related = ("lease", "agent")

@@ -9,13 +9,13 @@ from django.http import HttpRequest
 from django.urls import reverse
 from unfold.contrib.filters.admin import (
     ChoicesDropdownFilter,
-    RangeDateTimeFilter,
     RelatedDropdownFilter,
 )
 
 from agentpool.registry.admin import show
 from agentpool.registry.admin.acts import Act, Acting, how_many, links_to
 from agentpool.registry.admin.frame import ReadOnly
+from agentpool.registry.admin.moments import Between
 from agentpool.registry.models import Event, Lease, Request
 from agentpool.registry.states import RequestStatus
 from balancing.services import requests
@@ -71,7 +71,7 @@ class RequestAdmin(Acting, ReadOnly):
     list_filter = (
         ("status", ChoicesDropdownFilter),
         ("pool", RelatedDropdownFilter),
-        ("created_at", RangeDateTimeFilter),
+        ("created_at", Between),
     )
     list_filter_submit = True
     search_fields = ("project", "cycle_id", "phase", "id")

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -174,17 +174,21 @@ def set_health(
     return queries.agent(agent.id)
 
 
-def set_status(agent: Agent, *, to: AgentStatus, reason: str, actor: str) -> Agent:
+def set_status(
+    agent: Agent, *, to: AgentStatus, reason: str, actor: str, within_s: float | None = None
+) -> Agent:
     """
     Make one of the moves a caller may ask for: drain, resume, standby, retire.
 
+    within_s: of a drain, seconds from now after which what still runs is cancelled, None: never.
     `idle` asked of an agent with leases makes it busy: the two are one wish, to take work.
     Raises: UnsupportedTransition; AgentBusy, standby or retirement of an agent with leases.
     """
     if to in (AgentStatus.IDLE, AgentStatus.BUSY):
         return resume(agent, actor=actor, reason=reason)
     if to is AgentStatus.DRAINING:
-        return drain(agent, retire=False, actor=actor, reason=reason)
+        by = None if within_s is None else registry_queries.now() + timedelta(seconds=within_s)
+        return drain(agent, retire=False, actor=actor, reason=reason, by=by)
     if to in (AgentStatus.STANDBY, AgentStatus.RETIRED):
         if agent.load:
             raise AgentBusy(f"{agent.agent_id} holds {agent.load} leases; drain it first.")

@@ -1,8 +1,9 @@
-"""Sets resource limits; a raised one frees capacity, so the queues are looked at afterwards."""
+"""Sets and removes resource limits; what that frees may be waited for, so queues are served."""
 
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 from django.db import transaction
 
@@ -37,6 +38,23 @@ def set_limit(
     events.append("limit.set", actor=actor, level=limit.level, name=limit.name, note=note)
     serve_after_commit(*queries.pools_with_waiters())
     return limit
+
+
+@transaction.atomic
+def remove_limit(
+    limit_id: UUID, *, actor: str, note: str = "", if_generation: int | None = None
+) -> None:
+    """
+    Remove a limit: what it bounded is bounded no more, and a project's weight is 1 again.
+
+    Locks as `set_limit` does. Raises: NotFound; StaleVersion, it is not at `if_generation`.
+    """
+    limit = claim.remove_limit(limit_id, if_generation=if_generation)
+    if limit is None:
+        now = queries.limit(limit_id).generation
+        raise StaleVersion(f"The limit is at version {now}, not {if_generation}.")
+    events.append("limit.removed", actor=actor, level=limit.level, name=limit.name, note=note)
+    serve_after_commit(*queries.pools_with_waiters())
 
 
 def _known_pool(agent_type: str) -> None:

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from datetime import timedelta
 from uuid import UUID
 
-from django.db import transaction
-from django.db.models import F
+from django.db import models, transaction
+from django.db.models import ExpressionWrapper, F, Value
 from django.db.models.functions import Greatest, Now
 
 from agentpool.registry import events
@@ -17,6 +17,15 @@ from balancing import claim, explain, queries
 from balancing.claim import Acquired
 from balancing.services import leases
 from balancing.services.queue import AGAIN_AFTER_S, AGAIN_AT_MOST, serve_after_commit
+
+# Waiting requests of one statement; they are locked for as long as it takes.
+KEPT_AT_ONCE = 50
+_USED_UP = ExpressionWrapper(
+    Value(timedelta(seconds=2 / 3)) * F("ttl_s"), output_field=models.DurationField()
+)
+_TTL = ExpressionWrapper(
+    Value(timedelta(seconds=1)) * F("ttl_s"), output_field=models.DurationField()
+)
 
 
 def submit(request: Request, *, queue: bool = True) -> Lease | None:
@@ -70,6 +79,29 @@ def touch_request(request: Request) -> None:
         Request.objects.filter(id=request.id, status=RequestStatus.WAITING).update(
             expires_at=Greatest(F("expires_at"), Now() + timedelta(seconds=request.ttl_s))
         )
+
+
+def keep_waiting(request_ids: Sequence[UUID]) -> None:
+    """
+    Push out the deadlines of those of these requests that wait: whoever asked is still there.
+
+    Only of those that have used up a third of their time: they may be asked after each second.
+    Some at a time, and never waiting for a lock: a claim that meets a row passes it by for as long
+    as the row is held, and one that it holds is being granted. What is left out has another turn
+    long before its deadline.
+    """
+    for start in range(0, len(request_ids), KEPT_AT_ONCE):
+        some = request_ids[start : start + KEPT_AT_ONCE]
+        waiting = Request.objects.filter(
+            id__in=some, status=RequestStatus.WAITING, expires_at__lt=Now() + _USED_UP
+        )
+        if not waiting.exists():
+            continue
+        with transaction.atomic():
+            free = waiting.select_for_update(no_key=True, skip_locked=True).order_by("id")
+            Request.objects.filter(id__in=[row.id for row in free.only("id")]).update(
+                expires_at=Greatest(F("expires_at"), Now() + _TTL)
+            )
 
 
 def cancel_request(request_id: UUID, *, actor: str, reason: str = "cancelled") -> None:

@@ -113,6 +113,11 @@ CASES = {
         {"memory_mb": "8192", "weight": "2.5"},
         lambda s: ResourceLimit.objects.get(id=s["limit"]).weight == 2.5,
     ),
+    "remove-limit": (
+        {},
+        {"note": "it has left"},
+        lambda s: not ResourceLimit.objects.filter(id=s["limit"]).exists(),
+    ),
     "new-limit": (
         {},
         {"level": "project", "name": "bank", "cpu_cores": "3.5"},

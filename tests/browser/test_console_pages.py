@@ -1,10 +1,15 @@
 """Every page of the console: shown, for whoever may only look, on a telephone, for every eye."""
 
+import json
+
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 
 from agentpool.console.pages import PAGES
+from agentpool.registry import services
+from balancing.services import limits
 from tests.browser.test_pictures import addresses
+from tests.integration.test_deadlines_and_priorities import limit
 
 pytest_plugins = ["tests.browser.serving", "tests.browser.furnished"]
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
@@ -93,3 +98,29 @@ def test_a_page_that_is_not_there_is_not_found(open_page, pools):
 
     for path in (f"/agents/{nowhere}", f"/leases/{nowhere}", "/cycles?project=p&cycle=none"):
         assert page.goto(path).status == 404
+
+
+def test_charts_are_drawn_followed_and_left_out_without_javascript(furnished, open_page, live_page):
+    drawn = "[...document.querySelectorAll('[data-chart]')].map(box =>"
+    drawn += " Chart.getChart(box.querySelector('canvas')).data.datasets.map(d => d.data.length))"
+    live, plain = live_page("/"), open_page("/", java_script_enabled=False)
+    for path, count in {"/": 2, "/resources": 3}.items():
+        live.goto(path)
+        live.locator(".charts").wait_for()
+        plain.goto(path, wait_until="domcontentloaded")
+
+        assert len(live.evaluate(drawn)) == count
+        assert all(lines and min(lines) > 1 for lines in live.evaluate(drawn))
+        assert not plain.locator(".charts").is_visible()
+
+    before = live.evaluate(drawn)
+    services.sample_pools()
+    make_news()
+    was = json.dumps(json.dumps(before, separators=(",", ":")))
+    live.wait_for_function(f"JSON.stringify({drawn}) !== {was}")
+    plain.goto("/", wait_until="domcontentloaded")
+    assert plain.locator(".spark polyline").count() > 0
+
+
+def make_news():
+    limits.set_limit(limit(name="news", memory_mb=4096), actor="t")

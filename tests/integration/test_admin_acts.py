@@ -10,7 +10,16 @@ from django.contrib.messages import get_messages
 from django.test import Client
 
 from agentpool.registry import queries, roles
-from agentpool.registry.models import Agent, Credential, Event, Lease, Liveness, Pool, Request
+from agentpool.registry.models import (
+    Agent,
+    Credential,
+    Event,
+    Lease,
+    Liveness,
+    Pool,
+    Request,
+    ResourceLimit,
+)
 from balancing.services import agents
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -266,3 +275,39 @@ def test_too_many_rows_at_once_are_refused(operator, make_agent, monkeypatch):
 
     assert answer.status_code == 302
     assert "More than 2 rows" in told(answer)[0]
+
+
+@pytest.fixture
+def unwritten(monkeypatch, operator):
+    """The admin's log cannot be written: the disk is full, the process dies, somebody kills it."""
+
+    def fail(*_, **__):
+        raise OSError("no room")
+
+    monkeypatch.setattr(LogEntry.objects, "log_actions", fail)
+    operator.raise_request_exception = False
+    return operator
+
+
+def test_an_act_and_what_is_written_about_it_are_one(unwritten, make_agent, submit, whole):
+    agent = make_agent("code")
+    lease = submit("code").held
+    before = Event.objects.count()
+
+    answer = do(unwritten, Agent.objects.get(pk=agent.pk), "cancel_leases", note="hung")
+
+    lease.refresh_from_db()
+    assert answer.status_code == 500
+    assert (lease.status, Event.objects.count()) == ("active", before)
+
+
+def test_an_edit_and_what_is_written_about_it_are_one(unwritten, pools):
+    roles.make_user("ada", group="admin")
+    unwritten.force_login(get_user_model().objects.get(username="ada"))
+    said = {"level": "project", "name": "shop", "weight": "1", "memory_mb": "512"}
+
+    answer = unwritten.post("/admin/registry/resourcelimit/add/", said)
+
+    assert answer.status_code == 500
+    assert not ResourceLimit.objects.exists()
+    assert not Event.objects.filter(kind="limit.set").exists()

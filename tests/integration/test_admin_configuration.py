@@ -1,6 +1,7 @@
 """The admin's pages of pools and limits: what they change goes through the services."""
 
 import pytest
+from django.contrib.admin.models import LogEntry
 from django.contrib.auth import get_user_model
 from django.forms.models import model_to_dict
 from django.test import Client
@@ -8,6 +9,7 @@ from django.test import Client
 from agentpool.registry import services
 from agentpool.registry.models import Event, Pool, ResourceLimit, SecurityProfile
 from balancing.services import limits
+from tests.integration.test_deadlines_and_priorities import limit
 
 pytestmark = pytest.mark.django_db(transaction=True)
 WHOLE = dict.fromkeys(("memory_mb", "cpu_cores", "token_budget", "disk_space_mb"))
@@ -114,10 +116,10 @@ def test_a_profile_is_changed_with_version_and_event(staff):
 
 def test_a_limit_is_made_and_changed_and_waiters_are_served(staff, make_agent, submit, whole):
     make_agent("code")
-    limit = {"level": "project", "name": "shop", "weight": "1"}
+    shop = {"level": "project", "name": "shop", "weight": "1"}
     add = "/admin/registry/resourcelimit/add/"
 
-    answer = staff.post(add, {**limit, "memory_mb": "512"})
+    answer = staff.post(add, {**shop, "memory_mb": "512"})
     row = ResourceLimit.objects.get(name="shop")
     waiting = submit("code", project="shop", memory_mb=1024, allow_future=True)
     assert answer.status_code == 302, answer.content
@@ -131,6 +133,24 @@ def test_a_limit_is_made_and_changed_and_waiters_are_served(staff, make_agent, s
     assert waiting.status == "granted", "whoever waits is served after the change"
     history = staff.get(f"/admin/registry/resourcelimit/{row.pk}/history/")
     assert [line.what for line in history.context["lines"]].count("limit.set") == 2
+
+
+def test_a_limit_is_removed_and_who_waited_for_it_is_served(staff, make_agent, submit, whole):
+    make_agent("code")
+    row = limits.set_limit(limit(name="shop", memory_mb=512), actor="t")
+    waiting = submit("code", project="shop", memory_mb=1024, allow_future=True)
+    page = f"/admin/registry/resourcelimit/{row.pk}/delete/"
+
+    asked = staff.get(page)
+    answer = staff.post(page, {"post": "yes"})
+
+    waiting.refresh_from_db()
+    assert "project shop" in asked.content.decode()
+    assert (answer.status_code, waiting.status) == (302, "granted")
+    assert not ResourceLimit.objects.exists()
+    gone = Event.objects.get(kind="limit.removed")
+    assert (gone.actor, gone.detail["name"]) == ("user:admin", "shop")
+    assert LogEntry.objects.get().is_deletion()
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,10 @@ from django.contrib.auth import get_user_model
 from django.test import Client
 from django.urls import reverse
 
+from agentpool.registry import queries as registry_queries
 from agentpool.registry import roles
 from agentpool.registry import services as registry_services
-from agentpool.registry.models import Agent, Credential, Pool, Request
+from agentpool.registry.models import Agent, Credential, Event, Pool, Request
 from agentpool.registry.states import Outcome
 from balancing.services import leases
 from scaling import services as scaling
@@ -214,3 +215,46 @@ def test_a_person_of_no_group_is_sent_to_log_in(sign_in, rows):
 )
 def test_an_address_with_nul_is_a_bad_request(staff, address):
     assert staff.get(f"/admin/registry/{address}").status_code == 400
+
+
+@pytest.mark.parametrize("day", ["0001-01-01", "9999-12-31", "99999-01-01", "-1", "294277-01-01"])
+@pytest.mark.parametrize("end", ["from", "to"])
+def test_a_date_beyond_all_years_is_no_fault_of_the_servers(staff, day, end):
+    found = {}
+    for path, column in (("event", "at"), ("lease", "acquired_at"), ("request", "created_at")):
+        answer = staff.get(
+            f"/admin/registry/{path}/",
+            {f"{column}_{end}_0": day, f"{column}_{end}_1": "00:00:00"},
+            follow=True,
+        )
+        by_lookup = staff.get(f"/admin/registry/{path}/", {f"{column}__gte": day}, follow=True)
+        found[path] = (answer.status_code, by_lookup.status_code)
+
+    assert set(found.values()) == {(200, 200)}
+
+
+def test_a_list_is_narrowed_to_days_and_moments(staff, rows):
+    def shown(**said):
+        answer = staff.get("/admin/registry/event/", said)
+        return len(answer.context["cl"].result_list)
+
+    day = registry_queries.now().date().isoformat()
+
+    assert shown(at_from_0=day, at_to_0=day) == Event.objects.count()
+    assert shown(at_from_0=day, at_from_1="23:59:59") == 0
+    assert shown(at_to_0="2001-01-01", at_to_1="10:00:00") == 0
+    assert shown(at_from_0="yesterday", at_from_1="noon") == Event.objects.count()
+
+
+def test_a_page_says_in_which_section_it_stands(staff, rows):
+    agent = Agent.objects.first()
+    for path, section in {
+        "/admin/registry/agent/": "Work and who does it",
+        f"/admin/registry/agent/{agent.pk}/change/": "Work and who does it",
+        "/admin/registry/pool/": "Pools and facts",
+        "/admin/registry/launch/": "How many agents",
+    }.items():
+        page = staff.get(path).content.decode()
+        crumbs = page[page.index('aria-label="Where you are"') :].split("</nav>")[0]
+        assert section in crumbs
+        assert "Registry" not in page

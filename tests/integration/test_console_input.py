@@ -98,3 +98,40 @@ def test_a_thousand_rows_are_asked_about_in_the_body(browser, make_agent):
     assert "Nothing runs on" in answer.content.decode()
     agent.refresh_from_db()
     assert agent.status == "idle", "it was done, not asked about"
+
+
+@pytest.mark.parametrize("method", ["get", "post"])
+def test_what_is_meant_for_one_row_is_not_done_to_two(browser, method):
+    before = list(Pool.objects.order_by("agent_type").values_list("generation", flat=True))
+
+    answer = getattr(browser, method)("/do/edit-pool", {"pool": ["code", "qa"], "max_size": 9})
+
+    assert answer.status_code == 400
+    assert "one pool at a time, not 2" in answer.content.decode()
+    after = list(Pool.objects.order_by("agent_type").values_list("generation", flat=True))
+    assert after == before
+
+
+@pytest.mark.parametrize("path", ["/do/drain", "/agents"])
+def test_a_part_for_who_is_signed_out_leads_the_whole_page_to_the_sign_in(pools, path):
+    shown = "http://testserver/agents?status=idle"
+    asked = {"HX-Request": "true", "HX-Current-URL": shown}
+
+    answer = Client().get(path, headers=asked)
+    strange = Client().get(path, headers={**asked, "HX-Current-URL": "https://evil.example/x"})
+
+    assert answer.headers["HX-Redirect"] == "/login?next=/agents%3Fstatus%3Didle"
+    assert answer.content == b""
+    assert strange.headers["HX-Redirect"] == "/login?next=/"
+    assert Client().get(path).headers["Location"].startswith("/login?next=")
+
+
+def test_a_form_without_its_token_is_answered_by_a_page_of_ours(pools):
+    client = Client(enforce_csrf_checks=True)
+    client.force_login(get_user_model().objects.create_superuser("olga"))
+
+    answer = client.post("/do/drain", {"agent": "x"})
+
+    assert answer.status_code == 403
+    assert "Nothing was done" in answer.content.decode()
+    assert "Load the page again" in answer.content.decode()

@@ -75,6 +75,22 @@ def test_a_drain_is_given_a_deadline_later(make_agent, submit):
     assert Event.objects.filter(kind="agent.draining", actor="user:ada").count() == 1
 
 
+def test_a_drain_by_rest_has_a_deadline_by_the_servers_clock(api, make_agent, submit):
+    make_agent(agent_id="coder")
+    submit()
+
+    wrong = api.post("/coder/status", {"status": "idle", "deadline_s": 60})
+    too_far = api.post("/coder/status", {"status": "draining", "deadline_s": 1e9})
+    done = api.post("/coder/status", {"status": "draining", "deadline_s": 60})
+
+    assert (wrong.status_code, wrong.body["errors"][0]["field"]) == (422, "deadline_s")
+    assert too_far.status_code == 422
+    assert done.body["drain_by"] is not None
+    left_s = (agent().drain_by - registry_queries.now()).total_seconds()
+    assert 50 < left_s <= 60
+    assert api.post("/coder/status", {"status": "idle"}).body["drain_by"] is None
+
+
 def test_an_agent_that_resumes_has_no_deadline(make_agent, submit):
     make_agent(agent_id="coder")
     lease = submit().held

@@ -408,3 +408,13 @@ def test_an_acquire_that_waited_in_vain_becomes_urgent(line, token_of, eventuall
 
     row = Request.objects.filter(id=answer["request_id"])
     eventually(lambda: row.get().urgent_at)
+
+
+@pytest.mark.parametrize("name", ["a\x00b", "", "a/b", "x" * 129, 7, ["a1"], {"a": 1}])
+def test_what_is_no_agents_id_is_the_callers_fault(line, pools, name):
+    operator = line()
+    operator.call("hello", token=pools["operator_token"])
+
+    error = refusal(operator.call("heartbeat", agent_id=name), "invalid")
+
+    assert error["errors"][0]["field"] == "agent_id"

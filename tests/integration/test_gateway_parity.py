@@ -2,6 +2,7 @@
 
 import uuid
 from dataclasses import dataclass, field
+from urllib.parse import urlencode
 
 import pytest
 
@@ -46,9 +47,11 @@ def good():
     for op in ON_LEASES:
         yield from (Case(op, who) for who in ("agent", "orchestrator", "operator"))
     yield from (
-        Case(op, who) for op in ("cancel", "explain") for who in ("orchestrator", "operator")
+        Case(op, who)
+        for op in ("cancel", "explain", "wait")
+        for who in ("orchestrator", "operator")
     )
-    yield Case("explain", "viewer")
+    yield from (Case(op, "viewer") for op in ("explain", "wait"))
     yield Case("acquire", "orchestrator", fields={"agent_type": "code", "project": "p"})
 
 
@@ -76,11 +79,12 @@ def bad():
         yield Case(op, "viewer", "forbidden")
         yield Case(op, "orchestrator", "not_found", wrong="no such lease")
     yield Case("resume", "agent", "unsupported_transition", wrong="not parked")
-    for op in ("cancel", "explain"):
+    for op in ("cancel", "explain", "wait"):
         yield Case(op, "another orchestrator", "not_found")
         yield Case(op, "agent", "forbidden")
         yield Case(op, "orchestrator", "unauthenticated", wrong="revoked")
     yield Case("cancel", "viewer", "forbidden")
+    yield Case("wait", "orchestrator", "invalid", {"seen": "asleep"}, "seen")
     wish = {"agent_type": "code", "project": "p"}
     yield Case("acquire", "viewer", "forbidden", wish)
     yield Case("acquire", "agent", "forbidden", wish)
@@ -168,7 +172,8 @@ def by_rest(world, api):
     paths |= {op: f"/leases/{world.lease_id()}/{op}" for op in ON_LEASES}
     paths["cancel"] = f"/requests/{world.lease.request_id}"
     paths["explain"] = f"{paths['cancel']}/explain"
-    method = {"cancel": "DELETE", "explain": "GET"}.get(case.op, "POST")
+    paths["wait"] = f"{paths['cancel']}?{urlencode(case.fields)}"
+    method = {"cancel": "DELETE", "explain": "GET", "wait": "GET"}.get(case.op, "POST")
     body = None if method != "POST" else world.fields()
     answer = api.call(method, paths[case.op], body, token=world.tokens[case.who])
     code = answer.body["code"] if answer.status_code >= 400 else None

@@ -12,7 +12,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from agentpool.registry import queries as registry_queries
-from agentpool.registry.errors import AgentBusy, CapacityExhausted, Unsatisfiable
+from agentpool.registry.errors import AgentBusy, CapacityExhausted, NotFound, Unsatisfiable
 from agentpool.registry.models import (
     Agent,
     Lease,
@@ -23,7 +23,7 @@ from agentpool.registry.models import (
 )
 from agentpool.registry.states import HOLDING, Outcome
 from balancing import claim, jobs
-from balancing.services import leases, requests
+from balancing.services import leases, limits, requests
 from tests.integration.test_claim_machine import AMOUNTS, could_have, empty, places_now
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("whole")]
@@ -102,6 +102,7 @@ steps = st.lists(
         st.tuples(st.just("park"), st.integers(0, 20)),
         st.tuples(st.just("resume"), st.integers(0, 20)),
         st.tuples(st.just("resize"), st.integers(0, 20), st.integers(1, 1500)),
+        st.tuples(st.just("unlimit"), st.sampled_from(PLACES)),
         st.tuples(
             st.just("limit"),
             st.sampled_from(PLACES),
@@ -207,6 +208,14 @@ def resize(_, which, memory):
             assert could
 
 
+def remove_limit(_, place):
+    level, name = place
+    limit = ResourceLimit.objects.filter(level=level, name=name).first()
+    if limit is not None:
+        limits.remove_limit(limit.id, actor="test")
+        assert not LimitShard.objects.filter(resource_limit_id=limit.id).exists()
+
+
 def set_limit(_, place, amounts):
     level, name = place
     found = claim.set_limit({"level": level, "name": name, **amounts})
@@ -221,6 +230,7 @@ STEPS = {
     "resume": resume,
     "resize": resize,
     "limit": set_limit,
+    "unlimit": remove_limit,
 }
 
 
@@ -525,3 +535,39 @@ def test_a_claim_that_waits_for_a_new_limit_obeys_it(roomy, make_request):
 
     assert refused
     assert held() == 0
+
+
+def test_a_limit_that_goes_while_work_comes_and_goes_leaves_nothing_behind(
+    roomy, make_request, no_deadlocks
+):
+    over = time.monotonic() + HAMMER_S
+
+    def work():
+        while time.monotonic() < over:
+            lease = requests.submit(make_request(memory_mb=100))
+            if lease is not None:
+                release(lease)
+
+    def remove():
+        while time.monotonic() < over:
+            limit_(memory_mb=random.choice([150, 500, 5000]))
+            time.sleep(0.02)
+            limits.remove_limit(ResourceLimit.objects.get().id, actor="test")
+
+    threads(*[work] * 4, remove)
+
+    assert not LimitShard.objects.exists()
+    assert not Request.objects.filter(status="waiting").exists()
+
+
+def test_of_two_that_remove_a_limit_one_is_told(pools, no_deadlocks):
+    limit = limit_(memory_mb=500)
+
+    def remove():
+        try:
+            limits.remove_limit(limit.id, actor="test", if_generation=limit.generation)
+        except NotFound as refusal:
+            return refusal.code
+        return "removed"
+
+    assert sorted(threads(*[remove] * 4)) == ["not_found"] * 3 + ["removed"]

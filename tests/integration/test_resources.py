@@ -91,6 +91,30 @@ def test_a_raised_limit_serves_those_who_waited_for_it(api, make_agent, submit):
     assert Event.objects.filter(kind="limit.set").count() == 2
 
 
+def test_a_removed_limit_serves_those_who_waited_for_it(api, make_agent, submit, token_of, whole):
+    make_agent(max_concurrent=4)
+    row = limit(api, memory_mb=1024)
+    path = f"/resources/limits/{row['id']}"
+    held = submit(project="shop").held
+    waiting = submit(project="shop")
+    assert api.delete(path, token=token_of("orchestrator")).status_code == 403
+    assert api.delete(path, if_match='"g9"').body["code"] == "stale_version"
+    assert api.get(path).headers["ETag"] == f'"g{row["generation"]}"'
+
+    answer = api.delete(f"{path}?reason=it+left", if_match=f'"g{row["generation"]}"')
+
+    waiting.refresh_from_db()
+    assert (answer.status_code, waiting.status) == (204, "granted")
+    assert Event.objects.get(kind="limit.removed").detail == {
+        "level": "project",
+        "name": "shop",
+        "note": "it left",
+    }
+    assert api.delete(path).status_code == api.get(path).status_code == 404
+    held.refresh_from_db()
+    assert held.status == "active"
+
+
 def test_a_limit_may_be_set_below_what_is_in_use(api, make_agent, submit):
     make_agent(max_concurrent=4)
     held = submit(project="shop").held

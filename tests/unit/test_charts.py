@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentpool.console import charts, tags
+from agentpool.console import charts, series, tags
 from agentpool.console.charts import LANES_WIDTH, Span
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -59,3 +59,22 @@ def test_amounts_are_written_as_people_read_them():
         "2 h",
         "1 d 1 h",
     ]
+
+
+MINUTES = st.lists(st.integers(0, 59), unique=True, max_size=8).map(sorted)
+
+
+@given(st.dictionaries(st.sampled_from("abcdefghij"), MINUTES))
+def test_lines_of_pools_share_their_moments_and_are_few(minutes):
+    samples = {
+        pool: [{"at": NOON + timedelta(minutes=m), "used": m / 60} for m in found]
+        for pool, found in minutes.items()
+    }
+
+    told = series.by_pool(samples, "used", factor=100, most=100)
+
+    assert len(told["lines"]) == min(len(samples), series.MOST_LINES)
+    for line in told["lines"]:
+        assert len(line["values"]) == len(told["at"])
+        known = [value for value in line["values"] if value is not None]
+        assert known == [round(100 * m / 60, 2) for m in minutes[line["label"]]]

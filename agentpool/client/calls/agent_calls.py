@@ -5,7 +5,7 @@ from typing import Any, Unpack
 
 from agentpool.client import models
 from agentpool.client.calls import base, fields
-from agentpool.client.calls.base import Call, create, delete, get, part, post, present
+from agentpool.client.calls.base import Call, by_gateway, create, delete, get, part, post, present
 from agentpool.client.models import Json
 
 
@@ -62,9 +62,15 @@ def check_health() -> Call[Json]:
     return post("/health/check", {}, parse=models.as_json)
 
 
-def set_status(agent_id: str, *, status: str, reason: str = "") -> Call[models.Agent]:
-    """Move an agent to another status, such as `draining` or `idle`."""
-    body = {"status": status, "reason": reason}
+def set_status(
+    agent_id: str, *, status: str, reason: str = "", deadline_s: float | None = None
+) -> Call[models.Agent]:
+    """
+    Move an agent to another status, such as `draining` or `idle`.
+
+    `deadline_s`: what still runs so many seconds after the beginning of a drain is cancelled.
+    """
+    body = present({"status": status, "reason": reason, "deadline_s": deadline_s})
     return post(f"/{part(agent_id)}/status", body, parse=models.reader(models.Agent))
 
 
@@ -91,7 +97,8 @@ def heartbeat(
     if draining:
         body["draining"] = True
     path = f"/{part(agent_id)}/heartbeat"
-    return post(path, body, parse=models.reader(models.Heartbeat), repeatable=True)
+    call = post(path, body, parse=models.reader(models.Heartbeat), repeatable=True)
+    return by_gateway(call, "heartbeat", agent_id=agent_id)
 
 
 def offers(agent_id: str, *, wait_s: float = 0) -> Call[models.Offers]:

@@ -2,7 +2,7 @@
 
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote
 
@@ -20,6 +20,8 @@ class Call(Generic[T]):
 
     `repeatable`: a second copy does no harm, so it may be sent again when the answer got lost.
     `hold_s`: how long the server may hold the answer back (long-poll), on top of its own time.
+    `op`, `about`: the gateway's name for the same call, None: it has none; and what its message
+    names beside the body.
     """
 
     method: str
@@ -30,6 +32,13 @@ class Call(Generic[T]):
     headers: Mapping[str, str] = field(default_factory=dict)
     repeatable: bool = False
     hold_s: float = 0.0
+    op: str | None = None
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+
+def by_gateway(call: Call[T], op: str, **about: Any) -> Call[T]:
+    """Return a call that the gateway takes, too, as that op, with these fields."""
+    return replace(call, op=op, about=present(about))
 
 
 def part(value: str) -> str:

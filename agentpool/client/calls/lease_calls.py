@@ -5,7 +5,7 @@ from typing import Unpack
 
 from agentpool.client import models
 from agentpool.client.calls import fields
-from agentpool.client.calls.base import Call, get, part, post, present
+from agentpool.client.calls.base import Call, by_gateway, get, part, post, present
 from agentpool.client.models import Json
 
 
@@ -80,7 +80,8 @@ def report_usage(
 def append_log(lease_id: str, *, fencing_token: int, chunks: Sequence[Json]) -> Call[Json]:
     """Append `{stream, text}` chunks to the log of the lease."""
     body = {"fencing_token": fencing_token, "chunks": list(chunks)}
-    return post(f"/leases/{part(lease_id)}/log", body, parse=models.as_json)
+    call = post(f"/leases/{part(lease_id)}/log", body, parse=models.as_json)
+    return by_gateway(call, "log", lease_id=lease_id)
 
 
 def report_security(
@@ -123,4 +124,5 @@ def _on_lease(
 ) -> Call[models.Lease]:
     path = f"/leases/{part(lease_id)}/{action}"
     fields = {"fencing_token": fencing_token, **(body or {})}
-    return post(path, fields, parse=models.reader(models.Lease), repeatable=repeatable)
+    call = post(path, fields, parse=models.reader(models.Lease), repeatable=repeatable)
+    return by_gateway(call, action, lease_id=lease_id)

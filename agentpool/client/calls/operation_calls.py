@@ -1,5 +1,7 @@
 """Calls about pools, tokens, events, scaling and resources."""
 
+from dataclasses import replace
+
 from agentpool.client import models
 from agentpool.client.calls import base
 from agentpool.client.calls.base import Call, create, delete, get, part, post, present
@@ -153,6 +155,15 @@ def resources() -> Call[Json]:
 def resource_limits() -> Call[Json]:
     """Return the limits on the installation, pools and projects, with what is used of each."""
     return get("/resources/limits", parse=models.as_json)
+
+
+def remove_resource_limit(
+    limit_id: str, *, generation: int | None = None, reason: str = ""
+) -> Call[Json]:
+    """Remove a limit; with `generation` only when nobody changed it since."""
+    headers = {} if generation is None else {"If-Match": f'"g{generation}"'}
+    params = {"reason": reason} if reason else {}
+    return replace(delete(f"/resources/limits/{part(limit_id)}", params=params), headers=headers)
 
 
 def set_resource_limits(*, limits: Json) -> Call[Json]:

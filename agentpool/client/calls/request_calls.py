@@ -5,7 +5,7 @@ from typing import Any, Unpack
 
 from agentpool.client import models
 from agentpool.client.calls import fields
-from agentpool.client.calls.base import BASE, Call, create, delete, get, part, present
+from agentpool.client.calls.base import BASE, Call, by_gateway, create, delete, get, part, present
 from agentpool.client.models import Json
 
 
@@ -19,7 +19,8 @@ def request(
 ) -> Call[models.Request]:
     """Ask for an agent; the request holds its lease when one is granted within `wait_s` (<= 60)."""
     body = {"agent_type": agent_type, "project": project, "wait_s": wait_s, **wish}
-    return create("/requests", body, parse=_answered, key=idempotency_key, hold_s=wait_s)
+    call = create("/requests", body, parse=_answered, key=idempotency_key, hold_s=wait_s)
+    return by_gateway(call, "acquire", idempotency_key=call.headers["Idempotency-Key"])
 
 
 def request_batch(
@@ -44,7 +45,8 @@ def get_request(
     """Return a request; with `wait_s` (<= 60) as soon as its status differs from `seen`."""
     params = present({"wait": wait_s or None, "seen": seen})
     path = f"/requests/{part(request_id)}"
-    return get(path, parse=models.reader(models.Request), params=params, hold_s=wait_s)
+    call = get(path, parse=models.reader(models.Request), params=params, hold_s=wait_s)
+    return by_gateway(call, "wait", request_id=request_id, wait_s=wait_s, seen=seen)
 
 
 def set_priority(request_id: str, *, priority: int, note: str = "") -> Call[models.Request]:
@@ -60,12 +62,14 @@ def set_priority(request_id: str, *, priority: int, note: str = "") -> Call[mode
 
 def cancel_request(request_id: str, *, reason: str = "") -> Call[Json]:
     """Cancel a request; its lease, if any, ends too."""
-    return delete(f"/requests/{part(request_id)}", params={"reason": reason} if reason else {})
+    call = delete(f"/requests/{part(request_id)}", params={"reason": reason} if reason else {})
+    return by_gateway(call, "cancel", request_id=request_id, reason=reason or None)
 
 
 def explain(request_id: str) -> Call[Json]:
     """Return why this agent was chosen, or why the request still waits."""
-    return get(f"/requests/{part(request_id)}/explain", parse=models.as_json)
+    call = get(f"/requests/{part(request_id)}/explain", parse=models.as_json)
+    return by_gateway(call, "explain", request_id=request_id)
 
 
 def _answered(raw: Any) -> models.Request:

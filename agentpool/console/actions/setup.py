@@ -249,6 +249,24 @@ def _edit_limit(row: ResourceLimit, values: Values, actor: str) -> Done:
     return Done("is changed")
 
 
+def _removal_tells(rows: Sequence[ResourceLimit]) -> list[str]:
+    row = rows[0]
+    told = [
+        f"{_limit_tells(rows)[0]} All of that goes on.",
+        "What it bounds is bounded by agents, profiles and other limits alone; whoever waits for "
+        "it is served at once.",
+    ]
+    if row.level == LimitLevel.PROJECT and row.weight != 1:
+        told.append(f"The weight of its share becomes 1 again; it is {row.weight:g}.")
+    return told
+
+
+def _remove_limit(row: ResourceLimit, values: Values, actor: str) -> Done:
+    note = values.get("note", "")
+    limits.remove_limit(row.id, actor=actor, note=note, if_generation=row.generation)
+    return Done("is removed")
+
+
 def _new_limit(row: None, values: Values, actor: str) -> Done:
     typed = _typed(values, _new_limit_fields([]))
     if typed.get("level") == LimitLevel.POOL:
@@ -287,6 +305,7 @@ ACTIONS = (
         _profile_fields,
     ),
     Action("edit-limit", "Edit", LIMIT, _limit_tells, _edit_limit, _limit_fields),
+    Action("remove-limit", "Remove", LIMIT, _removal_tells, _remove_limit, is_grave=True),
     Action(
         "new-limit",
         "New limit",

@@ -21,7 +21,13 @@ PAGES: Mapping[str, Page] = {
     page.name: page
     for page in (
         Page(
-            "overview", "", "Overview", "console/overview.html", overview.picture, menu="Overview"
+            "overview",
+            "",
+            "Overview",
+            "console/overview.html",
+            overview.picture,
+            menu="Overview",
+            has_charts=True,
         ),
         Page(
             "agents",
@@ -81,6 +87,7 @@ PAGES: Mapping[str, Page] = {
             resources.picture,
             kinds=("lease.", "agent.", "limit."),
             menu="Resources",
+            has_charts=True,
         ),
         Page(
             "settings",

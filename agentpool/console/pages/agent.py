@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from agentpool.console import actions, charts, page
+from agentpool.console import actions, charts, page, series
 from agentpool.console.charts import Span
 from agentpool.console.page import Params, Picture
 from agentpool.console.pages._rows import agent_row, lease_row
@@ -119,16 +119,28 @@ def _timeline(
 def _charts(outcomes: Sequence[LeaseOutcome]) -> Mapping[str, Any]:
     """Return what the charts draw, oldest first; an outcome is told by its shape, too."""
     past = list(reversed(outcomes))
-    return {
-        "labels": [row.ended_at.isoformat() for row in past],
-        "outcomes": [row.outcome for row in past],
-        "duration_s": [round(row.duration_s, 1) for row in past],
-        "waited_s": [round(row.waited_s, 1) for row in past],
-        "memory_mb": [row.memory_mb for row in past],
-        "peak_memory_mb": [round(row.peak_memory_mb) for row in past],
-        "token_budget": [row.token_budget for row in past],
-        "tokens": [row.tokens_in + row.tokens_out for row in past],
+    durations = [round(row.duration_s, 1) for row in past]
+    waits = [round(row.waited_s, 1) for row in past]
+    peaks = [round(row.peak_memory_mb) for row in past]
+    tokens = [row.tokens_in + row.tokens_out for row in past]
+    lines = {
+        "duration": [
+            series.line("duration", durations, tone="busy", style="points"),
+            series.line("wait", waits, tone="draining"),
+        ],
+        "memory": [
+            series.line("granted", [row.memory_mb for row in past], tone="standby", style="steps"),
+            series.line("most used", peaks, tone="busy"),
+        ],
+        "tokens": [
+            series.line(
+                "granted", [row.token_budget for row in past], tone="standby", style="steps"
+            ),
+            series.line("used", tokens, tone="busy"),
+        ],
     }
+    at, notes = [row.ended_at for row in past], [row.outcome for row in past]
+    return {name: series.chart(at, each, notes=notes) for name, each in lines.items()}
 
 
 def _tally(outcomes: Sequence[LeaseOutcome]) -> list[dict[str, Any]]:

@@ -1,30 +1,26 @@
 """The overview: pools, what needs a person, what waits, what was decided lately."""
 
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
 from typing import Any
 
-from django.db.models.functions import Now
-
-from agentpool.console import charts
+from agentpool.console import charts, series
 from agentpool.console.page import Params, Picture
 from agentpool.console.pages import _alarms
 from agentpool.console.pages._rows import GONE, decision_row, request_row
+from agentpool.console.pages._samples import of_last_hour
 from agentpool.registry import queries as registry_queries
-from agentpool.registry.models import Lease, PoolSample, Request
+from agentpool.registry.models import Lease, Request
 from agentpool.registry.states import AgentStatus, RequestStatus
 from balancing import explain
 
 QUEUE_SHOWN = 8
 DECISIONS_SHOWN = 8
-# Of the samples: how far back, seconds, and one in how many is drawn.
-LOOK_BACK = timedelta(hours=1)
 
 
 def picture(params: Params) -> Picture:
     """Return the state of the installation at one moment."""
     at = registry_queries.now()
-    samples = _samples()
+    samples = of_last_hour("utilization", "average_wait_time_s")
     pools = [
         _pool(row, samples.get(row["agent_type"], [])) for row in registry_queries.pool_states()
     ]
@@ -36,19 +32,15 @@ def picture(params: Params) -> Picture:
         "now": at,
         "pools": pools,
         "summary": _summary(pools),
+        "charts": {
+            "utilisation": series.by_pool(samples, "utilization", factor=100, most=100),
+            "wait": series.by_pool(samples, "average_wait_time_s"),
+        },
         "alarms": _alarms.alarms(at),
         "queue": [request_row(row, reasons) for row in first],
         "queue_depth": sum(pool["queue_depth"] for pool in pools),
         "decisions": [decision_row(lease) for lease in recent],
     }
-
-
-def _samples() -> Mapping[str, Sequence[Mapping[str, Any]]]:
-    found: dict[str, list[Mapping[str, Any]]] = {}
-    rows = PoolSample.objects.filter(at__gt=Now() - LOOK_BACK).order_by("at")
-    for row in rows.values("pool_id", "utilization", "average_wait_time_s", "queue_depth"):
-        found.setdefault(str(row["pool_id"]), []).append(row)
-    return found
 
 
 def _pool(row: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -3,8 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
+from agentpool.console import series
 from agentpool.console.page import Params, Picture
 from agentpool.console.pages._rows import bar
+from agentpool.console.pages._samples import of_last_hour
 from agentpool.registry import queries as registry_queries
 from balancing import queries, serializers
 
@@ -14,12 +16,19 @@ AMOUNTS = (
     ("token_budget", "Tokens", "tokens"),
     ("disk_space_mb", "Disk", "mb"),
 )
+# What the charts draw, of the samples.
+SAMPLED = {
+    "memory": "total_memory_allocated_mb",
+    "cpu": "total_cpu_allocated",
+    "tokens": "total_tokens_allocated",
+}
 ALL_AMOUNTS = (*AMOUNTS, ("network_bandwidth_mbps", "Network", "Mbps"))
 
 
 def picture(params: Params) -> Picture:
     """Return totals, uses and limits, read at one moment."""
     found = queries.resources()
+    samples = of_last_hour(*SAMPLED.values())
     told = serializers.resources_json(found)
     limits = {str(limit.id): limit for limit in found.limits}
     return {
@@ -43,6 +52,9 @@ def picture(params: Params) -> Picture:
             }
             for row in sorted(told["by_project"], key=lambda r: -r["used"]["leases"])
         ],
+        "charts": {
+            name: series.by_pool(samples, column, stacks=True) for name, column in SAMPLED.items()
+        },
         "limits": [_limit(row, limits[row["id"]].is_overdrawn) for row in told["limits"]],
     }
 

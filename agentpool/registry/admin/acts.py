@@ -12,6 +12,7 @@ from typing import Any, ClassVar, TypeVar
 from django import forms
 from django.contrib import messages
 from django.core.exceptions import PermissionDenied, ValidationError
+from django.db import transaction
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
@@ -168,11 +169,14 @@ class Acting(Page):
                 report.refused.append((str(row), changed))
                 continue
             try:
-                secret = act.apply(row, said, actor)
+                # What is done, its event and the line about it here are all there, or none is.
+                with transaction.atomic():
+                    secret = act.apply(row, said, actor)
+                    written = f"{act.title} · {said['note']}".removesuffix(" · ")
+                    self.log_change(request, row, written)
             except Refusal as refusal:
                 report.refused.append((str(row), refusal.detail))
                 continue
-            self.log_change(request, row, f"{act.title} · {said['note']}".removesuffix(" · "))
             report.done.append(row)
             if secret is not None:
                 report.secrets.append((str(row), secret))

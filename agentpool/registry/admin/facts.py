@@ -6,7 +6,6 @@ from django.contrib import admin
 from django.http import HttpRequest
 from unfold.contrib.filters.admin import (
     DropdownFilter,
-    RangeDateTimeFilter,
     RelatedDropdownFilter,
 )
 from unfold.paginator import InfinitePaginator
@@ -14,6 +13,7 @@ from unfold.paginator import InfinitePaginator
 from agentpool.registry import models
 from agentpool.registry.admin import show
 from agentpool.registry.admin.frame import ReadOnly
+from agentpool.registry.admin.moments import Between
 
 # The first words of the kinds of events, as the state machines name them.
 _SUBJECTS = (
@@ -72,7 +72,7 @@ class EventAdmin(ReadOnly):
     live_kinds = ("",)
     empty = "Nothing has happened yet."
     list_display = ("seq_shown", "when", "kind", "about", "work", "actor", "said")
-    list_filter = (KindFilter, TypeFilter, ("at", RangeDateTimeFilter))
+    list_filter = (KindFilter, TypeFilter, ("at", Between))
     list_filter_submit = True
     search_fields = ("kind", "agent_id", "project", "actor")
     # Millions of rows: they are not counted for a page of fifty.
@@ -121,7 +121,7 @@ class PoolSampleAdmin(ReadOnly):
     rank = 5
     empty = "There are no samples yet: a job takes one of each pool every 30 s."
     list_display = ("pool", "when", "use", "queue_depth", "wait", "agents", "done", "errors")
-    list_filter = (("pool", RelatedDropdownFilter), ("at", RangeDateTimeFilter))
+    list_filter = (("pool", RelatedDropdownFilter), ("at", Between))
     list_filter_submit = True
     paginator = InfinitePaginator
 

@@ -50,6 +50,10 @@ def server() -> Iterator[Server]:
 
         def do_GET(self) -> None:
             address = urlsplit(self.path)
+            if address.path == "/ws/gateway/":
+                # It speaks no websockets, so the clients must speak REST.
+                self.send_error(404)
+                return
             length = int(self.headers.get("Content-Length") or 0)
             asked = Asked(
                 method=self.command,

@@ -41,6 +41,7 @@ def bee(name: str, **more: Any) -> dict[str, Any]:
     ("words", "path", "sent"),
     [
         (["drain"], "status", {"status": "draining", "reason": "why"}),
+        (["drain", "--deadline", "30m"], "status", {"status": "draining", "deadline_s": 1800}),
         (["pause", "--until", "2030-01-01T00:00:00Z"], "health", {"health": "maintenance"}),
         (["quarantine"], "health", {"health": "quarantined", "note": "why"}),
         (["good"], "health", {"health": "good", "note": "why"}),
@@ -177,3 +178,9 @@ def test_profiles_and_pools_are_made_and_changed(server: Any) -> None:
     }
     assert said["POST /pools"] == {"agent_type": "docs", "memory_mb": 2048, "capabilities": ["md"]}
     assert said["PATCH /pools/docs"] == {"max_concurrent": 2}
+
+
+@pytest.mark.parametrize("words", ["soon", "-5m", "3 weeks", ""])
+def test_a_deadline_is_a_time_span(server: Any, words: str) -> None:
+    assert main(["agents", "drain", "b1", "--deadline", words]) == 2
+    assert server.asked == []

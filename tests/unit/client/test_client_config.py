@@ -73,3 +73,13 @@ def test_a_missing_token_file_is_named(tmp_path: Path) -> None:
 
     with pytest.raises(config.ConfigInvalid, match="/no/such"):
         config.load(env=env)
+
+
+def test_another_home_has_a_file_of_its_own(tmp_path: Path) -> None:
+    home = {"AGENTPOOL_HOME": str(tmp_path)}
+
+    assert config.config_path(env=home) == tmp_path / "main" / "config.toml"
+    demo = config.config_path(env={**home, "AGENTPOOL_INSTANCE": "demo"})
+    assert demo == tmp_path / "demo" / "config.toml"
+    named = config.config_path(env={**home, "AGENTPOOL_CONFIG": "/x/y.toml"})
+    assert named == Path("/x/y.toml")

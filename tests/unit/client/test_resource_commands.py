@@ -58,6 +58,8 @@ LIMIT = {
     "min_cpu_cores": None,
     "utilisation": 0.5,
     "weight": 1,
+    "id": "l1",
+    "generation": 4,
 }
 NOTHING = {"agents": 0, "slots": 0, "leases": 0, "memory_mb": 0, "cpu_cores": 0.0} | {
     "token_budget": 0,
@@ -82,6 +84,23 @@ def test_resources_and_limits_are_shown_and_set(
     assert capsys.readouterr().out.count("1024 of 2048") == 3
     (asked,) = server.calls_of("POST /resources/limits")
     assert asked.body == {"level": "project", "name": "shop", "memory_mb": 2048}
+
+
+def test_a_limit_is_removed_by_the_version_that_was_shown(
+    server: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.answer("GET /resources/limits", {"results": [LIMIT], "next": None})
+    server.answer("DELETE /resources/limits/l1", None, status=204)
+
+    assert main(["limits", "rm", "project", "shop", "--note", "it left", "--yes"]) == 0
+    assert main(["limits", "rm", "project", "bank", "--yes"]) == 1
+
+    (asked,) = server.calls_of("DELETE /resources/limits/l1")
+    assert asked.headers["if-match"] == '"g4"'
+    assert asked.params == {"reason": "it left"}
+    out, err = capsys.readouterr()
+    assert "The limit of shop is removed." in out
+    assert "no limit of project bank" in err
 
 
 def test_leases_are_parked_resumed_and_resized(server: Any, lease_json: Any) -> None:

@@ -18,6 +18,17 @@ def test_a_line_goes_to_the_stream_and_to_the_log_of_its_name(tmp_path: Path) ->
     assert (tmp_path / "web.log").read_text().endswith(" listening\n")
 
 
+def test_what_was_printed_in_colours_is_kept_without_them(tmp_path: Path) -> None:
+    stream = io.StringIO()
+    said = "\x1b[1;31mred\x1b[0m \x1b]8;;#here\x1b\\link\x1b]8;;\x07 [not] \x1b(B5\x1b[K"
+
+    with closing(Output(folder=tmp_path, stream=stream)) as output:
+        output.line("web", said)
+
+    assert stream.getvalue().endswith(" red link [not] 5\n")
+    assert (tmp_path / "web.log").read_text().endswith(" red link [not] 5\n")
+
+
 def test_a_private_line_is_in_no_file(tmp_path: Path) -> None:
     stream = io.StringIO()
 

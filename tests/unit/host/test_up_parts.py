@@ -42,3 +42,21 @@ def test_a_duration_that_is_no_number_is_named(monkeypatch: pytest.MonkeyPatch) 
 
     with pytest.raises(HostError, match="AGENTPOOL_STALE_S='soon'"):
         up._stale_after_s()
+
+
+@pytest.mark.parametrize("instance", ["main", "demo"])
+def test_the_token_of_another_home_stays_there(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, instance: str
+) -> None:
+    users = tmp_path / "users"
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(users))
+    monkeypatch.setenv("AGENTPOOL_HOME", str(tmp_path))
+    monkeypatch.setenv("AGENTPOOL_INSTANCE", instance)
+    monkeypatch.delenv("AGENTPOOL_CONFIG", raising=False)
+    here = Installation(key="k", instance=instance, root=tmp_path)
+
+    path = up._save_config(here, site=Site(port=8700), token="ap_x")
+
+    assert path == here.home / "config.toml"
+    assert 'token = "ap_x"' in path.read_text()
+    assert not users.exists()
