@@ -6,6 +6,7 @@ it and a lone call waits for nobody.
 """
 
 import asyncio
+import copy
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -62,7 +63,10 @@ class Gatherer(Generic[T, R]):
             except Exception as error:
                 for _, answer in batch:
                     if not answer.done():
-                        answer.set_exception(error)
+                        # One of its own for each caller: raising writes into an exception.
+                        own = copy.copy(error)
+                        own.__cause__ = error
+                        answer.set_exception(own)
                 continue
             for (_, answer), got in zip(batch, answers, strict=True):
                 if not answer.done():  # whoever hung up does not hear it
