@@ -211,7 +211,7 @@ def _is_committed(done: psycopg.Cursor[Any]) -> bool:
 
 
 _EXCHANGE = (
-    b"SELECT code, shown::text, words, pg_current_xact_id_if_assigned()::text"
+    b"SELECT code, shown, words, pg_current_xact_id_if_assigned()::text"
     b" FROM exchange_1(%s::jsonb, %s::jsonb, %s::uuid[], %s::timing_1)"
 )
 _WAITED_FOR_ANYWHERE = (
@@ -223,7 +223,7 @@ _WAITED_FOR_ANYWHERE = (
 def shown(lease_id: UUID) -> str:
     """Return a lease as JSON, as every door shows it."""
     sql = (
-        "SELECT lease_shown_1(l, a.agent_id, a.endpoint)::text"
+        "SELECT lease_shown_1(l, a.agent_id, a.endpoint)"
         " FROM lease l JOIN agent a ON a.id = l.agent_id WHERE l.id = %s"
     )
     found: str = _rows(sql, [lease_id])[0][0]
