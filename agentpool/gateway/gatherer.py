@@ -41,16 +41,13 @@ class Gatherer(Generic[T, R]):
         self._worker: asyncio.Task[None] | None = None
         self._used_at = float("-inf")
 
-    async def call(self, wish: T) -> R:
-        """Return the answer to one call; raises Refusal, and whatever befalls its batch."""
+    def ask(self, wish: T) -> asyncio.Future[R | Exception]:
+        """Return what will be the answer to one call; whatever befalls its batch is its error."""
         answer: asyncio.Future[R | Exception] = asyncio.get_running_loop().create_future()
         self._waiting.append((wish, answer))
         if self._worker is None or self._worker.done():
             self._worker = asyncio.create_task(self._work())
-        got = await answer
-        if isinstance(got, Exception):
-            raise got
-        return got
+        return answer
 
     async def _work(self) -> None:
         loop = asyncio.get_running_loop()
@@ -98,9 +95,18 @@ class PerLoop(Generic[T, R]):
         self._work, self._name, self._most = work, name, most
         self._made: dict[int, Gatherer[T, R]] = {}
 
-    async def call(self, wish: T) -> R:
-        """Return the answer of the running loop's gatherer; raises as `Gatherer.call`."""
+    def ask(self, wish: T) -> asyncio.Future[R | Exception]:
+        """Return what will be the answer of the running loop's gatherer."""
         loop = id(asyncio.get_running_loop())
-        if loop not in self._made:
-            self._made[loop] = Gatherer(self._work, name=self._name, most=self._most)
-        return await self._made[loop].call(wish)
+        gatherer = self._made.get(loop)
+        if gatherer is None:
+            gatherer = Gatherer(self._work, name=self._name, most=self._most)
+            self._made[loop] = gatherer
+        return gatherer.ask(wish)
+
+    async def call(self, wish: T) -> R:
+        """Return the answer to one call; raises Refusal, and whatever befalls its batch."""
+        got = await self.ask(wish)
+        if isinstance(got, Exception):
+            raise got
+        return got
