@@ -6,6 +6,7 @@ it and a lone call waits for nobody.
 """
 
 import asyncio
+import contextlib
 import copy
 import time
 from collections.abc import Callable, Sequence
@@ -16,9 +17,9 @@ from django.db import InterfaceError, OperationalError, close_old_connections, c
 
 # A connection that worked a moment ago is not asked whether it works.
 _TRUSTED_S = 2.0
-# From so many callers at once on, the next batch waits for them: this long, and this share of what
-# the last one took, at most.
-_CROWD, _WAIT_FOR_CROWD_S, _WAIT_SHARE = 4, 0.005, 0.3
+# From so many callers at once on, the next batch waits until they have called again: this long, and
+# this share of what the last one took, at most.
+_CROWD, _WAIT_FOR_CROWD_S, _WAIT_SHARE = 4, 0.01, 0.5
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -39,6 +40,9 @@ class Gatherer(Generic[T, R]):
         self._waiting: list[tuple[T, asyncio.Future[R | Exception]]] = []
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=name)
         self._worker: asyncio.Task[None] | None = None
+        # How many calls make the crowd that the worker waits for, and what tells it that they are in.
+        self._crowd = 0
+        self._is_in = asyncio.Event()
         self._used_at = float("-inf")
 
     def ask(self, wish: T) -> asyncio.Future[R | Exception]:
@@ -47,6 +51,8 @@ class Gatherer(Generic[T, R]):
         self._waiting.append((wish, answer))
         if self._worker is None or self._worker.done():
             self._worker = asyncio.create_task(self._work())
+        elif self._crowd and len(self._waiting) >= self._crowd:
+            self._is_in.set()
         return answer
 
     async def _work(self) -> None:
@@ -69,10 +75,19 @@ class Gatherer(Generic[T, R]):
                 if not answer.done():  # whoever hung up does not hear it
                     answer.set_result(got)
             if len(batch) >= _CROWD:
-                # Those just answered are about to call again: one batch with them costs less than
-                # two that take turns.
-                took = time.monotonic() - began
-                await asyncio.sleep(min(_WAIT_FOR_CROWD_S, _WAIT_SHARE * took))
+                await self._gather(len(batch), took=time.monotonic() - began)
+
+    async def _gather(self, answered: int, *, took: float) -> None:
+        """
+        Wait a moment for those just answered, who are about to call again.
+
+        One batch with them costs less than two that take turns.
+        """
+        self._crowd = min(self._most, answered + len(self._waiting))
+        self._is_in.clear()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._is_in.wait(), min(_WAIT_FOR_CROWD_S, _WAIT_SHARE * took))
+        self._crowd = 0
 
     def _in_thread(self, wishes: Sequence[T]) -> Sequence[R | Exception]:
         now = time.monotonic()

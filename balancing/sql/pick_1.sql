@@ -2,14 +2,14 @@
 -- the preferred one; the one that remembers its cycle, project or paths; the strategy's best.
 -- Null when none is free. Never waits. mine, held: agents that this transaction has locked, changed and
 -- not written yet, and their ids; none for a preferred agent, hard affinity, best_of_k and bin_pack.
+-- warm, warmth: of warm_1, the warmest first, if the caller knows; null: it is looked up here.
 -- decision: {strategy, tier, score, parts, candidates}.
 CREATE FUNCTION pick_1(
-  r request, p policy_1, mine agent[], held uuid[], OUT chosen agent, OUT decision jsonb
+  r request, p policy_1, mine agent[], held uuid[], warm uuid[], warmth float8[],
+  OUT chosen agent, OUT decision jsonb
 ) LANGUAGE plpgsql AS $$
 DECLARE
   strategy text := coalesce(nullif(r.strategy, ''), p.strategy);
-  warm uuid[];
-  warmth float8[];
   bound uuid;
   place int;
   c record;
@@ -42,8 +42,11 @@ BEGIN
       RETURN;
     END IF;
   ELSIF r.affinity = 'soft' THEN
-    SELECT array_agg(w.agent_id ORDER BY w.warmth DESC), array_agg(w.warmth ORDER BY w.warmth DESC)
-      INTO warm, warmth FROM warm_1(r, p.affinity_half_life_s) w;
+    IF warm IS NULL THEN
+      SELECT array_agg(w.agent_id ORDER BY w.warmth DESC),
+          array_agg(w.warmth ORDER BY w.warmth DESC)
+        INTO warm, warmth FROM warm_1(r, p.affinity_half_life_s) w;
+    END IF;
     FOR n IN 1..coalesce(cardinality(warm), 0) LOOP
       EXIT WHEN warmth[n] < 0.25;
       -- Only an agent that is at most half full: what it remembers is not worth a crowd.

@@ -58,7 +58,7 @@ BEGIN
       skip := skip || next_id;
       CONTINUE;
     END IF;
-    c := pick_1(r, p, '{}', '{}');
+    c := pick_1(r, p, '{}', '{}', NULL, NULL);
     a := c.chosen;
     IF a.id IS NULL THEN
       -- Nobody for this one: either all were taken, or one was only locked by somebody else.
