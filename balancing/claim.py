@@ -151,13 +151,13 @@ class Exchange:
     What an exchange brought: for each end and each wish, in their order, what came of it.
 
     refused: credentials that are good no more; then nothing has been done for anybody. waited_for:
-    pools where somebody waited once it was committed.
+    pools where somebody waited once it was committed, None: that is not known.
     """
 
     ended: list[Exchanged]
     granted: list[Exchanged]
     refused: frozenset[UUID]
-    waited_for: frozenset[str]
+    waited_for: frozenset[str] | None
 
 
 def exchange(
@@ -167,7 +167,8 @@ def exchange(
     Do `close`, then `acquire`, in one transaction; then look where somebody waits, in another.
 
     All of it is one round trip. Must run outside of a transaction. Locks as `close`, then as
-    `acquire`. Raises: DatabaseError; when the connection was lost nobody knows what was committed.
+    `acquire`. Raises: DatabaseError, and nothing was done; when the connection was lost nobody
+    knows what was committed.
     """
     params = [
         json.dumps([_close(close) for close in closes]),
@@ -176,22 +177,41 @@ def exchange(
         _timing(),
     ]
     raw = _raw()
-    with connection.wrap_database_errors, raw.pipeline() as pipeline:
-        done = psycopg.Cursor(raw)
-        done.execute(_EXCHANGE, params, prepare=True)
-        pipeline.sync()  # the end of its transaction
-        waiting = psycopg.Cursor(raw)
-        waiting.execute(_WAITED_FOR_ANYWHERE, prepare=True)
+    done, waiting = psycopg.Cursor(raw), psycopg.Cursor(raw)
+    with connection.wrap_database_errors:
+        try:
+            with raw.pipeline() as pipeline:
+                done.execute(_EXCHANGE, params, prepare=True)
+                pipeline.sync()  # the end of its transaction
+                waiting.execute(_WAITED_FOR_ANYWHERE, prepare=True)
+        except psycopg.Error:
+            # Of the look only? Then what was done stands, and must not be done again.
+            if not _is_committed(done):
+                raise
+            pools = None
+        else:
+            pools = frozenset(row[0] for row in waiting.fetchall())
         rows = done.fetchall()
-        pools = frozenset(row[0] for row in waiting.fetchall())
     if rows and rows[0][0] == "unauthenticated":
         return Exchange([], [], frozenset(map(UUID, rows[0][2])), frozenset())
-    found = [Exchanged(code, shown, tuple(words or ())) for code, shown, words in rows]
+    found = [Exchanged(code, shown, tuple(words or ())) for code, shown, words, _ in rows]
     return Exchange(found[: len(closes)], found[len(closes) :], frozenset(), pools)
 
 
+def _is_committed(done: psycopg.Cursor[Any]) -> bool:
+    """Whether the transaction of an exchange was committed, as far as the server still answers."""
+    if done.pgresult is None or done.connection.closed:
+        return False
+    row = done.fetchone()
+    done.scroll(0, mode="absolute")
+    if row is None or row[3] is None:
+        return True  # it wrote nothing
+    asked = done.connection.execute("SELECT pg_xact_status(%s::xid8)", [row[3]])
+    return asked.fetchone() == ("committed",)
+
+
 _EXCHANGE = (
-    b"SELECT code, shown::text, words"
+    b"SELECT code, shown, words, pg_current_xact_id_if_assigned()::text"
     b" FROM exchange_1(%s::jsonb, %s::jsonb, %s::uuid[], %s::timing_1)"
 )
 _WAITED_FOR_ANYWHERE = (
@@ -203,7 +223,7 @@ _WAITED_FOR_ANYWHERE = (
 def shown(lease_id: UUID) -> str:
     """Return a lease as JSON, as every door shows it."""
     sql = (
-        "SELECT lease_shown_1(l, a.agent_id, a.endpoint)::text"
+        "SELECT lease_shown_1(l, a.agent_id, a.endpoint)"
         " FROM lease l JOIN agent a ON a.id = l.agent_id WHERE l.id = %s"
     )
     found: str = _rows(sql, [lease_id])[0][0]

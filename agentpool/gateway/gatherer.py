@@ -6,6 +6,8 @@ it and a lone call waits for nobody.
 """
 
 import asyncio
+import contextlib
+import copy
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,9 +17,9 @@ from django.db import InterfaceError, OperationalError, close_old_connections, c
 
 # A connection that worked a moment ago is not asked whether it works.
 _TRUSTED_S = 2.0
-# From so many callers at once on, the next batch waits for them: this long, and this share of what
-# the last one took, at most.
-_CROWD, _WAIT_FOR_CROWD_S, _WAIT_SHARE = 4, 0.005, 0.3
+# From so many callers at once on, the next batch waits until they have called again: this long, and
+# this share of what the last one took, at most.
+_CROWD, _WAIT_FOR_CROWD_S, _WAIT_SHARE = 4, 0.01, 0.5
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -38,18 +40,20 @@ class Gatherer(Generic[T, R]):
         self._waiting: list[tuple[T, asyncio.Future[R | Exception]]] = []
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=name)
         self._worker: asyncio.Task[None] | None = None
+        # How many calls make the crowd that the worker waits for, and what tells it that they are in.
+        self._crowd = 0
+        self._is_in = asyncio.Event()
         self._used_at = float("-inf")
 
-    async def call(self, wish: T) -> R:
-        """Return the answer to one call; raises Refusal, and whatever befalls its batch."""
+    def ask(self, wish: T) -> asyncio.Future[R | Exception]:
+        """Return what will be the answer to one call; whatever befalls its batch is its error."""
         answer: asyncio.Future[R | Exception] = asyncio.get_running_loop().create_future()
         self._waiting.append((wish, answer))
         if self._worker is None or self._worker.done():
             self._worker = asyncio.create_task(self._work())
-        got = await answer
-        if isinstance(got, Exception):
-            raise got
-        return got
+        elif self._crowd and len(self._waiting) >= self._crowd:
+            self._is_in.set()
+        return answer
 
     async def _work(self) -> None:
         loop = asyncio.get_running_loop()
@@ -62,16 +66,28 @@ class Gatherer(Generic[T, R]):
             except Exception as error:
                 for _, answer in batch:
                     if not answer.done():
-                        answer.set_exception(error)
+                        # One of its own for each caller: raising writes into an exception.
+                        own = copy.copy(error)
+                        own.__cause__ = error
+                        answer.set_exception(own)
                 continue
             for (_, answer), got in zip(batch, answers, strict=True):
                 if not answer.done():  # whoever hung up does not hear it
                     answer.set_result(got)
             if len(batch) >= _CROWD:
-                # Those just answered are about to call again: one batch with them costs less than
-                # two that take turns.
-                took = time.monotonic() - began
-                await asyncio.sleep(min(_WAIT_FOR_CROWD_S, _WAIT_SHARE * took))
+                await self._gather(len(batch), took=time.monotonic() - began)
+
+    async def _gather(self, answered: int, *, took: float) -> None:
+        """
+        Wait a moment for those just answered, who are about to call again.
+
+        One batch with them costs less than two that take turns.
+        """
+        self._crowd = min(self._most, answered + len(self._waiting))
+        self._is_in.clear()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._is_in.wait(), min(_WAIT_FOR_CROWD_S, _WAIT_SHARE * took))
+        self._crowd = 0
 
     def _in_thread(self, wishes: Sequence[T]) -> Sequence[R | Exception]:
         now = time.monotonic()
@@ -94,9 +110,18 @@ class PerLoop(Generic[T, R]):
         self._work, self._name, self._most = work, name, most
         self._made: dict[int, Gatherer[T, R]] = {}
 
-    async def call(self, wish: T) -> R:
-        """Return the answer of the running loop's gatherer; raises as `Gatherer.call`."""
+    def ask(self, wish: T) -> asyncio.Future[R | Exception]:
+        """Return what will be the answer of the running loop's gatherer."""
         loop = id(asyncio.get_running_loop())
-        if loop not in self._made:
-            self._made[loop] = Gatherer(self._work, name=self._name, most=self._most)
-        return await self._made[loop].call(wish)
+        gatherer = self._made.get(loop)
+        if gatherer is None:
+            gatherer = Gatherer(self._work, name=self._name, most=self._most)
+            self._made[loop] = gatherer
+        return gatherer.ask(wish)
+
+    async def call(self, wish: T) -> R:
+        """Return the answer to one call; raises Refusal, and whatever befalls its batch."""
+        got = await self.ask(wish)
+        if isinstance(got, Exception):
+            raise got
+        return got

@@ -9,10 +9,11 @@ go: these are served together.
 
 import asyncio
 import contextlib
+import functools
 import json
 import logging
 from collections import deque
-from collections.abc import Mapping, Set
+from collections.abc import Awaitable, Mapping, Set
 from itertools import islice
 from typing import Any
 
@@ -20,7 +21,7 @@ from django.conf import settings
 from rest_framework.exceptions import ValidationError
 
 from agentpool.gateway import intake, ops
-from agentpool.gateway.batcher import batcher
+from agentpool.gateway.batcher import Call, batcher
 from agentpool.gateway.beats import Asker, coalescer
 from agentpool.gateway.greetings import greetings, speakers
 from agentpool.gateway.meter import Meter
@@ -73,6 +74,8 @@ class Connection:
         self._waits = Waits(self.session, self._reply)
         self._todo: deque[Message] = deque()
         self._worker: asyncio.Task[None] | None = None
+        # The acquire or release that is on its way, without the worker.
+        self._asked: asyncio.Future[str | None | Exception] | None = None
         self._closing: asyncio.Task[None] | None = None
         self._stranger: asyncio.Task[None] | None = None
 
@@ -138,11 +141,15 @@ class Connection:
         except Invalid as refusal:
             self._refuse(None, refusal)
             return
-        if message.get("op") != "heartbeat" or self._todo:
+        if self._todo or self._asked is not None:
             # What is said before a hello is through waits for it.
             self._queue(message)
-        else:
+        elif message.get("op") == "heartbeat":
             self._hear(message)
+        elif self._worker is None and self._is_batched(message):
+            self._ask(message)
+        else:
+            self._queue(message)
 
     def _slow_down(self, text: str | None, wait_s: float) -> None:
         if self._meter.is_hopeless:
@@ -181,8 +188,54 @@ class Connection:
             self._refuse(message.get("id"), RateLimited(said, retry_after_s=1))
             return
         self._todo.append(message)
-        if self._worker is None:
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """This will answer what waits, unless something before it is still on its way."""
+        if self._todo and self._worker is None and self._asked is None:
             self._worker = asyncio.create_task(self._work())
+
+    def _is_batched(self, message: Message) -> bool:
+        """Whether the batcher can do it all, so that it needs no task of its own."""
+        return (
+            message.get("op") in ("acquire", "release")
+            and "idempotency_key" not in message
+            and (len(self.session.agents) <= 1 or "agent_id" in message)
+        )
+
+    def _ask(self, message: Message) -> None:
+        """Give an acquire or a release to the batcher; it is answered when that has."""
+        try:
+            call = ops.BATCHED[message["op"]](self.session, message)
+        except Exception as error:
+            self._refuse(message.get("id"), error, op=message["op"])
+            return
+        self._asked = batcher.ask(call)
+        self._asked.add_done_callback(functools.partial(self._told, message, call))
+
+    def _told(
+        self, message: Message, call: Call, answer: asyncio.Future[str | None | Exception]
+    ) -> None:
+        self._asked = None
+        if answer.cancelled():
+            return
+        got = answer.exception() or answer.result()
+        if isinstance(got, Exception):
+            self._refuse(message.get("id"), got, op=message["op"])
+        elif isinstance(got, str):
+            self._reply(message, ops.shown(call, got))
+        elif self.outlet.is_open:
+            # It waits: what is to be said of that must be looked up first.
+            self._worker = asyncio.create_task(self._say_that_it_waits(message, call))
+            return
+        self._go_on()
+
+    async def _say_that_it_waits(self, message: Message, call: Call) -> None:
+        try:
+            await self._answer_with(message, self._wait(message, call))
+        finally:
+            self._worker = None
+        self._go_on()
 
     async def _work(self) -> None:
         """Answer what waits, in its order; what follows each other of one kind is done together."""
@@ -227,8 +280,11 @@ class Connection:
             await self._answer(message)
 
     async def _answer(self, message: Message) -> None:
+        await self._answer_with(message, self._call(message))
+
+    async def _answer_with(self, message: Message, call: Awaitable[dict[str, Any] | str]) -> None:
         try:
-            reply = await self._call(message)
+            reply = await call
         except Exception as error:
             self._reply(message, error)
         else:
@@ -239,7 +295,9 @@ class Connection:
         if isinstance(reply, Exception):
             self._refuse(message.get("id"), reply, op=message.get("op"))
         elif isinstance(reply, str):
-            self.outlet.write(f'{{"id": {json.dumps(message.get("id"))}, "ok": true, {reply}}}')
+            id = message.get("id")
+            named = id if type(id) is int else json.dumps(id)
+            self.outlet.write(f'{{"id": {named}, "ok": true, {reply}}}')
         else:
             self.outlet.write(encoded({"id": message.get("id"), "ok": True, **reply}))
 
@@ -283,6 +341,9 @@ class Connection:
         lease = await batcher.call(call)
         if lease is not None:
             return ops.shown(call, lease)
+        return await self._wait(message, call)
+
+    async def _wait(self, message: Message, call: Call) -> dict[str, Any]:
         request_id = ops.asked_for(call)
         await self._follow(request_id, message)
         return await in_thread(ops.waiting, request_id)

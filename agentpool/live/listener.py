@@ -26,6 +26,8 @@ log = logging.getLogger("agentpool.listener")
 EVERYTHING = "*"
 QUEUE_LIMIT = 2000
 RETRY_S = 0.5
+# How long notifications gather that nobody in this process hears.
+REST_S = 0.1
 _COLUMNS = (
     "seq, at, kind, agent_type, agent_id, project, request_id::text, lease_id::text, actor, detail"
 )
@@ -73,10 +75,11 @@ class Listener:
         self._topics: dict[str, set[Subscription]] = defaultdict(set)
         self._taps: list[Callable[[Sequence[Event]], None]] = []
         self._task: asyncio.Task[None] | None = None
+        self._wanted = asyncio.Event()
 
     @property
     def is_following(self) -> bool:
-        """Whether `seq` says where in the stream this process is."""
+        """Whether `seq` says where in the stream this process is, while somebody in it hears."""
         return self.heard_at > 0
 
     def ensure_running(self) -> None:
@@ -98,6 +101,7 @@ class Listener:
     def tap(self, take: Callable[[Sequence[Event]], None]) -> None:
         """This will hand every batch of events to `take`, in order, before anybody else hears."""
         self._taps.append(take)
+        self._wanted.set()
 
     def untap(self, take: Callable[[Sequence[Event]], None]) -> None:
         """This will hand `take` nothing more."""
@@ -112,6 +116,7 @@ class Listener:
         """This will let a subscription hear topics, too."""
         for topic in topics:
             self._topics[topic].add(subscription)
+        self._wanted.set()
 
     def remove(self, subscription: Subscription, topics: Iterable[str]) -> None:
         """This will let a subscription hear topics no more."""
@@ -121,6 +126,7 @@ class Listener:
                 del self._topics[topic]
 
     async def _run(self) -> None:
+        self._wanted = asyncio.Event()  # of this loop
         ticker = asyncio.create_task(self._tick())
         try:
             while True:
@@ -147,8 +153,15 @@ class Listener:
                 newest = int(note.payload)
             if newest is not None and not self.is_heard:
                 self.seq = max(self.seq, newest)
+                await self._rest()
             elif newest is None or newest > self.seq:
                 await self._catch_up(connection)
+
+    async def _rest(self) -> None:
+        """Let notifications gather while nobody here hears them: each would cost its own waking."""
+        self._wanted.clear()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._wanted.wait(), REST_S)
 
     async def _catch_up(self, connection: psycopg.AsyncConnection[Any]) -> None:
         while True:

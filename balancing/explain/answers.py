@@ -133,7 +133,7 @@ _CANDIDATES = """
         SELECT array_agg(w.agent_id) AS ids, array_agg(w.warmth) AS warmth
           FROM warm_1(r, p.affinity_half_life_s) w WHERE r.affinity = 'soft') w
       CROSS JOIN LATERAL
-        candidates_1(r, coalesce(nullif(r.strategy, ''), p.strategy), w.ids, w.warmth) c
+        candidates_1(r, coalesce(nullif(r.strategy, ''), p.strategy), w.ids, w.warmth, '{}', '{}') c
     WHERE r.id = %s"""
 
 

@@ -10,6 +10,7 @@ FUNCTIONS = [
     "timing_1",
     "policy_1",
     "ending_1",
+    "warmth_1",
     "agent_class_1",
     "agent_counted_1",
     "rule_holds_1",
@@ -24,6 +25,7 @@ FUNCTIONS = [
     "keys_free_1",
     "bound_to_1",
     "warm_1",
+    "warm_many_1",
     "limits_take_1",
     "limits_give_1",
     "limits_lock_1",
@@ -36,7 +38,11 @@ FUNCTIONS = [
     "workload_parts_1",
     "predicted_parts_1",
     "candidates_1",
+    "near_1",
+    "nearest_1",
     "pick_1",
+    "taken_1",
+    "agents_write_1",
     "grant_1",
     "granted_events_1",
     "granted_from_queue_1",
@@ -47,10 +53,12 @@ FUNCTIONS = [
     "free_slots_1",
     "store_waiting_1",
     "store_granted_1",
+    "grants_1",
     "acquire_1",
     "serveable_shapes_1",
     "serve_1",
     "reserve_1",
+    "ends_1",
     "close_1",
     "lease_shown_1",
     "exchange_1",
@@ -61,7 +69,7 @@ FUNCTIONS = [
     "renew_many_1",
     "agent_triggers_1",
 ]
-TYPES = ("timing_1", "policy_1", "ending_1")
+TYPES = ("timing_1", "policy_1", "ending_1", "warmth_1")
 
 
 def _undo(name: str) -> str:

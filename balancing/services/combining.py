@@ -6,6 +6,7 @@ waits, and one of these leads next. So a lone caller waits for nobody, and a hun
 transaction; nobody serves others for longer than its own call takes.
 """
 
+import copy
 import threading
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
@@ -36,7 +37,7 @@ class Combined(Generic[T, R]):
         self._is_led = False
 
     def __call__(self, item: T) -> R:
-        """Return the answer to one item; raises what the call that it was part of raised."""
+        """Return the answer to one item; raises a copy of what the call for it and others raised."""
         mine: _Place[T, R] = _Place(item)
         with self._lock:
             self._waiting.append(mine)
@@ -47,7 +48,8 @@ class Combined(Generic[T, R]):
         if not mine.is_done:
             self._lead()
         if mine.error is not None:
-            raise mine.error
+            # One of its own for each thread: raising writes into an exception.
+            raise copy.copy(mine.error) from mine.error
         return mine.answer  # type: ignore[return-value]
 
     def _lead(self) -> None:

@@ -68,9 +68,9 @@ def answers(calls: Sequence[Call]) -> list[Answer]:
         return [_tried(_alone, call) for call in calls]
     if done.refused:
         good = iter(answers([call for call in calls if call.credential not in done.refused]))
-        revoked = Unauthenticated("The token has been revoked or has expired.")
-        return [revoked if call.credential in done.refused else next(good) for call in calls]
-    _tell(_concerned(done, wishes) & done.waited_for)
+        return [_revoked() if call.credential in done.refused else next(good) for call in calls]
+    concerned = _concerned(done, wishes)
+    _tell(concerned if done.waited_for is None else concerned & done.waited_for)
     ended = zip(done.ended, closes, strict=True)
     granted = zip(done.granted, wishes, strict=True)
     return [
@@ -86,8 +86,12 @@ _combined: Combined[Call, Answer] = Combined(answers, most=MOST_AT_ONCE)
 
 def _alone(call: Call) -> str | None:
     if call.credential is not None and not credentials.good({call.credential}):
-        raise Unauthenticated("The token has been revoked or has expired.")
+        raise _revoked()
     return _submit(call.wish) if isinstance(call.wish, Wish) else _close(call.wish)
+
+
+def _revoked() -> Unauthenticated:
+    return Unauthenticated("The token has been revoked or has expired.")
 
 
 def _concerned(done: claim.Exchange, wishes: Sequence[Wish]) -> set[str]:

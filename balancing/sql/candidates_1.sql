@@ -2,11 +2,14 @@
 -- a card {agent_id, score, parts}. Formulas: balancing/scoring.py; a test holds the two together.
 -- Plain reads, locks nothing. Looks at no more than 64 agents with a free slot, in index order; if
 -- there are more and none of those fits, at the capability classes that are able, plainest first.
+-- mine, held: agents that this transaction has locked, changed and not written yet, and their ids: they
+-- are looked at as they are here (there are none with best_of_k and bin_pack).
 CREATE FUNCTION candidates_1(
-  r request, p_strategy text, warm uuid[], warmth float8[], OUT ids uuid[], OUT cards jsonb[]
+  r request, p_strategy text, warm uuid[], warmth float8[], mine agent[], held uuid[],
+  OUT ids uuid[], OUT cards jsonb[]
 ) LANGUAGE plpgsql AS $$
 DECLARE
-  near uuid[];
+  near agent[];
   prior track_record;
   c bigint;
 BEGIN
@@ -17,38 +20,53 @@ BEGIN
         'parts', jsonb_build_object('load', y.load, 'generality', y.generality)))
       INTO ids, cards
       FROM (
-        SELECT x.id, x.agent_id, x.load, x.generality FROM (
+        (SELECT x.id, x.agent_id, x.load, x.generality FROM (
           SELECT a.id, a.agent_id, a.load, a.generality, fits_1(a, r) AS fits FROM agent a
             WHERE a.agent_type = r.agent_type AND a.status IN ('busy', 'idle')
               AND a.health IN ('good', 'probation', 'unknown') AND a.load < a.max_concurrent
+              AND a.id <> ALL (held)
             ORDER BY a.load, a.generality LIMIT 64) x
-          WHERE x.fits LIMIT 4) y;
+          WHERE x.fits LIMIT 4)
+        UNION ALL
+        SELECT m.id, m.agent_id, m.load, m.generality FROM unnest(mine) m
+          WHERE m.agent_type = r.agent_type AND m.status IN ('busy', 'idle')
+            AND m.health IN ('good', 'probation', 'unknown') AND m.load < m.max_concurrent
+            AND fits_1(m, r)
+        ORDER BY load, generality LIMIT 4) y;
     IF ids IS NOT NULL THEN RETURN; END IF;
   ELSIF p_strategy = 'best_of_k' THEN
-    SELECT array_agg(DISTINCT y.id) INTO near
-      FROM (SELECT gen_random_uuid() AS at FROM generate_series(1, 3)) k
-        CROSS JOIN LATERAL (
-          SELECT x.id FROM (
-            SELECT a.id, a.agent_type = r.agent_type AND a.status IN ('busy', 'idle')
-                AND a.health IN ('good', 'probation', 'unknown')
-                AND a.load < a.max_concurrent AND fits_1(a, r) AS fits
-              FROM agent a WHERE a.id >= k.at ORDER BY a.id LIMIT 64) x
-            WHERE x.fits LIMIT 1) y;
+    near := ARRAY(SELECT a FROM agent a WHERE a.id IN (
+        SELECT y.id FROM (SELECT gen_random_uuid() AS at FROM generate_series(1, 3)) k
+          CROSS JOIN LATERAL (
+            SELECT x.id FROM (
+              SELECT a.id, a.agent_type = r.agent_type AND a.status IN ('busy', 'idle')
+                  AND a.health IN ('good', 'probation', 'unknown')
+                  AND a.load < a.max_concurrent AND fits_1(a, r) AS fits
+                FROM agent a WHERE a.id >= k.at ORDER BY a.id LIMIT 64) x
+              WHERE x.fits LIMIT 1) y));
   ELSIF p_strategy = 'bin_pack' THEN
-    near := ARRAY(SELECT x.id FROM (
-        SELECT a.id, fits_1(a, r) AS fits FROM agent a
+    near := ARRAY(SELECT x.a FROM (
+        SELECT a, fits_1(a, r) AS fits FROM agent a
           WHERE a.agent_type = r.agent_type AND a.status IN ('busy', 'idle')
             AND a.health IN ('good', 'probation', 'unknown') AND a.load < a.max_concurrent
           ORDER BY a.load DESC, a.generality DESC LIMIT 64) x
       WHERE x.fits LIMIT 16);
   END IF;
   IF coalesce(near, '{}') = '{}' AND p_strategy <> 'least_loaded' THEN
-    near := ARRAY(SELECT x.id FROM (
-        SELECT a.id, fits_1(a, r) AS fits FROM agent a
-          WHERE a.agent_type = r.agent_type AND a.status IN ('busy', 'idle')
-            AND a.health IN ('good', 'probation', 'unknown') AND a.load < a.max_concurrent
-          ORDER BY a.load, a.generality LIMIT 64) x
-      WHERE x.fits LIMIT 16);
+    near := ARRAY(SELECT y.a FROM (
+        (SELECT x.a, x.load, x.generality FROM (
+          SELECT a, a.load, a.generality, fits_1(a, r) AS fits FROM agent a
+            WHERE a.agent_type = r.agent_type AND a.status IN ('busy', 'idle')
+              AND a.health IN ('good', 'probation', 'unknown') AND a.load < a.max_concurrent
+              AND a.id <> ALL (held)
+            ORDER BY a.load, a.generality LIMIT 64) x
+          WHERE x.fits LIMIT 16)
+        UNION ALL
+        SELECT m, m.load, m.generality FROM unnest(mine) m
+          WHERE m.agent_type = r.agent_type AND m.status IN ('busy', 'idle')
+            AND m.health IN ('good', 'probation', 'unknown') AND m.load < m.max_concurrent
+            AND fits_1(m, r)
+        ORDER BY load, generality LIMIT 16) y);
   END IF;
   IF coalesce(near, '{}') = '{}' AND EXISTS (
     SELECT FROM agent a
@@ -56,15 +74,16 @@ BEGIN
         AND a.health IN ('good', 'probation', 'unknown') AND a.load < a.max_concurrent
       ORDER BY a.load, a.generality OFFSET 64 LIMIT 1
   ) THEN
+    -- Whoever of `mine` fits was found above.
     FOR c IN
       SELECT k.id FROM capability_class k
         WHERE k.agent_type = r.agent_type AND k.agents > 0 AND able_1(k, r)
         ORDER BY cardinality(k.tools) + cardinality(k.capabilities), k.id
     LOOP
-      near := ARRAY(SELECT a.id FROM agent a
+      near := ARRAY(SELECT a FROM agent a
         WHERE a.capability_class = c AND a.status IN ('busy', 'idle')
           AND a.health IN ('good', 'probation', 'unknown') AND a.load < a.max_concurrent
-          AND fits_1(a, r)
+          AND fits_1(a, r) AND a.id <> ALL (held)
         ORDER BY a.load LIMIT 16);
       EXIT WHEN near <> '{}';
     END LOOP;
@@ -81,7 +100,7 @@ BEGIN
     INTO ids, cards
     FROM (
       SELECT a.id, a.agent_id, x.score, x.parts, random() AS tie
-        FROM unnest(near) n (id) JOIN agent a USING (id)
+        FROM unnest(near) a
           CROSS JOIN LATERAL (
             SELECT -a.load - 0.001 * a.generality,
                 jsonb_build_object('load', a.load, 'generality', a.generality)

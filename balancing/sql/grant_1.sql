@@ -1,5 +1,6 @@
--- grant_1: give one slot of a locked agent to a request: reserve it, take the lock keys, return the
--- lease, which is the caller's to insert (store_granted_1, granted_from_queue_1), as is the request.
+-- grant_1: give one slot of a locked agent to a request: take limits and lock keys, return the lease,
+-- which is the caller's to insert (store_granted_1, granted_from_queue_1), as are the request and
+-- the agent (taken_1).
 -- The caller holds the agent's row lock and, for a request that is already stored, that one's too.
 -- unwritten: leases that this transaction has granted and not inserted yet; their slots are taken.
 -- Memory and CPU are optimised in the seed's three bands (formulas: balancing/grants.py). l.id is
@@ -61,15 +62,8 @@ BEGIN
 
   l.id := gen_random_uuid();
   l.fencing_token := nextval('lease_fencing_token_seq');
-  UPDATE agent SET load = load + 1, status = CASE WHEN status = 'idle' THEN 'busy' ELSE status END,
-      used_memory_mb = used_memory_mb + l.memory_mb,
-      used_cpu_cores = used_cpu_cores + l.cpu_cores,
-      used_token_budget = used_token_budget + r.token_budget,
-      used_disk_space_mb = used_disk_space_mb + r.disk_space_mb,
-      last_token = l.fencing_token, reserved_for = NULL
-    WHERE id = a.id;
   -- What else is kept for it, without ever waiting; reserve_1 takes back the rest.
-  IF r.reserved_agent IS NOT NULL THEN
+  IF r.reserved_agent <> a.id THEN
     UPDATE agent SET reserved_for = NULL WHERE id = (SELECT x.id FROM agent x
       WHERE x.id = r.reserved_agent AND x.reserved_for = r.id FOR NO KEY UPDATE SKIP LOCKED);
   END IF;

@@ -41,6 +41,7 @@ BEGIN
         l := grant_1(r, a, p, jsonb_build_object('strategy', 'queue', 'tier', 'queue',
           'score', 1, 'parts', '{}'::jsonb), false, t, '{}');
         IF l.id IS NOT NULL THEN
+          PERFORM agents_write_1(ARRAY[taken_1(a, l)]);
           PERFORM granted_from_queue_1(l, a.agent_id, p);
           RETURN l.id;
         END IF;

@@ -12,7 +12,7 @@ BEGIN
     WHERE id = p_lease AND fencing_token = p_token AND status = 'active' RETURNING * INTO l;
   IF NOT FOUND THEN RETURN; END IF;
   code := 'ok';
-  freed := free_slots_1(ARRAY[l], ARRAY[p_actor]);
+  SELECT f.freed INTO freed FROM free_slots_1(ARRAY[l], ARRAY[p_actor], true) f;
   INSERT INTO event (kind, agent_type, agent_id, project, request_id, lease_id, actor, detail)
     VALUES ('lease.parked', l.agent_type, freed[1].agent_id, l.project, l.request_id, l.id, p_actor,
       jsonb_build_object('cycle_id', l.cycle_id, 'phase', l.phase, 'reason', p_reason,

@@ -1,13 +1,17 @@
 -- pick_1: choose and lock (FOR NO KEY UPDATE SKIP LOCKED) the agent for one request, in three tiers:
 -- the preferred one; the one that remembers its cycle, project or paths; the strategy's best.
--- Null when none is free. Never waits. decision: {strategy, tier, score, parts, candidates}.
-CREATE FUNCTION pick_1(r request, p policy_1, OUT chosen agent, OUT decision jsonb)
-LANGUAGE plpgsql AS $$
+-- Null when none is free. Never waits. mine, held: agents that this transaction has locked, changed and
+-- not written yet, and their ids; none for a preferred agent, hard affinity, best_of_k and bin_pack.
+-- warm, warmth: of warm_1, the warmest first, if the caller knows; null: it is looked up here.
+-- decision: {strategy, tier, score, parts, candidates}.
+CREATE FUNCTION pick_1(
+  r request, p policy_1, mine agent[], held uuid[], warm uuid[], warmth float8[],
+  OUT chosen agent, OUT decision jsonb
+) LANGUAGE plpgsql AS $$
 DECLARE
   strategy text := coalesce(nullif(r.strategy, ''), p.strategy);
-  warm uuid[];
-  warmth float8[];
   bound uuid;
+  place int;
   c record;
 BEGIN
   IF r.preferred_agent <> '' THEN
@@ -38,35 +42,51 @@ BEGIN
       RETURN;
     END IF;
   ELSIF r.affinity = 'soft' THEN
-    SELECT array_agg(w.agent_id ORDER BY w.warmth DESC), array_agg(w.warmth ORDER BY w.warmth DESC)
-      INTO warm, warmth FROM warm_1(r, p.affinity_half_life_s) w;
-    IF warmth[1] >= 0.25 THEN
+    IF warm IS NULL THEN
+      SELECT array_agg(w.agent_id ORDER BY w.warmth DESC),
+          array_agg(w.warmth ORDER BY w.warmth DESC)
+        INTO warm, warmth FROM warm_1(r, p.affinity_half_life_s) w;
+    END IF;
+    FOR n IN 1..coalesce(cardinality(warm), 0) LOOP
+      EXIT WHEN warmth[n] < 0.25;
       -- Only an agent that is at most half full: what it remembers is not worth a crowd.
-      SELECT a.* INTO chosen
-        FROM unnest(warm, warmth) w (id, warmth) JOIN agent a ON a.id = w.id
-        WHERE w.warmth >= 0.25 AND a.status IN ('busy', 'idle')
-          AND a.health IN ('good', 'probation', 'unknown')
-          AND a.load < a.max_concurrent AND a.load * 2 <= a.max_concurrent AND fits_1(a, r)
-        ORDER BY w.warmth DESC LIMIT 1
-        FOR NO KEY UPDATE OF a SKIP LOCKED;
+      place := array_position(held, warm[n]);
+      IF place IS NULL THEN
+        SELECT * INTO chosen FROM agent a
+          WHERE a.id = warm[n] AND a.status IN ('busy', 'idle')
+            AND a.health IN ('good', 'probation', 'unknown')
+            AND a.load < a.max_concurrent AND a.load * 2 <= a.max_concurrent AND fits_1(a, r)
+          FOR NO KEY UPDATE SKIP LOCKED;
+      ELSE
+        chosen := mine[place];
+        CONTINUE WHEN chosen.status NOT IN ('busy', 'idle')
+          OR chosen.health NOT IN ('good', 'probation', 'unknown')
+          OR chosen.load = chosen.max_concurrent OR chosen.load * 2 > chosen.max_concurrent
+          OR NOT fits_1(chosen, r);
+      END IF;
       IF chosen.id IS NOT NULL THEN
         decision := jsonb_build_object('strategy', strategy, 'tier', 'affinity',
-          'score', warmth[array_position(warm, chosen.id)],
-          'parts', jsonb_build_object('affinity', warmth[array_position(warm, chosen.id)]));
+          'score', warmth[n], 'parts', jsonb_build_object('affinity', warmth[n]));
         RETURN;
       END IF;
-    END IF;
+    END LOOP;
+    chosen := NULL;
   END IF;
 
-  SELECT * INTO c FROM candidates_1(r, strategy, warm, warmth);
+  c := candidates_1(r, strategy, warm, warmth, mine, held);
   IF c.ids IS NULL THEN RETURN; END IF;
   FOR n IN 1..cardinality(c.ids) LOOP
-    SELECT * INTO chosen FROM agent a
-      WHERE a.id = c.ids[n] AND a.status IN ('busy', 'idle')
-        AND a.health IN ('good', 'probation', 'unknown')
-        AND a.load < a.max_concurrent AND fits_1(a, r)
-      FOR NO KEY UPDATE SKIP LOCKED;
-    IF FOUND THEN
+    place := array_position(held, c.ids[n]);
+    IF place IS NULL THEN
+      SELECT * INTO chosen FROM agent a
+        WHERE a.id = c.ids[n] AND a.status IN ('busy', 'idle')
+          AND a.health IN ('good', 'probation', 'unknown')
+          AND a.load < a.max_concurrent AND fits_1(a, r)
+        FOR NO KEY UPDATE SKIP LOCKED;
+    ELSE
+      chosen := mine[place];  -- it fits, or it were no candidate
+    END IF;
+    IF chosen.id IS NOT NULL THEN
       decision := c.cards[n] - 'agent_id' || jsonb_build_object(
         'strategy', strategy, 'tier', 'strategy', 'candidates', to_jsonb(c.cards[1:3]));
       RETURN;
@@ -76,9 +96,16 @@ BEGIN
   SELECT * INTO chosen FROM agent a
     WHERE a.agent_type = r.agent_type AND a.status IN ('busy', 'idle')
       AND a.health IN ('good', 'probation', 'unknown') AND a.load < a.max_concurrent
-      AND fits_1(a, r)
+      AND fits_1(a, r) AND a.id <> ALL (held)
     ORDER BY a.load, a.generality LIMIT 1
     FOR NO KEY UPDATE SKIP LOCKED;
+  IF chosen.id IS NULL THEN
+    SELECT * INTO chosen FROM unnest(mine) m
+      WHERE m.agent_type = r.agent_type AND m.status IN ('busy', 'idle')
+        AND m.health IN ('good', 'probation', 'unknown') AND m.load < m.max_concurrent
+        AND fits_1(m, r)
+      ORDER BY m.load, m.generality LIMIT 1;
+  END IF;
   IF chosen.id IS NOT NULL THEN
     decision := jsonb_build_object('strategy', strategy, 'tier', 'contended',
       'score', -chosen.load - 0.001 * chosen.generality,

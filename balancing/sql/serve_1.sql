@@ -58,7 +58,7 @@ BEGIN
       skip := skip || next_id;
       CONTINUE;
     END IF;
-    SELECT * INTO c FROM pick_1(r, p);
+    c := pick_1(r, p, '{}', '{}', NULL, NULL);
     a := c.chosen;
     IF a.id IS NULL THEN
       -- Nobody for this one: either all were taken, or one was only locked by somebody else.
@@ -82,6 +82,7 @@ BEGIN
       skip := skip || next_id;
       CONTINUE;
     END IF;
+    PERFORM agents_write_1(ARRAY[taken_1(a, l)]);
     PERFORM granted_from_queue_1(l, a.agent_id, p);
     granted := granted + 1;
   END LOOP;

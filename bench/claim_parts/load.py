@@ -2,19 +2,22 @@
 A lean load generator in a process of its own: clients of REST or the gateway, one call in flight.
 
 Reads an order (a line of JSON) on stdin, connects, says "ready", starts at the next line, and
-answers with a line of JSON. Bytes are put together beforehand and answers are searched, not parsed.
+answers with a line of JSON. It shares the processors with what it measures, so it must cost little:
+plain sockets and one epoll; bytes are put together beforehand, answers are searched, not parsed.
 """
 
-import asyncio
 import base64
 import json
 import os
 import random
 import resource
+import select
+import socket
 import struct
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -68,12 +71,12 @@ class Run:
         }
 
 
-class Client(asyncio.Protocol):
+class Client:
     """One connection that acquires and releases until the time is over."""
 
-    def __init__(self, run: Run) -> None:
-        loop = asyncio.get_running_loop()
-        self.run, self.done, self.ready = run, loop.create_future(), loop.create_future()
+    def __init__(self, run: Run, connection: socket.socket) -> None:
+        self.run, self.connection = run, connection
+        self.is_ready = self.is_done = False
         self.bodies = [json.dumps(wish(run.order["strategy"])).encode() for _ in range(200)]
         self.buffer = b""
         self.holds = False
@@ -101,14 +104,20 @@ class Client(asyncio.Protocol):
 
     def stop(self) -> None:
         """This will end the client."""
-        if not self.done.done():
-            self.done.set_result(None)
+        self.is_done = True
 
-    def connection_lost(self, error: Exception | None) -> None:
-        """Note a connection that the server has closed."""
-        if not self.done.done():
+    def read(self) -> None:
+        """Take what has arrived, or note that the server has hung up."""
+        data = self.connection.recv(65_536)
+        if data:
+            self.received(data)
+        elif not self.is_done:
             self.run.errors["connection lost"] += 1
             self.stop()
+
+    def received(self, data: bytes) -> None:
+        """Take bytes that have arrived."""
+        raise NotImplementedError
 
     def send_acquire(self, body: bytes) -> None:
         """This will ask for an agent."""
@@ -126,15 +135,14 @@ class Client(asyncio.Protocol):
 class Rest(Client):
     """HTTP/1.1, the connection kept."""
 
-    def connection_made(self, transport: Any) -> None:
-        """Remember where to write."""
-        self.transport = transport
-        order = self.run.order
+    def __init__(self, run: Run, connection: socket.socket) -> None:
+        super().__init__(run, connection)
+        order = run.order
         self.head = (
             f"Host: {urlsplit(order['url']).netloc}\r\nAuthorization: Bearer {order['token']}\r\n"
             "Content-Type: application/json\r\nContent-Length: "
         ).encode()
-        self.ready.set_result(None)
+        self.is_ready = True
 
     def send_acquire(self, body: bytes) -> None:
         """This will ask for an agent."""
@@ -150,9 +158,9 @@ class Rest(Client):
 
     def _post(self, path: bytes, body: bytes) -> None:
         head = b"POST %s HTTP/1.1\r\n%s%d\r\n\r\n" % (path, self.head, len(body))
-        self.transport.write(head + body)
+        self.connection.sendall(head + body)
 
-    def data_received(self, data: bytes) -> None:
+    def received(self, data: bytes) -> None:
         """Take an answer when all of it is there."""
         self.buffer += data
         head, end, body = self.buffer.partition(b"\r\n\r\n")
@@ -167,12 +175,12 @@ class Rest(Client):
 class Gateway(Client):
     """The websocket, an op at a time; frames are masked with zeros, which costs nothing."""
 
-    def connection_made(self, transport: Any) -> None:
+    def __init__(self, run: Run, connection: socket.socket) -> None:
         """Shake hands; the token in the handshake says hello."""
-        self.transport = transport
+        super().__init__(run, connection)
         self.is_open = False
-        order = self.run.order
-        self.transport.write(
+        order = run.order
+        connection.sendall(
             (
                 f"GET /ws/gateway/ HTTP/1.1\r\nHost: {urlsplit(order['url']).netloc}\r\n"
                 f"Authorization: Bearer {order['token']}\r\n"
@@ -198,9 +206,9 @@ class Gateway(Client):
     def _send(self, text: bytes) -> None:
         size = len(text)
         length = struct.pack("!B", 0x80 | size) if size < 126 else struct.pack("!BH", 0xFE, size)
-        self.transport.write(b"\x81" + length + b"\0\0\0\0" + text)
+        self.connection.sendall(b"\x81" + length + b"\0\0\0\0" + text)
 
-    def data_received(self, data: bytes) -> None:
+    def received(self, data: bytes) -> None:
         """Take each message that is there as a whole."""
         self.buffer += data
         if not self.is_open:
@@ -229,8 +237,8 @@ class Gateway(Client):
         return message
 
     def _take(self, message: bytes) -> None:
-        if not self.ready.done():  # the answer to the handshake's hello
-            self.ready.set_result(None)
+        if not self.is_ready:  # the answer to the handshake's hello
+            self.is_ready = True
         elif b'"push"' not in message[:12]:
             is_ok = b'"ok": true' in message or b'"ok":true' in message
             has_lease = self.holds or b'"lease"' in message
@@ -243,34 +251,50 @@ def _between(text: bytes, start: bytes, end: bytes) -> bytes:
     return text[begin : stop if stop >= 0 else len(text)].strip()
 
 
-async def measure(order: dict[str, Any]) -> dict[str, Any]:
+def measure(order: dict[str, Any]) -> dict[str, Any]:
     """Connect the clients, wait for the start, run, and report."""
     kind = {"rest": Rest, "fast": Gateway}[order["path"]]
-    loop, run = asyncio.get_running_loop(), Run(order)
+    run = Run(order)
     where = urlsplit(order["url"])
-    made = [
-        await loop.create_connection(lambda: kind(run), where.hostname, where.port)
-        for _ in range(order["clients"])
-    ]
-    clients = [client for _, client in made]
-    await asyncio.wait_for(asyncio.gather(*(client.ready for client in clients)), 30)
-    print(json.dumps({"ready": True}), flush=True)
-    await loop.run_in_executor(None, sys.stdin.readline)
-    began = time.perf_counter()
-    run.until = began + order["seconds"]
-    for client in clients:
-        client.start()
-    await asyncio.gather(*(client.done for client in clients))
-    for transport, _ in made:
-        transport.close()
+    clients: dict[int, Client] = {}
+    with select.epoll() as news:
+        for _ in range(order["clients"]):
+            connection = socket.create_connection((where.hostname, where.port), timeout=30)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            clients[connection.fileno()] = kind(run, connection)
+            news.register(connection.fileno(), select.EPOLLIN)
+        _follow(news, clients, until=lambda client: client.is_ready or client.is_done)
+        print(json.dumps({"ready": True}), flush=True)
+        sys.stdin.readline()
+        run.until = time.perf_counter() + order["seconds"]
+        for client in clients.values():
+            client.start()
+        _follow(news, clients, until=lambda client: client.is_done)
+    for client in clients.values():
+        client.connection.close()
     return run.report()
+
+
+def _follow(
+    news: select.epoll, clients: dict[int, Client], *, until: Callable[[Client], bool]
+) -> None:
+    """Let the clients take what arrives until each of them is so far."""
+    open_ones = {number for number, client in clients.items() if not until(client)}
+    while open_ones:
+        for number, _ in news.poll():
+            client = clients[number]
+            client.read()
+            if client.is_done:
+                news.unregister(number)
+            if until(client):
+                open_ones.discard(number)
 
 
 def main() -> None:
     """Serve orders until stdin ends."""
     for line in iter(sys.stdin.readline, ""):
         before = resource.getrusage(resource.RUSAGE_SELF)
-        report = asyncio.run(measure(json.loads(line)))
+        report = measure(json.loads(line))
         after = resource.getrusage(resource.RUSAGE_SELF)
         used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
         print(json.dumps({**report, "cpu_s": used}), flush=True)

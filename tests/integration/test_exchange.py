@@ -72,3 +72,37 @@ def test_an_agent_that_retires_does_so_by_whoever_ended_its_last_lease(make_agen
 
 def test_nobody_that_asks_is_answered_nothing(pools):
     assert exchange.answers([]) == []
+
+
+def test_a_look_that_fails_takes_nothing_back(make_agent, submit, wish, monkeypatch):
+    make_agent(max_concurrent=2)
+    lease = submit().held
+    monkeypatch.setattr(claim, "_WAITED_FOR_ANYWHERE", b"SELECT 1 / 0")
+
+    ended, granted = exchange.answers([close_of(lease), wish()])
+
+    assert json.loads(ended)["status"] == "released"
+    assert json.loads(granted)["id"] == str(Lease.objects.get(status="active").id)
+
+
+def test_after_a_look_that_failed_everybody_concerned_is_looked_at(make_agent, submit, monkeypatch):
+    held_on, free = make_agent(), make_agent()
+    lease = submit(preferred_agent=held_on.agent_id, lock_keys=["main"]).held
+    waiting = submit(avoid_agents=[held_on.agent_id], lock_keys=["main"])
+    monkeypatch.setattr(claim, "_WAITED_FOR_ANYWHERE", b"SELECT 1 / 0")
+
+    exchange.answers([close_of(lease)])
+
+    granted = Lease.objects.get(status="active")
+    assert (granted.request_id, granted.agent_id) == (waiting.id, free.id)
+
+
+def test_what_fails_with_its_look_is_done_for_nobody(make_agent, submit, wish, monkeypatch):
+    make_agent()
+    lease = submit().held
+    monkeypatch.setattr(claim, "_WAITED_FOR_ANYWHERE", b"SELECT 1 / 0")
+
+    ended, refused = exchange.answers([close_of(lease), wish(project="a\x00b")])
+
+    assert json.loads(ended)["status"] == "released"
+    assert isinstance(refused, DatabaseError)

@@ -1,0 +1,166 @@
+-- grants_1: what acquire_1 does, its results as lists in the order of the requests, for callers that
+-- have leases to end in the same transaction. mine: agents that the caller has locked, changed and not
+-- written yet; they are written here.
+-- What a statement costs is mostly its beginning and end. So the agents that come into question are
+-- looked up for all requests at once; then each is decided by itself, in order, since what is granted
+-- to one is taken for those after it; and what was granted is written by four statements for all.
+CREATE FUNCTION grants_1(
+  p_requests jsonb, p_queue boolean, p_exact boolean, t timing_1, mine agent[],
+  OUT codes text[], OUT ids uuid[], OUT ls lease[], OUT names text[], OUT endpoints text[]
+) LANGUAGE plpgsql AS $$
+DECLARE
+  rs request[] := ARRAY(SELECT jsonb_populate_record(NULL::request, x.r)
+    FROM jsonb_array_elements(p_requests) WITH ORDINALITY x (r, n) ORDER BY x.n);
+  held uuid[] := ARRAY(SELECT m.id FROM unnest(mine) m);
+  r request;
+  a agent;
+  l lease;
+  c record;
+  p policy_1;
+  code text;
+  key text;
+  none_limits boolean;
+  policies policy_1[] := '{}';
+  known text[] := '{}';
+  policy_of int[] := '{}';
+  place int;
+  has_near boolean := false;
+  has_warm boolean := false;
+  near record;
+  warm warmth_1;
+  warms warmth_1[];
+  warm_of uuid[] := '{}';
+  -- Who was given something since `near` was looked up, and the least load that they have now.
+  given uuid[] := '{}';
+  given_load int := 32767;
+  -- Granted and not written yet.
+  new_requests request[] := '{}';
+  new_leases lease[] := '{}';
+  new_names text[] := '{}';
+BEGIN
+  PERFORM FROM resource_limit LIMIT 1;  -- the table's lock first, see policy_of_1
+  none_limits := NOT EXISTS (SELECT FROM resource_limit);
+  codes := '{}';
+  FOR i IN 1..cardinality(rs) LOOP
+    r := rs[i];
+    ids[i] := r.id;
+    -- Without limits a policy is its pool's; else it is the project's, too.
+    key := CASE WHEN none_limits THEN r.agent_type ELSE r.agent_type || '/' || r.project END;
+    place := array_position(known, key);
+    IF place IS NULL THEN
+      place := cardinality(known) + 1;
+      policies[place] := policy_of_1(r.agent_type, r.project);
+      known[place] := key;
+    END IF;
+    policy_of[i] := place;
+    p := policies[place];
+    r.number := nextval('request_number_seq');
+    r.memory_mb := greatest(r.memory_mb, p.least_memory_mb);
+    r.min_memory_mb := greatest(r.min_memory_mb, p.least_memory_mb);
+    r.cpu_cores := greatest(r.cpu_cores, p.least_cpu_cores);
+    r.min_cpu_cores := greatest(r.min_cpu_cores, p.least_cpu_cores);
+    r.shape := shape_1(r);
+    r.created_at := clock_timestamp();
+    r.queued_at := r.created_at;
+    r.expires_at := r.created_at + make_interval(secs => r.ttl_s);
+    has_near := has_near OR (r.affinity = 'none' AND r.preferred_agent = '');
+    has_warm := has_warm OR r.affinity = 'soft';
+    rs[i] := r;
+  END LOOP;
+  IF has_near THEN near := near_1(rs, mine, held); END IF;
+  IF has_warm AND cardinality(rs) > 1 THEN
+    warms := warm_many_1(rs);
+    warm_of := ARRAY(SELECT w.request FROM unnest(warms) w);
+  END IF;
+
+  FOR i IN 1..cardinality(rs) LOOP
+    r := rs[i];
+    p := policies[policy_of[i]];
+    IF p IS NULL OR p.strategy IS NULL THEN
+      codes[i] := 'unknown_type';
+      CONTINUE;
+    END IF;
+    l := NULL;
+    a := NULL;
+    IF p_exact AND p.limits IS NOT NULL THEN PERFORM limits_lock_1(p.limits); END IF;
+    code := CASE WHEN p_queue THEN 'waiting' ELSE 'exhausted' END;
+    IF within_1(r, p) AND (r.lock_keys = '{}' OR keys_free_1(r.lock_keys)) THEN
+      c := NULL;
+      IF has_near THEN
+        c := nearest_1(r.id, near.requests, near.ids, near.names, near.loads, near.generalities,
+          given, given_load);
+        IF c.id IS NOT NULL THEN
+          place := array_position(held, c.id);
+          IF place IS NULL THEN
+            SELECT * INTO a FROM agent x
+              WHERE x.id = c.id AND x.status IN ('busy', 'idle')
+                AND x.health IN ('good', 'probation', 'unknown')
+                AND x.load < x.max_concurrent AND fits_1(x, r)
+              FOR NO KEY UPDATE SKIP LOCKED;
+          ELSE
+            a := mine[place];
+          END IF;
+        END IF;
+      END IF;
+      IF a.id IS NULL THEN
+        warm := NULL;
+        IF r.affinity <> 'none' THEN
+          IF EXISTS (SELECT FROM unnest(new_leases) o
+              WHERE o.project = r.project AND o.agent_type = r.agent_type) THEN
+            -- Its agent may be the one that somebody before it in this list was just given.
+            PERFORM store_granted_1(new_requests, new_leases, new_names);
+            new_requests := '{}';
+            new_leases := '{}';
+            new_names := '{}';
+            warm_of := '{}';
+          END IF;
+          place := array_position(warm_of, r.id);
+          IF place IS NOT NULL THEN warm := warms[place]; END IF;
+        END IF;
+        IF cardinality(held) > 0 AND (r.preferred_agent <> '' OR r.affinity = 'hard'
+            OR coalesce(nullif(r.strategy, ''), p.strategy) IN ('best_of_k', 'bin_pack')) THEN
+          PERFORM agents_write_1(mine);
+          mine := '{}';
+          held := '{}';
+        END IF;
+        c := pick_1(r, p, mine, held, warm.agents, warm.warmth);
+        a := c.chosen;
+      END IF;
+      IF a.id IS NOT NULL THEN
+        l := grant_1(r, a, p, c.decision, p_exact, t, new_leases);
+        IF l.id IS NOT NULL THEN
+          r.status := 'granted';
+          r.attempts := l.attempt;
+          r.granted_at := l.acquired_at;
+          code := 'granted';
+          names[i] := a.agent_id;
+          endpoints[i] := a.endpoint;
+          new_requests := new_requests || r;
+          new_leases := new_leases || l;
+          new_names := new_names || a.agent_id;
+          place := coalesce(array_position(held, a.id), cardinality(held) + 1);
+          held[place] := a.id;
+          a := taken_1(a, l);
+          mine[place] := a;
+          given := given || a.id;
+          given_load := least(given_load, a.load);
+        ELSIF NOT p_exact THEN
+          code := 'again';
+        END IF;
+      END IF;
+    END IF;
+    IF p_exact AND p.limits IS NOT NULL THEN
+      PERFORM limits_spread_1(
+        p.limits, r.memory_mb, r.cpu_cores, r.token_budget, r.disk_space_mb, 10);
+    END IF;
+    IF code <> 'granted' AND code <> 'again' THEN
+      code := store_waiting_1(r, p, p_queue, a.id IS NULL);
+    END IF;
+    codes[i] := code;
+    ls[i] := l;
+  END LOOP;
+  IF cardinality(held) > 0 THEN PERFORM agents_write_1(mine); END IF;
+  IF cardinality(new_leases) > 0 THEN
+    PERFORM store_granted_1(new_requests, new_leases, new_names);
+  END IF;
+END $$
