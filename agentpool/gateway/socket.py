@@ -75,7 +75,7 @@ class Connection:
         self._todo: deque[Message] = deque()
         self._worker: asyncio.Task[None] | None = None
         # The acquire or release that is on its way, without the worker.
-        self._asked: asyncio.Future[str | None | Exception] | None = None
+        self._asked: asyncio.Future[str | Exception | None] | None = None
         self._closing: asyncio.Task[None] | None = None
         self._stranger: asyncio.Task[None] | None = None
 
@@ -214,7 +214,7 @@ class Connection:
         self._asked.add_done_callback(functools.partial(self._told, message, call))
 
     def _told(
-        self, message: Message, call: Call, answer: asyncio.Future[str | None | Exception]
+        self, message: Message, call: Call, answer: asyncio.Future[str | Exception | None]
     ) -> None:
         self._asked = None
         if answer.cancelled():

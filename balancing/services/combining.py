@@ -37,7 +37,7 @@ class Combined(Generic[T, R]):
         self._is_led = False
 
     def __call__(self, item: T) -> R:
-        """Return the answer to one item; raises a copy of what the call for it and others raised."""
+        """Return the answer to one item; raises a copy of what the call for it raised."""
         mine: _Place[T, R] = _Place(item)
         with self._lock:
             self._waiting.append(mine)
