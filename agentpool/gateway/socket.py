@@ -21,7 +21,7 @@ from django.conf import settings
 from rest_framework.exceptions import ValidationError
 
 from agentpool.gateway import intake, ops
-from agentpool.gateway.batcher import Call, batcher
+from agentpool.gateway.batcher import batcher
 from agentpool.gateway.beats import Asker, coalescer
 from agentpool.gateway.greetings import greetings, speakers
 from agentpool.gateway.meter import Meter
@@ -33,6 +33,7 @@ from agentpool.live.outgoing import Outlet, Send, outlet
 from agentpool.live.threads import in_thread
 from agentpool.registry.errors import Invalid, RateLimited, Refusal, Unauthenticated, Unavailable
 from agentpool.registry.rest import problem
+from balancing.services.exchange import Call
 
 log = logging.getLogger("agentpool.gateway")
 
