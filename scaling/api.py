@@ -1,13 +1,17 @@
 """REST doors to how many agents there are."""
 
+from typing import ClassVar
+
 from drf_spectacular.utils import extend_schema
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from agentpool.registry.api import OBJECT, PAGE, checked
-from agentpool.registry.models import ScalingEvent
-from agentpool.registry.rest import ApiRequest, idempotent, page
-from scaling import serializers, services
+from agentpool.registry import queries as registry_queries
+from agentpool.registry.api import ANY_JSON, CREATED, OBJECT, PAGE, checked
+from agentpool.registry.models import Pool, ScalingDecision, ScalingEvent
+from agentpool.registry.rest import OPERATORS, ApiRequest, idempotent, page
+from agentpool.registry.states import Scope
+from scaling import evaluation, serializers, services, steering
 
 
 class Execute(APIView):
@@ -45,3 +49,89 @@ class History(APIView):
             ordering=("-at", "id"),
             show=lambda found: [serializers.event_json(event) for event in found],
         )
+
+
+class Recommendation(APIView):
+    """What scaling would do now."""
+
+    @extend_schema(parameters=[serializers.HistoryQuery], responses=ANY_JSON)
+    def get(self, request: ApiRequest) -> Response:
+        """Decide for one pool, or each, without carrying anything out."""
+        query = checked(serializers.HistoryQuery(data=request.query_params.dict()))
+        looks = evaluation.recommend(query.get("agent_type"))
+        return Response({"results": [serializers.look_json(look) for look in looks]})
+
+
+class Decisions(APIView):
+    """What was decided, by which rule, from what."""
+
+    @extend_schema(parameters=[serializers.HistoryQuery], responses=PAGE)
+    def get(self, request: ApiRequest) -> Response:
+        """List decisions, newest first; steady ones are kept once a minute."""
+        query = checked(serializers.HistoryQuery(data=request.query_params.dict()))
+        rows = ScalingDecision.objects.all()
+        if "agent_type" in query:
+            rows = rows.filter(pool=query["agent_type"])
+        return page(
+            self,
+            rows,
+            ordering=("-at", "id"),
+            show=lambda found: [serializers.decision_json(each) for each in found],
+        )
+
+
+class Policies(APIView):
+    """How the size of each pool is decided."""
+
+    @extend_schema(responses=ANY_JSON)
+    def get(self, request: ApiRequest) -> Response:
+        """Return the policy of each pool, with the pool's launch template."""
+        pools = Pool.objects.order_by("agent_type")
+        shown = [serializers.policy_json(steering.row_of(pool), pool) for pool in pools]
+        return Response({"results": shown})
+
+    @extend_schema(request=serializers.Policy, responses=ANY_JSON)
+    @idempotent
+    def post(self, request: ApiRequest) -> Response:
+        """Change the policy of one pool; it is judged as a whole."""
+        body = checked(serializers.Policy(data=request.data))
+        row = steering.set_policy(body.pop("agent_type"), actor=request.user.name, **body)
+        return Response(serializers.policy_json(row, registry_queries.pool(row.pool_id)))
+
+
+class Start(APIView):
+    """Switch scaling on."""
+
+    @extend_schema(request=serializers.OfPool, responses=ANY_JSON)
+    @idempotent
+    def post(self, request: ApiRequest) -> Response:
+        """Go back to the mode before the stop; at first that is auto."""
+        body = checked(serializers.OfPool(data=request.data))
+        rows = steering.start(body.get("agent_type"), actor=request.user.name)
+        return Response({"results": [{"agent_type": r.pool_id, "mode": r.mode} for r in rows]})
+
+
+class Stop(APIView):
+    """Switch scaling off."""
+
+    @extend_schema(request=serializers.OfPool, responses=ANY_JSON)
+    @idempotent
+    def post(self, request: ApiRequest) -> Response:
+        """Decide nothing more; agents stay as they are."""
+        body = checked(serializers.OfPool(data=request.data))
+        rows = steering.stop(body.get("agent_type"), actor=request.user.name)
+        return Response({"results": [{"agent_type": r.pool_id, "mode": r.mode} for r in rows]})
+
+
+class Announcements(APIView):
+    """Work that is known ahead."""
+
+    scopes: ClassVar = {"POST": OPERATORS | {Scope.ORCHESTRATOR}}
+
+    @extend_schema(request=serializers.Announce, responses=CREATED)
+    @idempotent
+    def post(self, request: ApiRequest) -> Response:
+        """Announce work, so that agents are there when it comes."""
+        body = checked(serializers.Announce(data=request.data))
+        row = steering.announce(body.pop("agent_type"), actor=request.user.name, **body)
+        return Response(serializers.announcement_json(row), status=201)

@@ -162,6 +162,17 @@ def changed(policy: Policy, **fields_: Any) -> Policy:
     return replace(policy, overridden=policy.overridden | set(fields_), **fields_)
 
 
+def read_settings(said: Mapping[str, Any]) -> dict[str, Any]:
+    """Return fields from JSON: numbers, booleans, a schedule as a list; raises PolicyInvalid."""
+    return {name: _value(name, _written(value)) for name, value in said.items()}
+
+
+def _written(value: object) -> str:
+    if isinstance(value, list):
+        return ";".join(str(each) for each in value)
+    return str(value)
+
+
 def _value(key: str, text: str) -> Any:
     kind = _TYPES.get(key)
     if kind is None:

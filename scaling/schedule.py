@@ -55,19 +55,21 @@ def parse_window(text: str) -> Window:
 
     Raises: WindowInvalid.
     """
-    parts = text.split("/", 4)
+    tokens = text.strip().replace(" ", "_").split("/")
+    cron = tokens.pop(0)
     # A step such as */5 has the sign of the separator: the cron line ends at its fifth field.
-    while len(parts[0].split("_")) < 5 and len(parts) > 1:
-        parts = [f"{parts[0]}/{parts[1]}", *"/".join(parts[2:]).split("/", 3)]
-    if not 3 <= len(parts) <= 5:
+    while len(cron.split("_")) < 5 and tokens:
+        cron = f"{cron}/{tokens.pop(0)}"
+    if len(tokens) < 2:
         raise WindowInvalid("write CRON/FOR_S/MIN[/MAX[/ZONE]]")
+    for_s, least, most, *zone = [*tokens, ""]
     try:
         return Window(
-            cron=parts[0].replace("_", " "),
-            for_s=float(parts[1]),
-            min_size=int(parts[2]),
-            max_size=int(parts[3]) if len(parts) > 3 and parts[3] else None,
-            zone=parts[4] if len(parts) > 4 else "UTC",
+            cron=cron.replace("_", " "),
+            for_s=float(for_s),
+            min_size=int(least),
+            max_size=int(most) if most else None,
+            zone="/".join(zone).rstrip("/") or "UTC",
         )
     except ValueError as error:
         raise WindowInvalid(str(error)) from error

@@ -7,4 +7,10 @@ from scaling import api
 urlpatterns = [
     path("/scaling/execute", api.Execute.as_view()),
     path("/scaling/history", api.History.as_view()),
+    path("/scaling/decisions", api.Decisions.as_view()),
+    path("/scaling/recommendation", api.Recommendation.as_view()),
+    path("/scaling/policy", api.Policies.as_view()),
+    path("/scaling/start", api.Start.as_view()),
+    path("/scaling/stop", api.Stop.as_view()),
+    path("/scaling/events", api.Announcements.as_view()),
 ]

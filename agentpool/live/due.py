@@ -84,6 +84,22 @@ def jobs() -> list[Due]:
             " > coalesce((SELECT last_seq FROM share_state), 0)",
         ),
         Due(
+            job="scaling.jobs.evaluate",
+            every_s=1,
+            # Half a minute after the last time, and soon after something was asked for or lost.
+            sql="SELECT EXISTS (SELECT FROM pool p LEFT JOIN scaling_state s USING (agent_type)"
+            " WHERE s.decided_at IS NULL OR s.decided_at < now() - interval '30 seconds'"
+            " OR EXISTS (SELECT FROM request q WHERE q.agent_type = p.agent_type"
+            "   AND q.status = 'waiting' AND (q.queued_at > s.decided_at"
+            "     OR q.urgent_at > s.decided_at))"
+            " OR EXISTS (SELECT FROM agent a WHERE a.agent_type = p.agent_type"
+            "   AND a.status = 'lost' AND a.updated_at > s.decided_at)"
+            " OR EXISTS (SELECT FROM scaling_policy y WHERE y.agent_type = p.agent_type"
+            "   AND y.updated_at > s.decided_at)"
+            " OR EXISTS (SELECT FROM scaling_announcement n WHERE n.agent_type = p.agent_type"
+            "   AND n.heard_at IS NULL))",
+        ),
+        Due(
             job="scaling.jobs.reconcile",
             every_s=1,
             sql="SELECT EXISTS (SELECT FROM launch l JOIN agent a ON a.id = l.agent_id"

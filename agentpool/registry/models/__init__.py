@@ -13,14 +13,25 @@ from agentpool.registry.models.pool import TYPE_NAME, Pool
 from agentpool.registry.models.profile import SecurityProfile
 from agentpool.registry.models.request import AFFINITIES, Request
 from agentpool.registry.models.sample import PoolSample
+from agentpool.registry.models.scaling import (
+    SCALING_MODES,
+    SCALING_RULES,
+    Announcement,
+    ScalingDecision,
+    ScalingPolicy,
+    ScalingState,
+)
 from agentpool.registry.models.share import Share, ShareState, TrackRecord
 
 __all__ = [
     "AFFINITIES",
     "AGENT_ID",
     "SCALING_ACTIONS",
+    "SCALING_MODES",
+    "SCALING_RULES",
     "TYPE_NAME",
     "Agent",
+    "Announcement",
     "CapabilityClass",
     "Credential",
     "Event",
@@ -39,7 +50,10 @@ __all__ = [
     "RelayState",
     "Request",
     "ResourceLimit",
+    "ScalingDecision",
     "ScalingEvent",
+    "ScalingPolicy",
+    "ScalingState",
     "SecurityProfile",
     "Share",
     "ShareState",

@@ -1,0 +1,270 @@
+"""
+Looks at each pool, decides how large it should be, and sets that in motion where its mode says so.
+
+One pool is one transaction: what was learnt, the decision, and the intents that follow from it are
+written together or not at all. The drivers are called later, by `services.reconcile`.
+"""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.db import transaction
+from django.db.models import Avg, Count, Q, QuerySet, Sum
+from django.db.models.expressions import RawSQL
+from django.db.models.functions import Now
+
+from agentpool.registry import queries as registry_queries
+from agentpool.registry.errors import Refusal
+from agentpool.registry.models import (
+    Agent,
+    Launch,
+    Lease,
+    Pool,
+    Request,
+    ScalingDecision,
+    ScalingPolicy,
+    ScalingState,
+)
+from agentpool.registry.states import LIVE, AgentStatus, LaunchStatus, RequestStatus
+from scaling import decisions, hearing, services, steering
+from scaling.decisions import Decision, PoolState
+from scaling.demand import Demand, StateInvalid
+from scaling.history import History
+from scaling.policies import Policy, PolicyInvalid
+from scaling.simulation import PEAK_AHEAD_S, demand_for
+
+log = logging.getLogger("agentpool.scaling")
+
+ACTOR = "scaling"
+STEADY_EVERY = timedelta(minutes=1)
+KEPT = timedelta(days=30)
+WAITS_OVER = timedelta(seconds=300)
+# After failed launches nothing more is launched for 5, 10, 20 … 300 s.
+BACKOFF_FIRST_S, BACKOFF_MOST_S = 5.0, 300.0
+_READY = (AgentStatus.IDLE, AgentStatus.BUSY)
+_COMING = (AgentStatus.STARTING, AgentStatus.STANDBY)
+
+
+@dataclass(frozen=True)
+class Look:
+    """One pool as it was found, and what is to be done about it."""
+
+    pool: Pool
+    row: ScalingPolicy
+    policy: Policy
+    decision: Decision
+    alternatives: list[tuple[str, int, str]]
+    forecast: dict[str, Any]
+
+
+def evaluate() -> dict[str, str]:
+    """Decide for every pool whose turn it is; return the action of each."""
+    done = {}
+    for pool in Pool.objects.order_by("agent_type"):
+        try:
+            with transaction.atomic():
+                look = _evaluate(pool)
+        except PolicyInvalid as error:
+            log.warning("pool=%s has no valid policy: %s", pool.agent_type, error)
+        except Exception:
+            # The edge of the job's loop: one pool that can't be judged must not stop the rest.
+            log.exception("could not evaluate pool=%s", pool.agent_type)
+        else:
+            if look is not None:
+                done[pool.agent_type] = look.decision.action
+    return done
+
+
+def recommend(agent_type: str | None = None) -> list[Look]:
+    """Return what would be decided now, and decide nothing; raises NotFound."""
+    pools = (
+        [registry_queries.pool(agent_type)]
+        if agent_type
+        else list(Pool.objects.order_by("agent_type"))
+    )
+    now = registry_queries.now()
+    return [_look(pool, _state(pool), now=now) for pool in pools]
+
+
+def _evaluate(pool: Pool) -> Look | None:
+    """Decide for one pool; its row's lock keeps a second worker from doing it, too."""
+    ScalingState.objects.get_or_create(pool=pool)
+    state = ScalingState.objects.select_for_update(skip_locked=True).filter(pool=pool).first()
+    if state is None:
+        return None
+    now = registry_queries.now()
+    look = _look(pool, state, now=now)
+    _keep(look, state, now)
+    return look
+
+
+def _look(pool: Pool, state: ScalingState, *, now: datetime) -> Look:
+    """Bring a state up to date, and decide; writes nothing."""
+    row = steering.row_of(pool)
+    policy = steering.policy_of(pool, row)
+    demand, history = _learnt(state, policy)
+    lead_in_s = policy.reaction_s if policy.on_events else policy.tick_s
+    startup_s = hearing.startup_s(pool.agent_type, otherwise=policy.startup_s)
+    demand.retuned(lead_s=startup_s + lead_in_s - policy.slo_s, patience_s=startup_s + lead_in_s)
+    until = now - timedelta(seconds=hearing.LAG_S)
+    hearing.tell(demand, state, policy=policy, until=until)
+    at = until.timestamp()
+    found = _pool_state(pool, demand, now=now, at=at)
+    history.paid(at=at, size=found.supply // found.slots_per_agent)
+    decision = decisions.decide(policy=policy, pool=found, demand=demand, history=history, now=at)
+    others = decisions.alternatives(policy=policy, pool=found, demand=demand, now=at)
+    forecast = asdict(demand.predict(at))
+    if decision.is_carried_out:
+        history.decided(
+            at=at, wanted=decision.wanted, current=decision.current, target=decision.target
+        )
+    state.demand, state.history = demand.state(), history.state()
+    return Look(pool, row, policy, decision, others, forecast)
+
+
+def _learnt(state: ScalingState, policy: Policy) -> tuple[Demand, History]:
+    """Return what was stored; of another version, or none: it is learnt anew from the rows."""
+    if state.demand is not None:
+        try:
+            demand = Demand.restored(state.demand)
+            demand.late = policy.late
+        except (StateInvalid, KeyError, TypeError):
+            log.warning("pool=%s: what was learnt can't be read; begun anew", state.pool_id)
+        else:
+            history = History.restored(state.history) if state.history else History()
+            return demand, history
+    state.heard_until = None
+    return demand_for(policy), History()
+
+
+def _pool_state(pool: Pool, demand: Demand, *, now: datetime, at: float) -> PoolState:
+    agents = Agent.objects.filter(pool_id=pool.agent_type)
+    slots = agents.aggregate(
+        ready=Sum("max_concurrent", filter=Q(status__in=_READY), default=0),
+        coming=Sum("max_concurrent", filter=Q(status__in=_COMING), default=0),
+    )
+    busy = Lease.objects.filter(
+        pool_id=pool.agent_type, status__in=LIVE, agent__status__in=_READY
+    ).count()
+    waiting = _asking(pool).count()
+    waits = _waits(pool, now)
+    return PoolState(
+        ready=slots["ready"],
+        busy=min(busy, slots["ready"]),
+        starting=slots["coming"],
+        waiting=waiting,
+        rate=demand.rate(at),
+        service_s=pool.mean_service_s,
+        average_wait_s=waits,
+        peak_demand_ratio=demand.peak_ratio(at, ahead_s=PEAK_AHEAD_S),
+        slots_per_agent=max(1, pool.max_concurrent),
+    )
+
+
+def _asking(pool: Pool) -> QuerySet[Request]:
+    """Return the waiting requests that another agent would help: not those that wait for a lock."""
+    held = RawSQL("EXISTS (SELECT FROM lock_key k WHERE k.key = ANY (request.lock_keys))", ())
+    return (
+        Request.objects.filter(
+            pool_id=pool.agent_type, status=RequestStatus.WAITING, unsatisfiable=False
+        )
+        .exclude(not_before__gt=Now())
+        .annotate(is_locked=held)
+        .filter(is_locked=False)
+    )
+
+
+def _waits(pool: Pool, now: datetime) -> float:
+    """Return the mean wait of those begun in the last 300 s and those waiting, seconds."""
+    begun = Lease.objects.filter(
+        pool_id=pool.agent_type, acquired_at__gt=now - WAITS_OVER
+    ).aggregate(n=Count("id"), mean=Avg("waited_s"))
+    since = [
+        (now - at).total_seconds() for at in _asking(pool).values_list("queued_at", flat=True)[:500]
+    ]
+    count = begun["n"] + len(since)
+    return (begun["n"] * (begun["mean"] or 0.0) + sum(since)) / count if count else 0.0
+
+
+def _state(pool: Pool) -> ScalingState:
+    return ScalingState.objects.filter(pool=pool).first() or ScalingState(pool=pool)
+
+
+# -- what comes of it ------------------------------------------------------------------------------
+
+
+def _keep(look: Look, state: ScalingState, now: datetime) -> None:
+    """Carry the decision out where the mode is auto, and keep it where it says something new."""
+    decision = look.decision
+    event, error = None, ""
+    if decision.is_carried_out and decision.action != "no_action":
+        error = _backing_off(look.pool, decision, now)
+        if not error:
+            try:
+                with transaction.atomic():
+                    event = services.execute(
+                        look.pool.agent_type,
+                        action="set",
+                        count=decision.target,
+                        reason=decision.reason,
+                        actor=ACTOR,
+                    ).event
+            except Refusal as refusal:
+                error = str(refusal)
+    state.decided_at = now
+    state.save()
+    mine = ScalingDecision.objects.filter(pool=look.pool)
+    last = mine.order_by("-at").first()
+    if decision.action == "no_action" and last is not None:
+        is_news = last.target != decision.target or last.mode != look.row.mode
+        if not is_news and now - last.at < STEADY_EVERY:
+            return
+    ScalingDecision.objects.create(
+        pool=look.pool,
+        at=now,
+        rule=look.row.rule,
+        mode=look.row.mode,
+        action=decision.action,
+        current=decision.current,
+        target=max(0, decision.target),
+        wanted=max(0, decision.wanted),
+        reason=decision.reason,
+        bounds=list(decision.bounds),
+        inputs=_rounded(decision.inputs),
+        alternatives=[list(each) for each in look.alternatives],
+        forecast=_rounded(look.forecast),
+        is_carried_out=event is not None,
+        error=error,
+        event=event,
+    )
+    if now.minute == 0:
+        mine.filter(at__lt=now - KEPT).delete()
+
+
+def _backing_off(pool: Pool, decision: Decision, now: datetime) -> str:
+    """Return why nothing is launched just now: launches have failed, one after the other."""
+    if decision.action != "scale_up":
+        return ""
+    failed = 0
+    last_at: datetime | None = None
+    rows = Launch.objects.filter(agent__pool_id=pool.agent_type, ended_at__isnull=False)
+    for status, error, ended_at in rows.order_by("-ended_at").values_list(
+        "status", "error", "ended_at"
+    )[:8]:
+        if status != LaunchStatus.FAILED and not error:
+            break
+        failed, last_at = failed + 1, last_at or ended_at
+    if last_at is None:
+        return ""
+    pause_s = min(BACKOFF_MOST_S, BACKOFF_FIRST_S * 2 ** (failed - 1))
+    left_s = pause_s - (now - last_at).total_seconds()
+    if left_s <= 0:
+        return ""
+    return f"the last {failed} launches failed; the next is in {left_s:.0f} s"
+
+
+def _rounded(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: round(v, 4) if isinstance(v, float) else v for k, v in values.items()}
