@@ -8,86 +8,178 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('registry', '0005_isolation'),
+        ("registry", "0005_isolation"),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='ScalingState',
+            name="ScalingState",
             fields=[
-                ('pool', models.OneToOneField(db_column='agent_type', on_delete=django.db.models.deletion.CASCADE, primary_key=True, related_name='scaling_state', serialize=False, to='registry.pool', to_field='agent_type')),
-                ('heard_until', models.DateTimeField(null=True)),
-                ('decided_at', models.DateTimeField(null=True)),
-                ('demand', models.JSONField(null=True)),
-                ('history', models.JSONField(null=True)),
+                (
+                    "pool",
+                    models.OneToOneField(
+                        db_column="agent_type",
+                        on_delete=django.db.models.deletion.CASCADE,
+                        primary_key=True,
+                        related_name="scaling_state",
+                        serialize=False,
+                        to="registry.pool",
+                        to_field="agent_type",
+                    ),
+                ),
+                ("heard_until", models.DateTimeField(null=True)),
+                ("decided_at", models.DateTimeField(null=True)),
+                ("demand", models.JSONField(null=True)),
+                ("history", models.JSONField(null=True)),
             ],
             options={
-                'db_table': 'scaling_state',
+                "db_table": "scaling_state",
             },
         ),
         migrations.CreateModel(
-            name='Announcement',
+            name="Announcement",
             fields=[
-                ('id', models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
-                ('at', models.DateTimeField()),
-                ('count', models.PositiveIntegerField()),
-                ('spread_s', models.FloatField(default=60)),
-                ('name', models.TextField(blank=True, default='')),
-                ('announced_by', models.TextField(blank=True, default='')),
-                ('created_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
-                ('heard_at', models.DateTimeField(blank=True, null=True)),
-                ('pool', models.ForeignKey(db_column='agent_type', on_delete=django.db.models.deletion.CASCADE, to='registry.pool', to_field='agent_type')),
+                (
+                    "id",
+                    models.UUIDField(
+                        default=uuid.uuid4, editable=False, primary_key=True, serialize=False
+                    ),
+                ),
+                ("at", models.DateTimeField()),
+                ("count", models.PositiveIntegerField()),
+                ("spread_s", models.FloatField(default=60)),
+                ("name", models.TextField(blank=True, default="")),
+                ("announced_by", models.TextField(blank=True, default="")),
+                (
+                    "created_at",
+                    models.DateTimeField(db_default=django.db.models.functions.datetime.Now()),
+                ),
+                ("heard_at", models.DateTimeField(blank=True, null=True)),
+                (
+                    "pool",
+                    models.ForeignKey(
+                        db_column="agent_type",
+                        on_delete=django.db.models.deletion.CASCADE,
+                        to="registry.pool",
+                        to_field="agent_type",
+                    ),
+                ),
             ],
             options={
-                'db_table': 'scaling_announcement',
-                'ordering': ['at'],
+                "db_table": "scaling_announcement",
+                "ordering": ["at"],
             },
         ),
         migrations.CreateModel(
-            name='ScalingPolicy',
+            name="ScalingPolicy",
             fields=[
-                ('pool', models.OneToOneField(db_column='agent_type', on_delete=django.db.models.deletion.CASCADE, primary_key=True, related_name='scaling_policy', serialize=False, to='registry.pool', to_field='agent_type')),
-                ('rule', models.TextField(default='predictive')),
-                ('mode', models.TextField(default='recommend')),
-                ('mode_before', models.TextField(default='auto')),
-                ('settings', models.JSONField(blank=True, default=dict)),
-                ('generation', models.PositiveIntegerField(default=1)),
-                ('updated_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
-                ('updated_by', models.TextField(blank=True, default='')),
+                (
+                    "pool",
+                    models.OneToOneField(
+                        db_column="agent_type",
+                        on_delete=django.db.models.deletion.CASCADE,
+                        primary_key=True,
+                        related_name="scaling_policy",
+                        serialize=False,
+                        to="registry.pool",
+                        to_field="agent_type",
+                    ),
+                ),
+                ("rule", models.TextField(default="predictive")),
+                ("mode", models.TextField(default="recommend")),
+                ("mode_before", models.TextField(default="auto")),
+                ("settings", models.JSONField(blank=True, default=dict)),
+                ("generation", models.PositiveIntegerField(default=1)),
+                (
+                    "updated_at",
+                    models.DateTimeField(db_default=django.db.models.functions.datetime.Now()),
+                ),
+                ("updated_by", models.TextField(blank=True, default="")),
             ],
             options={
-                'verbose_name_plural': 'scaling policies',
-                'db_table': 'scaling_policy',
-                'constraints': [models.CheckConstraint(condition=models.Q(('rule__in', ('classic', 'utilization', 'queue', 'warm', 'schedule', 'static', 'predictive'))), name='scaling_policy_rule_legal'), models.CheckConstraint(condition=models.Q(('mode__in', ('off', 'recommend', 'auto')), ('mode_before__in', ('recommend', 'auto'))), name='scaling_policy_mode_legal')],
+                "verbose_name_plural": "scaling policies",
+                "db_table": "scaling_policy",
+                "constraints": [
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            (
+                                "rule__in",
+                                (
+                                    "classic",
+                                    "utilization",
+                                    "queue",
+                                    "warm",
+                                    "schedule",
+                                    "static",
+                                    "predictive",
+                                ),
+                            )
+                        ),
+                        name="scaling_policy_rule_legal",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            ("mode__in", ("off", "recommend", "auto")),
+                            ("mode_before__in", ("recommend", "auto")),
+                        ),
+                        name="scaling_policy_mode_legal",
+                    ),
+                ],
             },
         ),
         migrations.CreateModel(
-            name='ScalingDecision',
+            name="ScalingDecision",
             fields=[
-                ('id', models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
-                ('at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
-                ('rule', models.TextField()),
-                ('mode', models.TextField()),
-                ('action', models.TextField()),
-                ('current', models.PositiveIntegerField()),
-                ('target', models.PositiveIntegerField()),
-                ('wanted', models.PositiveIntegerField()),
-                ('reason', models.TextField()),
-                ('bounds', django.contrib.postgres.fields.ArrayField(base_field=models.TextField(), blank=True, default=list, size=None)),
-                ('inputs', models.JSONField(default=dict)),
-                ('alternatives', models.JSONField(default=list)),
-                ('forecast', models.JSONField(null=True)),
-                ('is_carried_out', models.BooleanField(default=False)),
-                ('error', models.TextField(blank=True, default='')),
-                ('event', models.OneToOneField(null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='decision', to='registry.scalingevent')),
-                ('pool', models.ForeignKey(db_column='agent_type', db_index=False, on_delete=django.db.models.deletion.CASCADE, to='registry.pool', to_field='agent_type')),
+                (
+                    "id",
+                    models.UUIDField(
+                        default=uuid.uuid4, editable=False, primary_key=True, serialize=False
+                    ),
+                ),
+                ("at", models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
+                ("rule", models.TextField()),
+                ("mode", models.TextField()),
+                ("action", models.TextField()),
+                ("current", models.PositiveIntegerField()),
+                ("target", models.PositiveIntegerField()),
+                ("wanted", models.PositiveIntegerField()),
+                ("reason", models.TextField()),
+                (
+                    "bounds",
+                    django.contrib.postgres.fields.ArrayField(
+                        base_field=models.TextField(), blank=True, default=list, size=None
+                    ),
+                ),
+                ("inputs", models.JSONField(default=dict)),
+                ("alternatives", models.JSONField(default=list)),
+                ("forecast", models.JSONField(null=True)),
+                ("is_carried_out", models.BooleanField(default=False)),
+                ("error", models.TextField(blank=True, default="")),
+                (
+                    "event",
+                    models.OneToOneField(
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="decision",
+                        to="registry.scalingevent",
+                    ),
+                ),
+                (
+                    "pool",
+                    models.ForeignKey(
+                        db_column="agent_type",
+                        db_index=False,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        to="registry.pool",
+                        to_field="agent_type",
+                    ),
+                ),
             ],
             options={
-                'db_table': 'scaling_decision',
-                'ordering': ['-at'],
-                'indexes': [models.Index(fields=['pool', '-at'], name='scaling_decision_of_pool')],
+                "db_table": "scaling_decision",
+                "ordering": ["-at"],
+                "indexes": [models.Index(fields=["pool", "-at"], name="scaling_decision_of_pool")],
             },
         ),
     ]
