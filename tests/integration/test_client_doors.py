@@ -157,6 +157,7 @@ def said(caplog):
     return [r.getMessage() for r in caplog.records if r.name == "agentpool.client"]
 
 
+@pytest.mark.slow
 def test_a_client_falls_back_to_rest_says_so_once_and_comes_back(
     own_web, token_of, make_agent, caplog, monkeypatch
 ):
