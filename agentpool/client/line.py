@@ -11,7 +11,8 @@ from websockets.sync.client import ClientConnection, connect
 from agentpool.client import errors, gateway
 from agentpool.client.gateway import Message
 
-_TROUBLE = (OSError, WebSocketException, TimeoutError, ValueError)
+# An import fails where the environment names a kind of proxy that is not installed for.
+_TROUBLE = (OSError, WebSocketException, TimeoutError, ValueError, ImportError)
 
 
 class _Pending:

@@ -339,3 +339,13 @@ def test_a_form_that_is_refused_outright_says_so(live_page, scene):
 
     page.get_by_text("Not done: the server answered 403").wait_for()
     assert health("unknown")
+
+
+def test_who_was_signed_out_meanwhile_is_led_to_the_sign_in_and_back(scene, live_page):
+    page = live_page(f"/agents/{scene['agent']}")
+    page.context.clear_cookies()
+
+    page.locator("#act-drain").click()
+
+    page.wait_for_url(re.compile(rf"/login\?next=/agents/{scene['agent']}$"))
+    assert page.locator("dialog[open]").count() == 0

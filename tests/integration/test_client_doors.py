@@ -8,8 +8,10 @@ import threading
 import time
 import uuid
 from dataclasses import replace
+from functools import partial
 
 import pytest
+from websockets.sync.client import connect
 
 from agentpool.client import AsyncClient, Client, Host, errors
 from agentpool.registry.models import Agent, Lease, Liveness, Request
@@ -157,6 +159,7 @@ def said(caplog):
     return [r.getMessage() for r in caplog.records if r.name == "agentpool.client"]
 
 
+@pytest.mark.slow
 def test_a_client_falls_back_to_rest_says_so_once_and_comes_back(
     own_web, token_of, make_agent, caplog, monkeypatch
 ):
@@ -246,6 +249,19 @@ def test_a_client_that_nobody_closes_leaves_no_thread(web, token_of):
     gc.collect()
 
     _until(lambda: not line.is_open)
+
+
+@pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:9", "http://127.0.0.1:9", "nonsense"])
+def test_a_proxy_that_carries_no_websocket_is_a_reason_for_rest(
+    web, token_of, make_agent, monkeypatch, proxy
+):
+    make_agent()
+    # For websockets only: what they can't have, plain calls may.
+    monkeypatch.setenv("no_proxy", "")
+    monkeypatch.setattr("agentpool.client.line.connect", partial(connect, proxy=proxy))
+    with Client(url=web.url, token=token_of("orchestrator")) as client:
+        assert client.acquire("code", project="p", wait_s=0).status == "active"
+        assert client._door._line is None
 
 
 def test_a_bad_token_is_no_fault_of_the_gateways(web, caplog):

@@ -195,6 +195,7 @@ def test_a_key_that_comes_many_times_at_once_makes_one_request(line, token_of, m
     assert len(set(answers)) == Lease.objects.count() == Request.objects.count() == 1
 
 
+@pytest.mark.slow
 def test_thousands_may_wait_on_a_connection_and_hold_up_nobody(boss, busy):
     waiting = boss.call("acquire", **WISH)["request_id"]
     said = {"op": "wait", "request_id": waiting, "seen": "waiting", "wait_s": 60}

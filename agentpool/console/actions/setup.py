@@ -234,7 +234,7 @@ def _limit_tells(rows: Sequence[ResourceLimit]) -> list[str]:
     row = rows[0]
     used = queries.resources().used_under(row)
     told = ", ".join(
-        f"{used.get(name, 0):,g} {unit}" for name, _, unit in _AMOUNTS[:4] if used.get(name)
+        f"{float(used.get(name, 0)):,g} {unit}" for name, _, unit in _AMOUNTS[:4] if used.get(name)
     )
     return [
         f"In use under it now: {told or 'nothing'}.",
