@@ -6,15 +6,24 @@ it would hold a thread, so doors that can wait serve their plain view, which ref
 """
 
 import os
+from collections.abc import Callable, Iterable
+from typing import Any
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "agentpool.settings")
 
 import django
+from django.core.handlers.exception import convert_exception_to_response
 from django.core.handlers.wsgi import WSGIHandler
 from django.http import HttpRequest
+from django.http.response import HttpResponseBase
 from django.urls import ResolverMatch
 
 django.setup(set_prefix=False)
+
+from django.middleware.common import CommonMiddleware  # noqa: E402
+from django.middleware.security import SecurityMiddleware  # noqa: E402
+
+_API = "/api/agent-pool"
 
 
 class _PlainHandler(WSGIHandler):
@@ -27,4 +36,26 @@ class _PlainHandler(WSGIHandler):
         return match
 
 
-application = _PlainHandler()
+class _ProgramHandler(_PlainHandler):
+    """The same for programs, which bring a token: what serves browsers only is left out."""
+
+    def load_middleware(self, is_async: bool = False) -> None:
+        """Compose what a call with a token needs: sessions, forms, files and pages are not it."""
+        self._view_middleware: list[Any] = []
+        self._template_response_middleware: list[Any] = []
+        self._exception_middleware: list[Any] = []
+        handler: Callable[[HttpRequest], HttpResponseBase] = self._get_response
+        for layer in (CommonMiddleware, SecurityMiddleware):
+            handler = convert_exception_to_response(layer(convert_exception_to_response(handler)))
+        self._middleware_chain = handler
+
+
+_pages, _programs = _PlainHandler(), _ProgramHandler()
+
+
+def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+    """Serve a call: with a bearer token to the API, or any other one."""
+    has_token = environ.get("HTTP_AUTHORIZATION", "")[:7].lower() == "bearer "
+    is_program = has_token and environ.get("PATH_INFO", "").startswith(_API)
+    answer: Iterable[bytes] = (_programs if is_program else _pages)(environ, start_response)
+    return answer

@@ -312,7 +312,9 @@ class Assign(APIView):
 
 def _is_exchange(request: HttpRequest | None) -> bool:
     """Whether the call reaches the exchange for sure: a repeated one is answered before."""
-    return bool(request and request.method == "POST" and "Idempotency-Key" not in request.headers)
+    return bool(
+        request and request.method == "POST" and "HTTP_IDEMPOTENCY_KEY" not in request.META
+    )
 
 
 class Requests(APIView):

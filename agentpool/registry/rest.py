@@ -110,7 +110,7 @@ class BearerAuthentication(authentication.BaseAuthentication):
 
     def authenticate(self, request: RestRequest) -> tuple[Principal, None] | None:
         """Return the token's principal, None without the header; raises Unauthenticated."""
-        scheme, _, secret = request.headers.get("Authorization", "").partition(" ")
+        scheme, _, secret = request.META.get("HTTP_AUTHORIZATION", "").partition(" ")
         if not scheme:
             return None
         if scheme.lower() != "bearer" or not secret.strip():
@@ -355,7 +355,7 @@ def idempotent(handler: Callable[..., Response]) -> Callable[..., Response]:
 
     @wraps(handler)
     def answer(view: APIView, request: ApiRequest, *args: Any, **kwargs: Any) -> Response:
-        key = request.headers.get("Idempotency-Key")
+        key = request.META.get("HTTP_IDEMPOTENCY_KEY")
         if key is None:
             return handler(view, request, *args, **kwargs)
         if not key.isprintable() or not 1 <= len(key) <= MAX_KEY_LENGTH:
