@@ -2,8 +2,8 @@
 Reads bodies that come by the thousand: those that differ in a few names only are checked once.
 
 A request's form has 40 fields; judging them anew each time costs 2 ms, more than the claim itself.
-What varies is judged each time: at a glance, and where that leaves a doubt by the same form's fields.
-The rest is remembered.
+What varies is judged each time: at a glance, and where that leaves a doubt by the same form's
+fields. The rest is remembered.
 """
 
 import json
@@ -109,9 +109,7 @@ def wish(data: Any, *, requested_by: str) -> Wish:
     agent_type, columns = known
     varying = json.dumps(judged)[1:-1]
     comma = ", " if varying else ""
-    return Wish(
-        request_id, agent_type, f'{{{columns}, "id": "{request_id}"{comma}{varying}}}'
-    )
+    return Wish(request_id, agent_type, f'{{{columns}, "id": "{request_id}"{comma}{varying}}}')
 
 
 def _split(form: type[drf.Serializer[Any]], data: Any) -> tuple[dict[str, Any], bytes] | None:
@@ -132,9 +130,7 @@ def _judged(form: type[drf.Serializer[Any]], varying: dict[str, Any]) -> dict[st
     """Return what varies, checked; None: something is wrong, and the whole form says what."""
     try:
         return {
-            name: value
-            if _GLANCES[name](value)
-            else _fields(form)[name].run_validation(value)
+            name: value if _GLANCES[name](value) else _fields(form)[name].run_validation(value)
             for name, value in varying.items()
         }
     except drf.ValidationError:

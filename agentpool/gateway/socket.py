@@ -18,7 +18,7 @@ from django.conf import settings
 from rest_framework.exceptions import ValidationError
 
 from agentpool.gateway import intake, ops
-from agentpool.gateway.batcher import Call, batcher
+from agentpool.gateway.batcher import batcher
 from agentpool.gateway.beats import Asker, coalescer
 from agentpool.gateway.greetings import greetings, speakers
 from agentpool.gateway.meter import Meter
@@ -29,6 +29,7 @@ from agentpool.live.outgoing import Outlet, Send, outlet
 from agentpool.live.threads import in_thread
 from agentpool.registry.errors import Invalid, RateLimited, Refusal, Unavailable
 from agentpool.registry.rest import problem
+from balancing.services.exchange import Call
 
 log = logging.getLogger("agentpool.gateway")
 
@@ -65,7 +66,7 @@ class Connection:
         self._todo: deque[Message] = deque()
         self._worker: asyncio.Task[None] | None = None
         # The acquire or release that is on its way, without the worker.
-        self._asked: asyncio.Future[str | None | Exception] | None = None
+        self._asked: asyncio.Future[str | Exception | None] | None = None
         self._closing: asyncio.Task[None] | None = None
 
     def greet(self, header: bytes) -> None:

@@ -72,7 +72,7 @@ class Combined(Generic[T, R]):
         self._thread: threading.Thread | None = None
 
     def __call__(self, item: T) -> R:
-        """Return the answer to one item; raises a copy of what the call for it and others raised."""
+        """Return the answer to one item; raises a copy of what the call for all raised."""
         mine: _Place[T, R] = _Place(item)
         with self._news:
             self._waiting.append(mine)

@@ -85,9 +85,7 @@ def test_a_look_that_fails_takes_nothing_back(make_agent, submit, wish, monkeypa
     assert json.loads(granted)["id"] == str(Lease.objects.get(status="active").id)
 
 
-def test_after_a_look_that_failed_everybody_concerned_is_looked_at(
-    make_agent, submit, monkeypatch
-):
+def test_after_a_look_that_failed_everybody_concerned_is_looked_at(make_agent, submit, monkeypatch):
     held_on, free = make_agent(), make_agent()
     lease = submit(preferred_agent=held_on.agent_id, lock_keys=["main"]).held
     waiting = submit(avoid_agents=[held_on.agent_id], lock_keys=["main"])
