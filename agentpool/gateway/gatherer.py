@@ -38,7 +38,7 @@ class Gatherer(Generic[T, R]):
         self._waiting: list[tuple[T, asyncio.Future[R | Exception]]] = []
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=name)
         self._worker: asyncio.Task[None] | None = None
-        # How many calls make the crowd that the worker waits for, and what tells it that they are in.
+        # How many calls make the crowd that the worker waits for, and what tells it.
         self._crowd = 0
         self._is_in = asyncio.Event()
         self._trust = Trust()

@@ -187,7 +187,7 @@ class Connection:
         self._asked.add_done_callback(functools.partial(self._told, message, call))
 
     def _told(
-        self, message: Message, call: Call, answer: asyncio.Future[str | None | Exception]
+        self, message: Message, call: Call, answer: asyncio.Future[str | Exception | None]
     ) -> None:
         self._asked = None
         if answer.cancelled():
