@@ -1,5 +1,6 @@
 """The ASGI application: pages and REST by Django, websockets by Channels."""
 
+import gc
 import os
 from typing import Any
 
@@ -67,3 +68,8 @@ async def application(scope: Any, receive: Any, send: Any) -> None:
     """Serve one connection; the first one of a process starts its listener."""
     listener.ensure_running()
     await _router(scope, receive, send)
+
+
+# What is loaded stays: the collector need not walk through it again and again.
+gc.collect()
+gc.freeze()

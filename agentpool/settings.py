@@ -162,6 +162,7 @@ REST_FRAMEWORK = {
     ],
     "DEFAULT_PERMISSION_CLASSES": ["agentpool.registry.rest.Scoped"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "agentpool.registry.rest.OneForm",
     "DEFAULT_PARSER_CLASSES": ["agentpool.registry.rest.BoundedJSONParser"],
     "DEFAULT_SCHEMA_CLASS": "agentpool.registry.schema.ProblemSchema",
     "EXCEPTION_HANDLER": "agentpool.registry.rest.problem",

@@ -13,6 +13,7 @@ from agentpool.live import status
 
 api = [
     *agentpool.gateway.urls.urlpatterns,
+    *balancing.urls.leases,
     *scaling.urls.urlpatterns,
     *agentpool.registry.urls.urlpatterns,
     *balancing.urls.urlpatterns,

@@ -24,6 +24,7 @@ from agentpool.registry.rest import (
     OPERATORS,
     ORCHESTRATORS,
     READERS,
+    Answer,
     ApiRequest,
     Principal,
     Ready,
@@ -313,7 +314,7 @@ class Assign(APIView):
 
 def _is_exchange(request: HttpRequest | None) -> bool:
     """Whether the call reaches the exchange for sure: a repeated one is answered before."""
-    return bool(request and request.method == "POST" and "Idempotency-Key" not in request.headers)
+    return bool(request and request.method == "POST" and "HTTP_IDEMPOTENCY_KEY" not in request.META)
 
 
 class Requests(APIView):
@@ -343,7 +344,7 @@ class Requests(APIView):
         responses={201: OBJECT, 202: OBJECT},
     )
     @idempotent
-    def post(self, request: ApiRequest) -> Response:
+    def post(self, request: ApiRequest) -> Answer:
         """Ask for an agent: 201 with the lease, or 202 with the waiting request."""
         name, credential = request.user.name, request.user.credential_id
         return ask(request.data, requested_by=name, credential=credential)
@@ -628,7 +629,7 @@ class LeaseRelease(APIView):
         return remembering(_is_exchange(self.request))
 
     @extend_schema(request=serializers.ReleaseLease, responses=ANY_JSON)
-    def post(self, request: ApiRequest, lease_id: UUID) -> Response:
+    def post(self, request: ApiRequest, lease_id: UUID) -> Answer:
         """End the lease; that it is the caller's to end is checked in the same statement."""
         body = intake.read(serializers.ReleaseLease, request.data)
         who = request.user

@@ -2,8 +2,8 @@
 Reads bodies that come by the thousand: those that differ in a few names only are checked once.
 
 A request's form has 40 fields; judging them anew each time costs 2 ms, more than the claim itself.
-What varies is judged each time: at a glance, where that leaves a doubt by the same form's fields.
-The rest is remembered.
+What varies is judged each time: at a glance, and where that leaves a doubt by the same form's
+fields. The rest is remembered.
 """
 
 import json

@@ -5,11 +5,9 @@ from django.urls import path
 from agentpool.registry import converters  # noqa: F401  (importing registers them)
 from balancing import api
 
-urlpatterns = [
-    path("", api.Agents.as_view()),
-    path("/assign", api.Assign.as_view()),
-    path("/requests/batch", api.RequestBatch.as_view()),
-    path("/requests/<uuid:request_id>/explain", api.RequestExplain.as_view()),
+# What is called for each lease comes first: paths are tried in order, the most wanted one first.
+leases = [
+    path("/leases/<uuid:lease_id>/release", api.LeaseRelease.as_view()),
     path("/leases", api.Leases.as_view()),
     path("/leases/<uuid:lease_id>", api.LeaseDetail.as_view()),
     path("/leases/<uuid:lease_id>/ack", api.LeaseAck.as_view()),
@@ -19,7 +17,13 @@ urlpatterns = [
     path("/leases/<uuid:lease_id>/park", api.LeasePark.as_view()),
     path("/leases/<uuid:lease_id>/resume", api.LeaseResume.as_view()),
     path("/leases/<uuid:lease_id>/resize", api.LeaseResize.as_view()),
-    path("/leases/<uuid:lease_id>/release", api.LeaseRelease.as_view()),
+]
+
+urlpatterns = [
+    path("", api.Agents.as_view()),
+    path("/assign", api.Assign.as_view()),
+    path("/requests/batch", api.RequestBatch.as_view()),
+    path("/requests/<uuid:request_id>/explain", api.RequestExplain.as_view()),
     path("/resources", api.Resources.as_view()),
     path("/resources/limits", api.ResourceLimits.as_view()),
     path("/resources/limits/<uuid:limit_id>", api.ResourceLimitDetail.as_view()),

@@ -13,13 +13,11 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Generic, TypeVar
 
-from django.db import InterfaceError, OperationalError, close_old_connections, connection
+from balancing.services.combining import Trust
 
-# A connection that worked a moment ago is not asked whether it works.
-_TRUSTED_S = 2.0
 # From so many callers at once on, the next batch waits until they have called again: this long, and
 # this share of what the last one took, at most.
-_CROWD, _WAIT_FOR_CROWD_S, _WAIT_SHARE = 4, 0.01, 0.5
+_CROWD, _WAIT_FOR_CROWD_S, _WAIT_SHARE = 4, 0.02, 1.0
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -40,10 +38,10 @@ class Gatherer(Generic[T, R]):
         self._waiting: list[tuple[T, asyncio.Future[R | Exception]]] = []
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=name)
         self._worker: asyncio.Task[None] | None = None
-        # How many calls make the crowd that the worker waits for; what tells it that they are in.
+        # How many calls make the crowd that the worker waits for, and what tells it.
         self._crowd = 0
         self._is_in = asyncio.Event()
-        self._used_at = float("-inf")
+        self._trust = Trust()
 
     def ask(self, wish: T) -> asyncio.Future[R | Exception]:
         """Return what will be the answer to one call; whatever befalls its batch is its error."""
@@ -90,15 +88,8 @@ class Gatherer(Generic[T, R]):
         self._crowd = 0
 
     def _in_thread(self, wishes: Sequence[T]) -> Sequence[R | Exception]:
-        now = time.monotonic()
-        if now - self._used_at > _TRUSTED_S:
-            close_old_connections()  # or looks whether it still works
-        self._used_at = now
-        try:
+        with self._trust.working():
             return self._serve(wishes)
-        except (OperationalError, InterfaceError):
-            connection.close()
-            raise
 
 
 class PerLoop(Generic[T, R]):

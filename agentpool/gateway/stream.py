@@ -160,8 +160,7 @@ async def _start(scope: Mapping[str, Any]) -> int:
     """Return the number after which to begin: the newest when none is said."""
     query = parse_qs(scope.get("query_string", b"").decode("latin-1"))
     if "after" not in query:
-        is_near = listener.is_following and listener.is_heard
-        return listener.seq if is_near else await in_thread(queries.last_seq)
+        return listener.seq if listener.is_following else await in_thread(queries.last_seq)
     text = query["after"][0]
     if not text.isdecimal() or len(text) > 18:
         raise Invalid("after must be a number.", errors=[("after", "Not a number.")])

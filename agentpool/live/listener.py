@@ -76,11 +76,12 @@ class Listener:
         self._taps: list[Callable[[Sequence[Event]], None]] = []
         self._task: asyncio.Task[None] | None = None
         self._wanted = asyncio.Event()
+        self._is_resting = False
 
     @property
     def is_following(self) -> bool:
-        """Whether `seq` says where in the stream this process is, while somebody in it hears."""
-        return self.heard_at > 0
+        """Whether `seq` says where in the stream this process is."""
+        return self.heard_at > 0 and not self._is_resting
 
     def ensure_running(self) -> None:
         """Start following in the running event loop, if it does not already."""
@@ -153,15 +154,18 @@ class Listener:
                 newest = int(note.payload)
             if newest is not None and not self.is_heard:
                 self.seq = max(self.seq, newest)
-                await self._rest()
+                await self._rest(connection)
             elif newest is None or newest > self.seq:
                 await self._catch_up(connection)
 
-    async def _rest(self) -> None:
+    async def _rest(self, connection: psycopg.AsyncConnection[Any]) -> None:
         """Let notifications gather while nobody here hears them: each would cost its own waking."""
+        self._is_resting = True
         self._wanted.clear()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._wanted.wait(), REST_S)
+        if self.is_heard:
+            await self._catch_up(connection)
 
     async def _catch_up(self, connection: psycopg.AsyncConnection[Any]) -> None:
         while True:
@@ -179,6 +183,7 @@ class Listener:
             for event in events:
                 self._fan_out(event)
             if len(rows) < 500:
+                self._is_resting = False
                 return
 
     def _fan_out(self, event: Event) -> None:

@@ -18,8 +18,9 @@ from django.conf import settings
 from django.core.exceptions import PermissionDenied, RequestDataTooBig
 from django.db import InterfaceError, OperationalError
 from django.db.models import QuerySet
-from django.http import Http404, HttpRequest, JsonResponse
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from rest_framework import authentication, exceptions, pagination, parsers, permissions
+from rest_framework.negotiation import DefaultContentNegotiation
 from rest_framework.request import Request as RestRequest
 from rest_framework.response import Response
 
@@ -104,7 +105,7 @@ class BearerAuthentication(authentication.BaseAuthentication):
 
     def authenticate(self, request: RestRequest) -> tuple[Principal, None] | None:
         """Return the token's principal, None without the header; raises Unauthenticated."""
-        scheme, _, secret = request.headers.get("Authorization", "").partition(" ")
+        scheme, _, secret = request.META.get("HTTP_AUTHORIZATION", "").partition(" ")
         if not scheme:
             return None
         if scheme.lower() != "bearer" or not secret.strip():
@@ -174,27 +175,35 @@ class Scoped(permissions.BasePermission):
         return True
 
 
-class Ready(Response):
-    """An answer that is JSON already."""
+class Ready(HttpResponse):
+    """An answer that is JSON already, and needs no renderer."""
 
     def __init__(self, text: str, *, status: int = 200, headers: Any = None) -> None:
-        super().__init__(status=status, headers=headers, content_type="application/json")
-        self._text = text
+        super().__init__(
+            text.encode(), status=status, headers=headers, content_type="application/json"
+        )
 
     @property
     def data(self) -> Any:
         """Its value, for the few who look."""
-        return json.loads(self._text)
+        return json.loads(self.content)
 
-    @data.setter
-    def data(self, value: Any) -> None:
-        if value is not None:
-            raise AttributeError("A ready answer is not changed.")
 
-    @property
-    def rendered_content(self) -> str:
-        """Its text."""
-        return self._text
+Answer = Response | Ready
+
+
+class OneForm(DefaultContentNegotiation):
+    """Answers are JSON: who asks for that, or for anything, is spared the choice."""
+
+    def select_renderer(
+        self, request: RestRequest, renderers: Any, format_suffix: str | None = None
+    ) -> Any:
+        """Return the renderer and its media type; raises NotAcceptable, Http404."""
+        asked = request.META.get("HTTP_ACCEPT", "*/*")
+        is_plain = asked in ("*/*", "application/json") and not request.META.get("QUERY_STRING")
+        if is_plain and len(renderers) == 1:
+            return renderers[0], renderers[0].media_type
+        return super().select_renderer(request, renderers, format_suffix)
 
 
 class BoundedJSONParser(parsers.JSONParser):
@@ -339,7 +348,7 @@ def if_match(request: ApiRequest) -> int | None:
     return int(found.group(1))
 
 
-def idempotent(handler: Callable[..., Response]) -> Callable[..., Response]:
+def idempotent(handler: Callable[..., Answer]) -> Callable[..., Answer]:
     """
     Give a creating POST with an Idempotency-Key its first answer again (`repeats.once`).
 
@@ -347,8 +356,8 @@ def idempotent(handler: Callable[..., Response]) -> Callable[..., Response]:
     """
 
     @wraps(handler)
-    def answer(view: APIView, request: ApiRequest, *args: Any, **kwargs: Any) -> Response:
-        key = request.headers.get("Idempotency-Key")
+    def answer(view: APIView, request: ApiRequest, *args: Any, **kwargs: Any) -> Answer:
+        key = request.META.get("HTTP_IDEMPOTENCY_KEY")
         if key is None:
             return handler(view, request, *args, **kwargs)
         got = repeats.once(

@@ -81,7 +81,7 @@ def answers(calls: Sequence[Call]) -> list[Answer]:
     ]
 
 
-_combined: Combined[Call, Answer] = Combined(answers, most=MOST_AT_ONCE)
+_combined: Combined[Call, Answer] = Combined(answers, most=MOST_AT_ONCE, name="exchange")
 
 
 def _alone(call: Call) -> str | None:

@@ -33,6 +33,7 @@ DECLARE
   -- Who was given something since `near` was looked up, and the least load that they have now.
   given uuid[] := '{}';
   given_load int := 32767;
+  passed uuid[];
   -- Granted and not written yet.
   new_requests request[] := '{}';
   new_leases lease[] := '{}';
@@ -85,23 +86,23 @@ BEGIN
     IF p_exact AND p.limits IS NOT NULL THEN PERFORM limits_lock_1(p.limits); END IF;
     code := CASE WHEN p_queue THEN 'waiting' ELSE 'exhausted' END;
     IF within_1(r, p) AND (r.lock_keys = '{}' OR keys_free_1(r.lock_keys)) THEN
-      c := NULL;
-      IF has_near THEN
+      passed := given;
+      WHILE has_near AND a.id IS NULL LOOP
         c := nearest_1(r.id, near.requests, near.ids, near.names, near.loads, near.generalities,
-          given, given_load);
-        IF c.id IS NOT NULL THEN
-          place := array_position(held, c.id);
-          IF place IS NULL THEN
-            SELECT * INTO a FROM agent x
-              WHERE x.id = c.id AND x.status IN ('busy', 'idle')
-                AND x.health IN ('good', 'probation', 'unknown')
-                AND x.load < x.max_concurrent AND fits_1(x, r)
-              FOR NO KEY UPDATE SKIP LOCKED;
-          ELSE
-            a := mine[place];
-          END IF;
+          passed, given_load);
+        EXIT WHEN c.id IS NULL;
+        place := array_position(held, c.id);
+        IF place IS NULL THEN
+          SELECT * INTO a FROM agent x
+            WHERE x.id = c.id AND x.status IN ('busy', 'idle')
+              AND x.health IN ('good', 'probation', 'unknown')
+              AND x.load < x.max_concurrent AND fits_1(x, r)
+            FOR NO KEY UPDATE SKIP LOCKED;
+          passed := passed || c.id;  -- locked by somebody else, perhaps: then the next one
+        ELSE
+          a := mine[place];
         END IF;
-      END IF;
+      END LOOP;
       IF a.id IS NULL THEN
         warm := NULL;
         IF r.affinity <> 'none' THEN

@@ -6,8 +6,9 @@ RETURNS TABLE (agent_id uuid, warmth float8) LANGUAGE sql STABLE AS $$
   SELECT x.agent_id, max(x.match * 2::float8 ^ greatest(-1000, -greatest(0, extract(epoch FROM
       clock_timestamp() - coalesce(x.released_at, clock_timestamp()))) / p_half_life_s))
     FROM (
-      (SELECT l.agent_id, l.released_at, 1::float8 AS match FROM lease l
-        WHERE l.cycle_id <> '' AND l.project = r.project AND l.cycle_id = r.cycle_id
+      (SELECT l.agent_id, l.released_at, 1::float8 AS match
+        FROM request c JOIN lease l ON l.request_id = c.id
+        WHERE r.cycle_id <> '' AND c.project = r.project AND c.cycle_id = r.cycle_id
           AND l.agent_type = r.agent_type
         ORDER BY l.fencing_token DESC LIMIT 1)
       UNION ALL

@@ -1,12 +1,15 @@
 """What arrives together is served in one transaction, and fails one by one."""
 
 import json
+import random
 
 import pytest
 from django.db import DatabaseError
+from django.db.models import F
 
+from agentpool.registry import queries
 from agentpool.registry.errors import LeaseLost
-from agentpool.registry.models import Event, Lease
+from agentpool.registry.models import Agent, Event, Lease, Request
 from agentpool.registry.states import Outcome
 from balancing import claim
 from balancing.claim import Wish
@@ -106,3 +109,70 @@ def test_what_fails_with_its_look_is_done_for_nobody(make_agent, submit, wish, m
 
     assert json.loads(ended)["status"] == "released"
     assert isinstance(refused, DatabaseError)
+
+
+def test_an_agent_that_one_lease_leaves_is_there_for_the_next_of_the_same_list(
+    make_agent, submit, wish
+):
+    agent = make_agent()
+    lease = submit().held
+
+    _, granted, waits = exchange.answers([close_of(lease), wish(), wish()])
+
+    token = json.loads(granted)["fencing_token"]
+    agent.refresh_from_db()
+    assert (agent.load, agent.status, agent.last_token) == (1, "busy", token)
+    assert waits is None
+    assert not queries.broken_invariants()
+
+
+def test_those_of_a_list_are_spread_over_the_least_loaded(make_agent, submit, wish):
+    for _ in range(3):
+        make_agent(max_concurrent=4)
+    lease = submit().held
+
+    exchange.answers([close_of(lease), *(wish(strategy="least_loaded") for _ in range(8))])
+
+    assert sorted(Agent.objects.values_list("load", flat=True)) == [2, 3, 3]
+    assert not queries.broken_invariants()
+
+
+def test_a_list_finds_the_agent_that_its_own_end_left_warm(make_agent, submit, wish):
+    for _ in range(3):
+        make_agent(max_concurrent=2)
+    lease = submit(project="warm", cycle_id="c").held
+
+    _, granted = exchange.answers(
+        [close_of(lease), wish(project="warm", cycle_id="c", affinity="soft")]
+    )
+
+    assert json.loads(granted)["agent"]["agent_id"] == lease.agent.agent_id
+    assert json.loads(granted)["decision"]["tier"] == "affinity"
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_whatever_is_asked_for_together_the_books_are_right(make_agent, wish, seed):
+    chance = random.Random(seed)
+    names = [make_agent(max_concurrent=slots).agent_id for slots in (1, 2, 2, 3)]
+    strategies = ["", "least_loaded", "round_robin", "best_of_k", "bin_pack", "predictive"]
+
+    def any_wish():
+        return wish(
+            project=chance.choice("pqr"),
+            cycle_id=chance.choice(["", "c", "d"]),
+            strategy=chance.choice(strategies),
+            affinity=chance.choice(["none", "none", "soft", "hard"]),
+            preferred_agent=chance.choice(["", "", "", *names]),
+            lock_keys=chance.choice([[], [], [], ["main"]]),
+        )
+
+    for _ in range(12):
+        live = list(Lease.objects.filter(status="active"))
+        ends = [close_of(one) for one in chance.sample(live, chance.randint(0, len(live)))]
+        answers = exchange.answers([*ends, *(any_wish() for _ in range(chance.randint(0, 6)))])
+
+        assert not [answer for answer in answers if isinstance(answer, Exception)]
+        assert not queries.broken_invariants()
+        free = Agent.objects.filter(load__lt=F("max_concurrent")).exists()
+        freely = Request.objects.filter(status="waiting", lock_keys=[]).exclude(affinity="hard")
+        assert not (free and freely.exists())

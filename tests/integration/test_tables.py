@@ -24,7 +24,6 @@ ENUMS = {
 INDEXES = {
     "agent_placeable": states.PLACEABLE_STATUS | states.PLACEABLE_HEALTH,
     "lease_one_per_slot": states.HOLDING,
-    "lease_one_live_per_request": states.LIVE,
 }
 
 

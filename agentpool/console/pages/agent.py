@@ -36,7 +36,8 @@ def picture(params: Params) -> Picture:
         .filter(agent=agent)
         .order_by("-fencing_token")[:SPANS_SHOWN]
     )
-    outcomes = list(LeaseOutcome.objects.filter(agent=agent).order_by("-ended_at")[:OUTCOMES_SHOWN])
+    newest = Lease.objects.filter(agent=agent).order_by("-fencing_token")[:OUTCOMES_SHOWN]
+    outcomes = list(LeaseOutcome.objects.filter(lease__in=newest).order_by("-ended_at"))
     return {
         "now": at,
         "agent": agent,

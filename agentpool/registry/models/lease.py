@@ -99,13 +99,9 @@ class Lease(models.Model):
         db_table = "lease"
         ordering = ["-fencing_token"]
         indexes = [
-            models.Index(fields=["request", "-fencing_token"], name="lease_of_request"),
-            # Affinity: who worked last on this cycle, and on this project.
-            models.Index(
-                fields=["project", "cycle_id", "pool", "-fencing_token"],
-                name="lease_by_cycle",
-                condition=~Q(cycle_id=""),
-            ),
+            # Every index is written at a grant, and those without a condition at the end again. So
+            # there is none by cycle: its leases are found by its requests.
+            # Affinity: who worked last on this project.
             models.Index(fields=["project", "pool", "-fencing_token"], name="lease_by_project"),
             models.Index(fields=["agent", "-fencing_token"], name="lease_of_agent"),
             # The reaper: live leases by the time that permits to end them.
@@ -123,12 +119,9 @@ class Lease(models.Model):
                 name="lease_one_per_slot",
                 condition=Q(status__in=values(HOLDING)),
             ),
-            # A request has at most one live lease: no phase runs twice at once.
-            models.UniqueConstraint(
-                fields=["request"],
-                name="lease_one_live_per_request",
-                condition=Q(status__in=values(LIVE)),
-            ),
+            # A request has at most one live lease: no phase runs twice at once. For each attempt
+            # there is one lease, and a request is tried again when the lease before has ended.
+            models.UniqueConstraint(fields=["request", "attempt"], name="lease_one_per_attempt"),
             models.CheckConstraint(condition=Q(slot__gte=1), name="lease_slot_from_one"),
         ]
 
@@ -197,7 +190,7 @@ class LeaseOutcome(models.Model):
         db_table = "outcome"
         ordering = ["-ended_at"]
         indexes = [
-            models.Index(fields=["agent", "-ended_at"], name="outcome_of_agent"),
+            # An agent's are found by its leases.
             models.Index(fields=["pool", "-ended_at"], name="outcome_of_pool"),
         ]
 
