@@ -8,6 +8,7 @@ weights of a Poisson count, forgetting). A seasonal profile that tells nothing g
 
 import math
 from collections.abc import Mapping
+from operator import mul
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,8 @@ FEATURES = (*(f"rate over {memory:g} s" for memory in MEMORIES_S), "day", "week"
 HALF_LIFE_S = 14 * DAY_S
 RIDGE = 0.01
 LEAST_MEAN = 1e-5
+# Windows that are added up together.
+TOGETHER = 32
 
 
 class Profile:
@@ -108,6 +111,7 @@ class Arrivals:
         self.weights = list(PRIOR)
         self._products = np.zeros((len(PRIOR), len(PRIOR)))
         self._counts = np.zeros(len(PRIOR))
+        self._seen: list[list[float]] = []
 
     def arrived(self, at: float, *, is_telling: bool = True) -> None:
         """Count one arrival; times never go back. is_telling: it says something of the rate."""
@@ -126,21 +130,30 @@ class Arrivals:
 
     def expected(self, rates: list[float]) -> float:
         """Return the expected count in a window that begins at these rates."""
-        total = 0.0
-        for weight, rate in zip(self.weights, rates, strict=True):
-            total += weight * rate
+        total: float = sum(map(mul, self.weights, rates))
         return max(total * self.window_s, LEAST_MEAN)
 
     def learn(self, rates: list[float], count: int) -> None:
         """Add what came in a window that began at these rates."""
-        mean = np.array(rates) * self.window_s
-        weight = 1 / (self.expected(rates) + 0.01)
-        kept = 0.5 ** (self.window_s / HALF_LIFE_S)
-        self._products = self._products * kept + np.outer(mean, mean) * weight
-        self._counts = self._counts * kept + mean * (count * weight)
+        self._seen.append([*rates, count])
+        if len(self._seen) >= TOGETHER:
+            self._add()
+
+    def _add(self) -> None:
+        """Add the gathered windows to the sums, all at once: numpy is slow on one row."""
+        if not self._seen:
+            return
+        seen = np.array(self._seen)
+        self._seen.clear()
+        means, counts = seen[:, :-1] * self.window_s, seen[:, -1]
+        weight = 1 / (np.maximum(means @ np.array(self.weights), LEAST_MEAN) + 0.01)
+        kept = 0.5 ** (len(seen) * self.window_s / HALF_LIFE_S)
+        self._products = self._products * kept + (means * weight[:, None]).T @ means
+        self._counts = self._counts * kept + means.T @ (counts * weight)
 
     def fit(self) -> None:
         """Find the weights anew: least squares, none below 0, drawn a little to the prior."""
+        self._add()
         drawn = np.diag(self._products) * RIDGE + 1e-9
         products = self._products + np.diag(drawn)
         counts = self._counts + drawn * np.array(PRIOR)
@@ -155,6 +168,7 @@ class Arrivals:
     def forget_window(self, *, window_s: float) -> None:
         """Start to learn the weights for another window; the rates stay."""
         self.window_s = window_s
+        self._seen.clear()
         self._products[:] = 0
         self._counts[:] = 0
 
@@ -173,6 +187,7 @@ class Arrivals:
             "at": self.at,
             "recent": self.recent,
             "weights": self.weights,
+            "seen": self._seen,
             "products": self._products.tolist(),
             "counts": self._counts.tolist(),
             "profile": self.profile.state(),
@@ -182,6 +197,7 @@ class Arrivals:
         """Take a stored state."""
         self.window_s, self.at = state["window_s"], state["at"]
         self.recent, self.weights = list(state["recent"]), list(state["weights"])
+        self._seen = [list(row) for row in state["seen"]]
         self._products = np.array(state["products"], dtype=float)
         self._counts = np.array(state["counts"], dtype=float)
         self.profile.restore(state["profile"])

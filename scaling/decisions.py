@@ -47,10 +47,10 @@ class PoolState:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What a rule asks for, in slots, and the sentence that says why."""
+    """What a rule asks for, in slots, and the sentence that says why (a form for the inputs)."""
 
     slots: int
-    reason: str
+    said: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +67,15 @@ class Decision:
     current: int
     target: int
     wanted: int
-    reason: str
+    said: str
     bounds: tuple[str, ...]
     is_carried_out: bool
     inputs: Mapping[str, Any]
+
+    @property
+    def reason(self) -> str:
+        """The sentence that says why; written when it is asked for."""
+        return self.said.format_map(self.inputs)
 
 
 def decide(
@@ -78,12 +83,7 @@ def decide(
 ) -> Decision:
     """Return the decision for this moment; changes nothing but what `demand` knows of the time."""
     current = math.ceil(pool.supply / pool.slots_per_agent)
-    inputs: dict[str, Any] = {
-        "ready": pool.ready,
-        "busy": pool.busy,
-        "starting": pool.starting,
-        "waiting": pool.waiting,
-    }
+    inputs = _inputs(pool)
     if policy.mode == Mode.OFF:
         return _kept(current, "scaling is off", inputs, now)
     missing = _missing(policy, pool, now)
@@ -93,7 +93,7 @@ def decide(
     wanted = RULES[policy.rule](policy, pool, demand, now, inputs)
     agents = math.ceil(wanted.slots / pool.slots_per_agent)
     target, bounds = _bounded(policy, pool, history, current, agents, now)
-    return _made(current, target, agents, wanted.reason, bounds, policy, inputs, now)
+    return _made(current, target, agents, wanted.said, bounds, policy, inputs, now)
 
 
 def alternatives(
@@ -104,16 +104,27 @@ def alternatives(
     for rule, size in RULES.items():
         if rule in (policy.rule, Rule.SCHEDULE, Rule.STATIC):
             continue
-        wanted = size(policy, pool, demand, now, {})
-        found.append((str(rule), math.ceil(wanted.slots / pool.slots_per_agent), wanted.reason))
+        inputs = _inputs(pool)
+        wanted = size(policy, pool, demand, now, inputs)
+        agents = math.ceil(wanted.slots / pool.slots_per_agent)
+        found.append((str(rule), agents, wanted.said.format_map(inputs)))
     return found
+
+
+def _inputs(pool: PoolState) -> dict[str, Any]:
+    return {
+        "ready": pool.ready,
+        "busy": pool.busy,
+        "starting": pool.starting,
+        "waiting": pool.waiting,
+    }
 
 
 def _made(
     current: int,
     target: int,
     wanted: int,
-    reason: str,
+    said: str,
     bounds: tuple[str, ...],
     policy: Policy,
     inputs: Mapping[str, Any],
@@ -123,11 +134,11 @@ def _made(
     if target != current:
         action = "scale_up" if target > current else "scale_down"
     carried = policy.mode == Mode.AUTO
-    return Decision(now, action, current, target, wanted, reason, bounds, carried, inputs)
+    return Decision(now, action, current, target, wanted, said, bounds, carried, inputs)
 
 
-def _kept(current: int, reason: str, inputs: Mapping[str, Any], now: float) -> Decision:
-    return Decision(now, "no_action", current, current, current, reason, (), False, inputs)
+def _kept(current: int, said: str, inputs: Mapping[str, Any], now: float) -> Decision:
+    return Decision(now, "no_action", current, current, current, said, (), False, inputs)
 
 
 def _missing(policy: Policy, pool: PoolState, now: float) -> str:
@@ -230,7 +241,8 @@ def _warm(
 ) -> Wanted:
     """What is asked for, and k more."""
     slots = pool.busy + pool.waiting + math.ceil(policy.k)
-    return Wanted(slots, f"{pool.busy} busy, {pool.waiting} waiting, {policy.k:g} to spare")
+    inputs["k"] = policy.k
+    return Wanted(slots, "{busy} busy, {waiting} waiting, {k:g} to spare")
 
 
 def _schedule(
@@ -263,8 +275,8 @@ def _predictive(
     )
     return Wanted(
         pool.busy + pool.waiting + reserve,
-        f"{pool.busy} busy, {pool.waiting} waiting; {seen.expected:.2g} arrivals expected in "
-        f"{seen.lead_s:.0f} s, up to {seen.held} held for; {seen.ending:.1f} will end",
+        "{busy} busy, {waiting} waiting; {expected:.2g} arrivals expected in {lead_s:.0f} s, up to "
+        "{held} held for; {ending:.1f} will end",
     )
 
 
