@@ -350,7 +350,7 @@ class Requests(APIView):
         return ask(request.data, requested_by=name, credential=credential)
 
 
-def ask(data: Any, *, requested_by: str, credential: UUID | None) -> Response:
+def ask(data: Any, *, requested_by: str, credential: UUID | None) -> Answer:
     """Ask for an agent, as every door answers it: 201 with the lease, or 202 with the request."""
     wish = intake.wish(data, requested_by=requested_by)
     lease = exchange.one(exchange.Call(wish, credential))

@@ -372,7 +372,7 @@ def idempotent(handler: Callable[..., Answer]) -> Callable[..., Answer]:
     return answer
 
 
-def _kept(response: Response) -> repeats.Answer:
+def _kept(response: Answer) -> repeats.Answer:
     headers = {k: v for k, v in response.headers.items() if k in ("Location", "ETag")}
     return repeats.Answer(response.status_code, response.data, headers)
 
