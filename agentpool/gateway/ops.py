@@ -12,7 +12,6 @@ from uuid import UUID
 from django.core.exceptions import ValidationError
 from django.db.models import Q
 from rest_framework import serializers as drf
-from rest_framework.response import Response
 
 from agentpool.gateway.session import Message, Session, Speaker
 from agentpool.registry import credentials, repeats
@@ -22,6 +21,7 @@ from agentpool.registry.errors import Forbidden, Invalid, NotFound, Refusal, Una
 from agentpool.registry.models import Lease, Request
 from agentpool.registry.models.agent import AGENT_ID
 from agentpool.registry.rest import MAX_BODY_BYTES as MAX_BODY_BYTES
+from agentpool.registry.rest import Answer
 from agentpool.registry.states import LeaseStatus, Outcome, RequestStatus, Scope
 from balancing import api, explain, intake, queries, serializers
 from balancing.services import heartbeats, leases, notes, requests
@@ -301,7 +301,7 @@ def body_of(message: Message) -> dict[str, Any]:
     return {name: value for name, value in message.items() if name not in _FRAME}
 
 
-def _made(response: Response) -> repeats.Answer:
+def _made(response: Answer) -> repeats.Answer:
     return repeats.Answer(response.status_code, response.data)
 
 
