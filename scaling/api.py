@@ -11,7 +11,7 @@ from agentpool.registry.api import ANY_JSON, CREATED, OBJECT, PAGE, checked
 from agentpool.registry.models import Pool, ScalingDecision, ScalingEvent
 from agentpool.registry.rest import OPERATORS, ApiRequest, idempotent, page
 from agentpool.registry.states import Scope
-from scaling import evaluation, serializers, services, steering
+from scaling import serializers, services, steering
 
 
 class Execute(APIView):
@@ -58,6 +58,9 @@ class Recommendation(APIView):
     def get(self, request: ApiRequest) -> Response:
         """Decide for one pool, or each, without carrying anything out."""
         query = checked(serializers.HistoryQuery(data=request.query_params.dict()))
+        # Only here: the core's arrays cost each web process 20 MB.
+        from scaling import evaluation
+
         looks = evaluation.recommend(query.get("agent_type"))
         return Response({"results": [serializers.look_json(look) for look in looks]})
 

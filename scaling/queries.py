@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.db.models import Case, Q, When
 from django.db.models.functions import Now
@@ -10,8 +10,9 @@ from django.db.models.functions import Now
 from agentpool.registry import queries as registry_queries
 from agentpool.registry.models import Agent, Launch, Lease, Pool, Request
 from agentpool.registry.states import AgentStatus, LaunchStatus
-from scaling import traces
-from scaling.traces import Job, Trace
+
+if TYPE_CHECKING:
+    from scaling.traces import Job, Trace
 
 # Agents that do, or soon will, supply capacity: draining ones do not, starting ones do.
 SUPPLY = (AgentStatus.STARTING, AgentStatus.STANDBY, AgentStatus.IDLE, AgentStatus.BUSY)
@@ -60,7 +61,7 @@ def running() -> Sequence[Launch]:
     )
 
 
-def recorded(*, over_s: float, agent_type: str = "") -> Trace:
+def recorded(*, over_s: float, agent_type: str = "") -> "Trace":
     """
     Return what was asked for lately as a trace: each request with the service time of its leases.
 
@@ -68,6 +69,9 @@ def recorded(*, over_s: float, agent_type: str = "") -> Trace:
     also those that were refused or cancelled: one that never got a lease is taken to last as long
     as its pool's leases do on average. Raises: TraceInvalid, there was none.
     """
+    # Only here: traces are arrays, which cost each process 20 MB.
+    from scaling import traces
+
     since = registry_queries.now() - timedelta(seconds=over_s)
     asked = Request.objects.filter(created_at__gte=since).order_by("number")
     if agent_type:
@@ -89,7 +93,11 @@ def recorded(*, over_s: float, agent_type: str = "") -> Trace:
     )
 
 
-def _job(kind: str, at_s: float, served: tuple[float, int] | None, usual: dict[str, float]) -> Job:
+def _job(
+    kind: str, at_s: float, served: tuple[float, int] | None, usual: dict[str, float]
+) -> "Job":
+    from scaling.traces import Job
+
     if served is None:
         return Job(at_s, usual.get(kind, UNKNOWN_SERVICE_S), kind)
     return Job(at_s, served[0], kind, served[1])

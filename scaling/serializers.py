@@ -1,6 +1,6 @@
 """What callers may ask of scaling, and how its history is shown."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rest_framework import serializers
 
@@ -15,8 +15,10 @@ from agentpool.registry.models import (
 )
 from agentpool.registry.serializers import Query, Strict, Text, Whole, pool_json
 from scaling import steering
-from scaling.evaluation import Look
 from scaling.policies import Mode, Rule
+
+if TYPE_CHECKING:
+    from scaling.evaluation import Look
 
 
 class Execute(Strict):
@@ -91,7 +93,7 @@ def policy_json(row: ScalingPolicy, pool: Pool) -> dict[str, Any]:
     }
 
 
-def look_json(look: Look) -> dict[str, Any]:
+def look_json(look: "Look") -> dict[str, Any]:
     """Return what would be done about one pool now, and everything it rests on."""
     decision = look.decision
     return {

@@ -104,7 +104,7 @@ def test_in_auto_the_intent_and_the_decision_are_one_transaction(memory, submit)
 
 
 def test_what_is_coming_is_not_launched_again(memory, submit):
-    auto()
+    steering.set_policy("code", rule="warm", mode="auto", settings={"k": 0}, actor="test")
     submit()
     evaluation.evaluate()
     first = Launch.objects.count()
