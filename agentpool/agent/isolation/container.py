@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import os
 import resource
+import signal
 import socket
 import subprocess
 import threading
@@ -53,6 +54,8 @@ class Container(Confined):
         self._client: docker.APIClient | None = None
         self._name = f"agentpool-{hashlib.sha256(spec.lease_id.encode()).hexdigest()[:24]}"
         self._pid: int | None = None
+        # Of its first process: a number alone may be another's by the time it is killed.
+        self._handle: int | None = None
         self._keeper: subprocess.Popen[bytes] | None = None
         self._carrier: threading.Thread | None = None
         self._pipes: list[int] = []
@@ -103,9 +106,9 @@ class Container(Confined):
 
     def kill(self) -> None:
         """Kill the container; the kernel ends all that is in it with its first process."""
-        if self._pid is not None and self._exit is None:
+        if self._handle is not None:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(self._pid, 9)
+                signal.pidfd_send_signal(self._handle, signal.SIGKILL)
 
     def destroy(self) -> None:
         """Kill what is left, remove the container, close the doors."""
@@ -119,9 +122,11 @@ class Container(Confined):
             _remove(self._client, self._name)
             self._client.close()
             self._client = None
-        if self._keeper is not None and self._keeper.stdin is not None:
-            with contextlib.suppress(BrokenPipeError):
-                self._keeper.communicate(b".", timeout=_END_S)
+        if self._keeper is not None:
+            _let_go(self._keeper)
+        if self._handle is not None:
+            os.close(self._handle)
+            self._handle = None
         for name in self._filter_files():
             name.unlink(missing_ok=True)
         self._leave()
@@ -213,6 +218,8 @@ class Container(Confined):
         said = client.attach_socket(self._name, params={"stdout": 1, "stderr": 1, "stream": 1})
         client.start(self._name)
         self._pid = client.inspect_container(self._name)["State"]["Pid"] or None
+        with contextlib.suppress(ProcessLookupError):
+            self._handle = os.pidfd_open(self._pid) if self._pid else None
         (out, theirs_out), (err, theirs_err) = os.pipe2(os.O_CLOEXEC), os.pipe2(os.O_CLOEXEC)
         self._pipes = [out, err]
         self._carrier = threading.Thread(
@@ -301,11 +308,20 @@ def _told_by(program: str) -> Iterator[None]:
         raise OSError(5, f"podman: {said}", program) from error
 
 
+def _let_go(keeper: "subprocess.Popen[bytes]") -> None:
+    """Tell a keeper that its container is removed already."""
+    with keeper, contextlib.suppress(BrokenPipeError):
+        try:
+            keeper.communicate(b".", timeout=_END_S)
+        except subprocess.TimeoutExpired:
+            keeper.kill()
+
+
 def _remove(client: "docker.APIClient", name: str) -> None:
     import docker
 
     try:
-        client.remove_container(name, force=True)
+        client.remove_container(name, force=True, v=True)
     except (docker.errors.DockerException, OSError):
         # The engine is gone or hangs: the command line needs none.
         subprocess.run(engine.remove_command(name), capture_output=True, timeout=60, check=False)

@@ -119,7 +119,7 @@ def seccomp_file(where: Path, *, profile: dict[str, object], listener: Path) -> 
 
 def remove_command(name: str) -> list[str]:
     """Return the command that ends and removes a container, whoever started it."""
-    return ["podman", "rm", "--force", "--time", "0", "--ignore", name]
+    return ["podman", "rm", "--force", "--volumes", "--time", "0", "--ignore", name]
 
 
 def remove_left(agent_id: str) -> int:
@@ -130,7 +130,7 @@ def remove_left(agent_id: str) -> int:
     found = _podman("ps", "--all", "--quiet", "--filter", f"label={LABEL}={agent_id}")
     left = found.stdout.split()
     if left:
-        _podman("rm", "--force", "--time", "0", "--ignore", *left)
+        _podman("rm", "--force", "--volumes", "--time", "0", "--ignore", *left)
     with _starting:
         child = _started.pop(agent_id, None)
     if child is not None and child.poll() is None:
