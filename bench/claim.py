@@ -40,7 +40,7 @@ PATHS = {
 }
 BESIDE = ("limits_cost", "limits_cost_full", "waiters_cost", "impossible_ms", "loss_1k_to_100k")
 # A server's own cost does not depend on the number of agents: one size shows it.
-SMALLEST_ONLY = ("rest-daphne", "fast-daphne")
+SMALLEST_ONLY = ("service", "rest-daphne", "fast-daphne")
 # Each connection of a server compiles the SQL functions once; that is no part of a cycle.
 WARM_S = 1
 Key = tuple[int, str, str]
