@@ -150,21 +150,21 @@ class Exchange:
     """
     What an exchange brought: for each end and each wish, in their order, what came of it.
 
-    refused: credentials that are good no more; then nothing has been done for anybody. waited_for:
-    pools where somebody waited once it was committed, None: that is not known.
+    refused: credentials that are good no more; then nothing has been done for anybody. serveable:
+    pools where somebody waits whom a free agent fits, once it was committed; None: not known.
     """
 
     ended: list[Exchanged]
     granted: list[Exchanged]
     refused: frozenset[UUID]
-    waited_for: frozenset[str] | None
+    serveable: frozenset[str] | None
 
 
 def exchange(
     closes: Sequence[Close], wishes: Sequence[Wish], *, credentials: Collection[UUID]
 ) -> Exchange:
     """
-    Do `close`, then `acquire`, in one transaction; then look where somebody waits, in another.
+    Do `close`, then `acquire`, in one transaction; then look who may be served, in another.
 
     All of it is one round trip. Must run outside of a transaction. Locks as `close`, then as
     `acquire`. Raises: DatabaseError, and nothing was done; when the connection was lost nobody
@@ -183,7 +183,7 @@ def exchange(
             with raw.pipeline() as pipeline:
                 done.execute(_EXCHANGE, params, prepare=True)
                 pipeline.sync()  # the end of its transaction
-                waiting.execute(_WAITED_FOR_ANYWHERE, prepare=True)
+                waiting.execute(_SERVEABLE_ANYWHERE, prepare=True)
         except psycopg.Error:
             # Of the look only? Then what was done stands, and must not be done again.
             if not _is_committed(done):
@@ -214,9 +214,11 @@ _EXCHANGE = (
     b"SELECT code, shown, words, pg_current_xact_id_if_assigned()::text"
     b" FROM exchange_1(%s::jsonb, %s::jsonb, %s::uuid[], %s::timing_1)"
 )
-_WAITED_FOR_ANYWHERE = (
+# The same gate that `serve_1` has: those who wait for what is not there cost no look of their own.
+_SERVEABLE_ANYWHERE = (
     b"SELECT p.agent_type FROM pool p WHERE EXISTS"
     b" (SELECT FROM request q WHERE q.agent_type = p.agent_type AND q.status = 'waiting')"
+    b" AND serveable_shapes_1(p.agent_type) IS NOT NULL"
 )
 
 

@@ -25,7 +25,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from claim_parts import stage  # noqa: E402
+from claim_parts import extras, stage  # noqa: E402
 from claim_parts.paths import Paths, Stretch, Way  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
@@ -38,8 +38,9 @@ PATHS = {
     "fast-daphne": Way("fast", "daphne"),
     "fast-granian": Way("fast", "granian_asgi"),
 }
+BESIDE = ("limits_cost", "limits_cost_full", "waiters_cost", "impossible_ms", "loss_1k_to_100k")
 # A server's own cost does not depend on the number of agents: one size shows it.
-SMALLEST_ONLY = ("rest-daphne", "fast-daphne")
+SMALLEST_ONLY = ("service", "rest-daphne", "fast-daphne")
 # Each connection of a server compiles the SQL functions once; that is no part of a cycle.
 WARM_S = 1
 Key = tuple[int, str, str]
@@ -50,9 +51,13 @@ def main() -> int:
     options = _options()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     began = time.monotonic()
+    beside: dict[str, float | None] = {}
     with stage.stage() as there:
-        rows = [row for agents in options.agents for row in _size(there, agents, options)]
-    report = _report(rows, options) | {"took_s": round(time.monotonic() - began, 1)}
+        rows = [row for agents in options.agents for row in _size(there, agents, options, beside)]
+        if "fast-granian" in options.paths:
+            beside["impossible_ms"] = extras.impossible_ms(there)  # the largest fleet is there
+    beside["loss_1k_to_100k"] = _loss(rows)
+    report = _report(rows, options) | beside | {"took_s": round(time.monotonic() - began, 1)}
     _print(report)
     if options.json:
         options.json.write_text(json.dumps(report, indent=2))
@@ -76,8 +81,13 @@ def _options() -> argparse.Namespace:
 # -- measure -------------------------------------------------------------------------------------
 
 
-def _size(there: stage.Stage, agents: int, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Return the rows of one number of agents."""
+def _size(
+    there: stage.Stage,
+    agents: int,
+    options: argparse.Namespace,
+    beside: dict[str, float | None],
+) -> list[dict[str, Any]]:
+    """Return the rows of one number of agents; with the fewest, what is measured `beside`."""
     stage.seed(there, agents=agents)
     start = stage.counts(there)
     names = [n for n in options.paths if agents == options.agents[0] or n not in SMALLEST_ONLY]
@@ -95,6 +105,8 @@ def _size(there: stage.Stage, agents: int, options: argparse.Namespace) -> list[
                 ran.errors |= stage.left_over(there, start)
                 seen[agents, name, strategy].append(ran)
             _progress(agents, number, seen)
+        if agents == options.agents[0] and "fast-granian" in names:
+            beside |= extras.measured(there, paths)
     return [_row(key, runs, seen, options) for key, runs in seen.items()]
 
 
@@ -123,6 +135,18 @@ def _row(
         "generator_ms": _median(ran.ms_per_cycle("generator") for ran in runs),
         "of_pgbench": _median(ratios) if ratios else None,
     }
+
+
+def _loss(rows: list[dict[str, Any]]) -> float | None:
+    """Return the share of cycles that the fast path loses from the fewest to the most agents."""
+    found = [
+        row["cycles_per_s"]
+        for row in rows
+        if (row["path"], row["server"]) == ("fast", "granian_asgi")
+        and row["strategy"] == "least_loaded"
+        and not row["errors"]
+    ]
+    return round(1 - found[-1] / found[0], 4) if len(found) > 1 else None
 
 
 def _median(values: Any) -> float:
@@ -154,6 +178,9 @@ def _print(report: dict[str, Any]) -> None:
     for row in report["rows"]:
         table.add_row(*_cells(row))
     Console(width=120).print(table)
+    for name in BESIDE:
+        if report.get(name) is not None:
+            print(f"{name}: {report[name]:.3f}")
     for row in report["rows"]:
         for text, count in row["errors"].items():
             print(f"{row['path']} {row['server']} {row['strategy']}: {count} x {text}")

@@ -70,7 +70,7 @@ def answers(calls: Sequence[Call]) -> list[Answer]:
         good = iter(answers([call for call in calls if call.credential not in done.refused]))
         return [_revoked() if call.credential in done.refused else next(good) for call in calls]
     concerned = _concerned(done, wishes)
-    _tell(concerned if done.waited_for is None else concerned & done.waited_for)
+    _tell(concerned if done.serveable is None else concerned & done.serveable)
     ended = zip(done.ended, closes, strict=True)
     granted = zip(done.granted, wishes, strict=True)
     return [

@@ -12,7 +12,6 @@ DECLARE
   place int;
   a agent;
   l lease;
-  p policy_1;
 BEGIN
   freed := ARRAY(SELECT x FROM agent x WHERE x.id IN (SELECT u.agent_id FROM unnest(ls) u)
     ORDER BY x.id FOR NO KEY UPDATE);
@@ -50,12 +49,17 @@ BEGIN
     END LOOP;
   END IF;
   IF EXISTS (SELECT FROM resource_limit) THEN
-    FOREACH l IN ARRAY ls LOOP
-      p := policy_of_1(l.agent_type, l.project);
-      IF p.limits IS NOT NULL THEN
-        PERFORM limits_give_1(p.limits, l.memory_mb, l.cpu_cores, l.token_budget,
-          l.disk_space_mb, l.network_bandwidth_mbps);
-      END IF;
-    END LOOP;
+    -- What is the same limits' goes back at once; a project's name matters where one is limited.
+    PERFORM limits_give_1((policy_of_1(u.agent_type, u.project)).limits, u.memory_mb, u.cpu_cores,
+        u.token_budget, u.disk_space_mb, u.mbps)
+      FROM (SELECT k.agent_type, k.project, sum(k.memory_mb) AS memory_mb,
+            sum(k.cpu_cores) AS cpu_cores, sum(k.token_budget)::bigint AS token_budget,
+            sum(k.disk_space_mb) AS disk_space_mb, sum(k.network_bandwidth_mbps) AS mbps
+          FROM (SELECT x.agent_type, x.memory_mb, x.cpu_cores, x.token_budget, x.disk_space_mb,
+                x.network_bandwidth_mbps, CASE WHEN EXISTS (
+                  SELECT FROM resource_limit o WHERE o.level = 'project') THEN x.project
+                ELSE '' END AS project
+              FROM unnest(ls) x) k
+          GROUP BY k.agent_type, k.project ORDER BY k.agent_type, k.project) u;
   END IF;
 END $$

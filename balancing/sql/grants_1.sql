@@ -19,7 +19,7 @@ DECLARE
   p policy_1;
   code text;
   key text;
-  none_limits boolean;
+  by_project boolean;
   policies policy_1[] := '{}';
   known text[] := '{}';
   policy_of int[] := '{}';
@@ -40,13 +40,13 @@ DECLARE
   new_names text[] := '{}';
 BEGIN
   PERFORM FROM resource_limit LIMIT 1;  -- the table's lock first, see policy_of_1
-  none_limits := NOT EXISTS (SELECT FROM resource_limit);
+  by_project := EXISTS (SELECT FROM resource_limit x WHERE x.level = 'project');
   codes := '{}';
   FOR i IN 1..cardinality(rs) LOOP
     r := rs[i];
     ids[i] := r.id;
-    -- Without limits a policy is its pool's; else it is the project's, too.
-    key := CASE WHEN none_limits THEN r.agent_type ELSE r.agent_type || '/' || r.project END;
+    -- A policy is its pool's; with limits on projects it is the project's, too.
+    key := CASE WHEN by_project THEN r.agent_type || '/' || r.project ELSE r.agent_type END;
     place := array_position(known, key);
     IF place IS NULL THEN
       place := cardinality(known) + 1;

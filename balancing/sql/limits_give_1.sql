@@ -1,4 +1,4 @@
--- limits_give_1: what a lease had reserved is free again under these limits. Never waits: when all
+-- limits_give_1: what leases had reserved is free again under these limits. Never waits: when all
 -- shards are locked, it becomes a new one, which the next limits_lock_1 folds in.
 CREATE FUNCTION limits_give_1(
   limits resource_limit[], p_memory bigint, p_cpu numeric, p_tokens bigint, p_disk bigint,
@@ -7,6 +7,7 @@ CREATE FUNCTION limits_give_1(
 DECLARE
   l resource_limit;
 BEGIN
+  IF limits IS NULL THEN RETURN; END IF;
   FOREACH l IN ARRAY limits LOOP
     UPDATE limit_shard s SET memory_mb = s.memory_mb + p_memory,
         cpu_cores = s.cpu_cores + p_cpu, token_budget = s.token_budget + p_tokens,
