@@ -12,11 +12,11 @@ from typing import Any
 
 # The slow part: what a late request moves it by; another one moves it back by so much that both
 # cancel at the aim. It begins below 0: the past has always seen too little.
-GAIN, FIRST, LEAST, MOST = 0.005, -0.3, -3.0, 2.0
+GAIN, FIRST, LEAST, MOST = 0.005, -0.27, -3.0, 2.0
 # More late ones than this in a row are a storm: no reserve that anybody would pay for had helped.
 STORM_LATE = 30
 # The quick part: its memory, what as many late ones as the aim weigh, requests of doubt, bounds.
-MEMORY_S, WEIGHT, DOUBT, LEAST_QUICK, MOST_QUICK = 43_200.0, 0.5, 100.0, -1.2, 0.25
+MEMORY_S, WEIGHT, DOUBT, LEAST_QUICK, MOST_QUICK = 43_200.0, 0.7, 100.0, -1.2, 0.25
 
 
 class Steering:
