@@ -130,6 +130,18 @@ class Tails:
         falling: Floats = np.minimum.accumulate(mixed)
         return falling
 
+    def _beyond(self, cell: int) -> Floats:
+        """
+        Return the requests expected beyond a reserve of j in a window: (UPTO + 1,).
+
+        With what happened once, without storms: those are late whatever is held, and to make up
+        for them elsewhere would ask for a reserve without end.
+        """
+        storm = min(storm_from(2 ** (cell / CELLS_AN_OCTAVE)) - 1, UPTO)
+        mixed = self._mixed(cell, drop=0)
+        usual: Floats = np.maximum(mixed - mixed[storm], 0.0)
+        return np.cumsum(usual[::-1])[::-1]
+
     def dispersion(self, cell: int) -> float:
         """Return variance over mean of the counts within two octaves of a cell."""
         spread, means = PRIOR_DISPERSION * PRIOR_MEANS, PRIOR_MEANS
@@ -151,9 +163,8 @@ class Tails:
         """
         if self.arrivals < ENOUGH_ARRIVALS:
             return FIRST_LOG
-        # What is held leaves out what happened once; what would have been missed does not.
         cells = [
-            (number, self.above(cell), np.cumsum(self._mixed(cell, drop=0)[::-1])[::-1])
+            (number, self.above(cell), self._beyond(cell))
             for cell, (number, _, _) in self.cells.items()
         ]
         low, high = LEAST_LOG, MOST_LOG
