@@ -46,11 +46,11 @@ WARMUP_S = 7 * DAY_S
 LATE_PCT = 1.0
 SHIPPED = ("predictive", "warm", "utilization", "queue", "classic", "classic:as_written=1")
 # A rival's knob: how it is written, and the settings between which it is looked for, cheapest
-# first. Whole agents for warm; the others are bisected.
+# first (ten agents for each that works is where it ends). Whole agents for warm; else bisected.
 KNOBS: dict[str, tuple[str, Sequence[float]]] = {
     "warm": ("warm:k={:g}", tuple(range(61))),
-    "queue": ("queue:target_per_agent={:g}", (1.0, 0.01)),
-    "utilization": ("utilization:target_utilization={:g}", (1.0, 0.01)),
+    "queue": ("queue:target_per_agent={:g}", (1.0, 0.1)),
+    "utilization": ("utilization:target_utilization={:g}", (1.0, 0.1)),
 }
 STEPS = 9
 RIVALS = tuple(KNOBS)

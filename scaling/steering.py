@@ -27,7 +27,7 @@ class Steering:
         self.late = late
         self.slow = FIRST
         self.requests, self.late_requests = 0, 0
-        self._run = 0
+        self._run, self._before = 0, [FIRST, 0.0]
         self._lately, self._lately_late, self._at = 0.0, 0.0, 0.0
 
     def judged(self, *, at: float, is_late: bool) -> None:
@@ -35,8 +35,11 @@ class Steering:
         self.requests += 1
         self.late_requests += is_late
         self._fade(at)
+        if is_late and self._run == 0:
+            self._before = [self.slow, self._lately_late]
         self._run = self._run + 1 if is_late else 0
         if self._run > STORM_LATE:
+            self.slow, self._lately_late = self._before
             return
         self._lately += 1
         self._lately_late += is_late
@@ -68,4 +71,4 @@ class Steering:
             setattr(self, name, state[name])
 
 
-_KEPT = ("slow", "requests", "late_requests", "_run", "_lately", "_lately_late", "_at")
+_KEPT = ("slow", "requests", "late_requests", "_run", "_before", "_lately", "_lately_late", "_at")
