@@ -8,6 +8,7 @@ one, for bursts come in company: after a half day with more late ones than the a
 
 import math
 from collections.abc import Mapping
+from copy import deepcopy
 from typing import Any
 
 # The slow part: what a late request moves it by; another one moves it back by so much that both
@@ -15,8 +16,9 @@ from typing import Any
 GAIN, FIRST, LEAST, MOST = 0.005, -0.27, -3.0, 2.0
 # More late ones than this in a row are a storm: no reserve that anybody would pay for had helped.
 STORM_LATE = 30
-# The quick part: its memory, what as many late ones as the aim weigh, requests of doubt, bounds.
-MEMORY_S, WEIGHT, DOUBT, LEAST_QUICK, MOST_QUICK = 43_200.0, 0.7, 100.0, -1.2, 0.25
+# The other parts: their memory, what as many late ones as the aim weigh, requests of doubt, bounds.
+# Half a day, for bursts come in company.
+PARTS = ((43_200.0, 0.7, 100.0, -1.2, 0.25),)
 
 
 class Steering:
@@ -27,8 +29,8 @@ class Steering:
         self.late = late
         self.slow = FIRST
         self.requests, self.late_requests = 0, 0
-        self._run, self._before = 0, [FIRST, 0.0]
-        self._lately, self._lately_late, self._at = 0.0, 0.0, 0.0
+        self._run, self._before = 0, (FIRST, [0.0] * len(PARTS))
+        self._seen, self._seen_late, self._at = [0.0] * len(PARTS), [0.0] * len(PARTS), 0.0
 
     def judged(self, *, at: float, is_late: bool) -> None:
         """Count a request of which it is known whether it waited longer than the SLO."""
@@ -36,39 +38,46 @@ class Steering:
         self.late_requests += is_late
         self._fade(at)
         if is_late and self._run == 0:
-            self._before = [self.slow, self._lately_late]
+            self._before = (self.slow, list(self._seen_late))
         self._run = self._run + 1 if is_late else 0
         if self._run > STORM_LATE:
-            self.slow, self._lately_late = self._before
+            # It is a storm: what its first ones have taught is taken back.
+            self.slow, self._seen_late = self._before[0], list(self._before[1])
             return
-        self._lately += 1
-        self._lately_late += is_late
+        for part in range(len(PARTS)):
+            self._seen[part] += 1
+            self._seen_late[part] += is_late
         moved = self.slow - GAIN * (1 - self.late) if is_late else self.slow + GAIN * self.late
         self.slow = min(max(moved, LEAST), MOST)
 
     def correction(self, now: float) -> float:
         """Return what to add to the logarithm of the share."""
         self._fade(now)
-        doubt = DOUBT * self.late
-        share = (self._lately_late + doubt) / (self._lately + DOUBT) / self.late
-        return self.slow + min(max(WEIGHT * (1 - share), LEAST_QUICK), MOST_QUICK)
+        total = self.slow
+        for part, (_, weight, doubt, least, most) in enumerate(PARTS):
+            late = self._seen_late[part] + doubt * self.late
+            share = late / (self._seen[part] + doubt) / self.late
+            total += min(max(weight * (1 - share), least), most)
+        return total
 
     def _fade(self, now: float) -> None:
         passed = now - self._at
-        if passed > 0:
-            kept = math.exp(-passed / MEMORY_S)
-            self._lately *= kept
-            self._lately_late *= kept
-            self._at = now
+        if passed <= 0:
+            return
+        for part, (memory_s, *_) in enumerate(PARTS):
+            kept = math.exp(-passed / memory_s)
+            self._seen[part] *= kept
+            self._seen_late[part] *= kept
+        self._at = now
 
     def state(self) -> dict[str, Any]:
         """Return all of it as JSON."""
-        return {name: getattr(self, name) for name in _KEPT}
+        return deepcopy({name: getattr(self, name) for name in _KEPT})
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Take a stored state."""
         for name in _KEPT:
-            setattr(self, name, state[name])
+            setattr(self, name, deepcopy(state[name]))
 
 
-_KEPT = ("slow", "requests", "late_requests", "_run", "_before", "_lately", "_lately_late", "_at")
+_KEPT = ("slow", "requests", "late_requests", "_run", "_before", "_seen", "_seen_late", "_at")
