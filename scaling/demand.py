@@ -21,7 +21,8 @@ from scaling.steering import Steering
 from scaling.tails import FIRST_LOG, LEAST_LOG, MOST_LOG, Tails, storm_from
 
 VERSION = 1
-LEAST_WINDOW_S = 5.0
+# Shorter windows cost more than they tell; without a lead they only feed the forecast.
+LEAST_WINDOW_S, NO_LEAD_WINDOW_S = 5.0, 60.0
 FIT_FIRST_S, FIT_EVERY_S = 3600.0, 6 * 3600.0
 # Windows are learnt for one lead; another that differs less than this share does not matter.
 LEAD_TOLERANCE = 0.2
@@ -77,7 +78,7 @@ class Demand:
         share of requests that may be late.
         """
         self.lead_s, self.patience_s, self.late = max(lead_s, 0.0), patience_s, late
-        self.arrivals = Arrivals(window_s=max(lead_s, LEAST_WINDOW_S))
+        self.arrivals = Arrivals(window_s=_window_s(lead_s))
         self.durations = Durations()
         self.tails = Tails()
         self.steering = Steering(late=late)
@@ -138,7 +139,7 @@ class Demand:
         if abs(lead_s - self.lead_s) <= LEAD_TOLERANCE * max(self.lead_s, LEAST_WINDOW_S):
             return
         self.lead_s, self.patience_s = max(lead_s, 0.0), patience_s
-        self.arrivals.forget_window(window_s=max(lead_s, LEAST_WINDOW_S))
+        self.arrivals.forget_window(window_s=_window_s(lead_s))
         self.tails = Tails()
         self.base, self._window = FIRST_LOG, None
         self._pending.clear()
@@ -286,6 +287,10 @@ class Demand:
         made._pending = deque(tuple(each) for each in state["pending"])
         made._ended = deque(state["ended"])
         return made
+
+
+def _window_s(lead_s: float) -> float:
+    return max(lead_s, LEAST_WINDOW_S) if lead_s > 0 else NO_LEAD_WINDOW_S
 
 
 _PARTS = ("arrivals", "durations", "tails", "steering", "forecast")
