@@ -46,11 +46,11 @@ WARMUP_S = 7 * DAY_S
 LATE_PCT = 1.0
 SHIPPED = ("predictive", "warm", "utilization", "queue", "classic", "classic:as_written=1")
 # A rival's knob: how it is written, and the settings between which it is looked for, cheapest
-# first. Whole agents for warm; the others are bisected.
+# first (ten agents for each that works is where it ends). Whole agents for warm; else bisected.
 KNOBS: dict[str, tuple[str, Sequence[float]]] = {
     "warm": ("warm:k={:g}", tuple(range(61))),
-    "queue": ("queue:target_per_agent={:g}", (1.0, 0.01)),
-    "utilization": ("utilization:target_utilization={:g}", (1.0, 0.01)),
+    "queue": ("queue:target_per_agent={:g}", (1.0, 0.1)),
+    "utilization": ("utilization:target_utilization={:g}", (1.0, 0.1)),
 }
 STEPS = 9
 RIVALS = tuple(KNOBS)
@@ -266,7 +266,7 @@ def _year() -> dict[str, float]:
     for job in traces.synthetic(name="year", shape=Shape(days=365, busy=2), seed=1).jobs:
         demand.arrived(job.arrival_s)
         demand.began(job.arrival_s)
-        demand.judged(is_late=False)
+        demand.judged(at=job.arrival_s, is_late=False)
         demand.ended(job.arrival_s, began_at=job.arrival_s)
     text, now, took = json.dumps(demand.state()), 365 * DAY_S, []
     for second in range(50):

@@ -11,7 +11,7 @@ from agentpool.registry.api import ANY_JSON, CREATED, OBJECT, PAGE, checked
 from agentpool.registry.models import Pool, ScalingDecision, ScalingEvent
 from agentpool.registry.rest import OPERATORS, ApiRequest, idempotent, page
 from agentpool.registry.states import Scope
-from scaling import serializers, services, steering
+from scaling import governance, serializers, services
 
 
 class Execute(APIView):
@@ -90,7 +90,7 @@ class Policies(APIView):
     def get(self, request: ApiRequest) -> Response:
         """Return the policy of each pool, with the pool's launch template."""
         pools = Pool.objects.order_by("agent_type")
-        shown = [serializers.policy_json(steering.row_of(pool), pool) for pool in pools]
+        shown = [serializers.policy_json(governance.row_of(pool), pool) for pool in pools]
         return Response({"results": shown})
 
     @extend_schema(request=serializers.Policy, responses=ANY_JSON)
@@ -98,7 +98,7 @@ class Policies(APIView):
     def post(self, request: ApiRequest) -> Response:
         """Change the policy of one pool; it is judged as a whole."""
         body = checked(serializers.Policy(data=request.data))
-        row = steering.set_policy(body.pop("agent_type"), actor=request.user.name, **body)
+        row = governance.set_policy(body.pop("agent_type"), actor=request.user.name, **body)
         return Response(serializers.policy_json(row, registry_queries.pool(row.pool_id)))
 
 
@@ -110,7 +110,7 @@ class Start(APIView):
     def post(self, request: ApiRequest) -> Response:
         """Go back to the mode before the stop; at first that is auto."""
         body = checked(serializers.OfPool(data=request.data))
-        rows = steering.start(body.get("agent_type"), actor=request.user.name)
+        rows = governance.start(body.get("agent_type"), actor=request.user.name)
         return Response({"results": [{"agent_type": r.pool_id, "mode": r.mode} for r in rows]})
 
 
@@ -122,7 +122,7 @@ class Stop(APIView):
     def post(self, request: ApiRequest) -> Response:
         """Decide nothing more; agents stay as they are."""
         body = checked(serializers.OfPool(data=request.data))
-        rows = steering.stop(body.get("agent_type"), actor=request.user.name)
+        rows = governance.stop(body.get("agent_type"), actor=request.user.name)
         return Response({"results": [{"agent_type": r.pool_id, "mode": r.mode} for r in rows]})
 
 
@@ -136,5 +136,5 @@ class Announcements(APIView):
     def post(self, request: ApiRequest) -> Response:
         """Announce work, so that agents are there when it comes."""
         body = checked(serializers.Announce(data=request.data))
-        row = steering.announce(body.pop("agent_type"), actor=request.user.name, **body)
+        row = governance.announce(body.pop("agent_type"), actor=request.user.name, **body)
         return Response(serializers.announcement_json(row), status=201)

@@ -85,7 +85,7 @@ def decide(
     current = math.ceil(pool.supply / pool.slots_per_agent)
     inputs = _inputs(pool)
     if policy.mode == Mode.OFF:
-        return _kept(current, "scaling is off", inputs, now)
+        return _made(current, current, current, "scaling is off", (), policy, inputs, now)
     missing = _missing(policy, pool, now)
     if missing:
         size = max(current, policy.fallback_size or 0)
@@ -135,10 +135,6 @@ def _made(
         action = "scale_up" if target > current else "scale_down"
     carried = policy.mode == Mode.AUTO
     return Decision(now, action, current, target, wanted, said, bounds, carried, inputs)
-
-
-def _kept(current: int, said: str, inputs: Mapping[str, Any], now: float) -> Decision:
-    return Decision(now, "no_action", current, current, current, said, (), False, inputs)
 
 
 def _missing(policy: Policy, pool: PoolState, now: float) -> str:

@@ -17,18 +17,15 @@ from typing import Any
 from scaling.arrivals import SLOT_S, WEEK_SLOTS, Arrivals
 from scaling.durations import Durations
 from scaling.forecast import Announced, DemandPrediction, Forecast
+from scaling.steering import Steering
 from scaling.tails import FIRST_LOG, LEAST_LOG, MOST_LOG, Tails, storm_from
 
 VERSION = 1
-LEAST_WINDOW_S = 5.0
+# Shorter windows cost more than they tell; without a lead they only feed the forecast.
+LEAST_WINDOW_S, NO_LEAD_WINDOW_S = 5.0, 60.0
 FIT_FIRST_S, FIT_EVERY_S = 3600.0, 6 * 3600.0
 # Windows are learnt for one lead; another that differs less than this share does not matter.
 LEAD_TOLERANCE = 0.2
-# Steering: what one late request too many moves the logarithm of the share by, and how far in all.
-# It begins below 0: what the past would have needed is less than what the future will.
-GAIN, FIRST_OFFSET, LEAST_OFFSET, MOST_OFFSET = 0.02, -1.0, -3.0, 2.0
-# More late ones than this in a row are a storm.
-STORM_LATE = 30
 # Announced work counts until it has come, at most so long after its time.
 ANNOUNCED_KEPT_S = 900.0
 
@@ -81,16 +78,16 @@ class Demand:
         share of requests that may be late.
         """
         self.lead_s, self.patience_s, self.late = max(lead_s, 0.0), patience_s, late
-        self.arrivals = Arrivals(window_s=max(lead_s, LEAST_WINDOW_S))
+        self.arrivals = Arrivals(window_s=_window_s(lead_s))
         self.durations = Durations()
         self.tails = Tails()
+        self.steering = Steering(late=late)
         self.forecast = Forecast()
         self.running: dict[float, int] = {}
         self.announced: list[Announced] = []
-        self.base, self.offset = FIRST_LOG, FIRST_OFFSET
-        self.requests, self.late_requests = 0, 0
+        self.base = FIRST_LOG
         self._window: tuple[float, list[float], float] | None = None
-        self._count, self._late_run = 0, 0
+        self._count = 0
         self._storm_from = storm_from(0.0)
         self._pending: deque[tuple[float, list[float], float, int]] = deque()
         self._ended: deque[float] = deque()
@@ -129,15 +126,9 @@ class Demand:
         self.durations.ended(at - began_at, story_type)
         self._ended.append(at)
 
-    def judged(self, *, is_late: bool) -> None:
+    def judged(self, *, at: float, is_late: bool) -> None:
         """Steer by a request of which it is known whether it waited longer than the SLO."""
-        self.requests += 1
-        self.late_requests += is_late
-        self._late_run = self._late_run + 1 if is_late else 0
-        if self._late_run > STORM_LATE:
-            return  # no reserve that anybody would pay for would have helped
-        moved = self.offset - GAIN * (1 - self.late) if is_late else self.offset + GAIN * self.late
-        self.offset = min(max(moved, LEAST_OFFSET), MOST_OFFSET)
+        self.steering.judged(at=at, is_late=is_late)
 
     def announce(self, event: Announced) -> None:
         """Take note of work that is known ahead."""
@@ -148,32 +139,31 @@ class Demand:
         if abs(lead_s - self.lead_s) <= LEAD_TOLERANCE * max(self.lead_s, LEAST_WINDOW_S):
             return
         self.lead_s, self.patience_s = max(lead_s, 0.0), patience_s
-        self.arrivals.forget_window(window_s=max(lead_s, LEAST_WINDOW_S))
+        self.arrivals.forget_window(window_s=_window_s(lead_s))
         self.tails = Tails()
         self.base, self._window = FIRST_LOG, None
         self._pending.clear()
 
     # -- what to expect ----------------------------------------------------------------------------
 
-    @property
-    def log_share(self) -> float:
-        """Logarithm of the share of windows in which the reserve may be exceeded."""
-        return min(max(self.base + self.offset, LEAST_LOG), MOST_LOG)
+    def log_share(self, now: float) -> float:
+        """Return the logarithm of the share of windows in which the reserve may be exceeded."""
+        return min(max(self.base + self.steering.correction(now), LEAST_LOG), MOST_LOG)
 
     def outlook(self, now: float) -> Outlook:
         """Return what to hold in reserve now."""
         self.advance(now)
         expected = self.arrivals.expected(self.arrivals.features(now))
-        held = 0
+        held, log_share = 0, self.log_share(now)
         if self.lead_s > 0:
-            held = self.tails.held(expected=expected, log_share=self.log_share)
+            held = self.tails.held(expected=expected, log_share=log_share)
         return Outlook(
             lead_s=self.lead_s,
             expected=expected,
             held=held,
             ending=min(self._ending(now), trusted_ends(expected)) if self.lead_s > 0 else 0.0,
             announced=self._announced(now) if self.announced else 0,
-            log_share=self.log_share,
+            log_share=log_share,
         )
 
     def predict(self, now: float) -> DemandPrediction:
@@ -299,17 +289,17 @@ class Demand:
         return made
 
 
-_PARTS = ("arrivals", "durations", "tails", "forecast")
+def _window_s(lead_s: float) -> float:
+    return max(lead_s, LEAST_WINDOW_S) if lead_s > 0 else NO_LEAD_WINDOW_S
+
+
+_PARTS = ("arrivals", "durations", "tails", "steering", "forecast")
 _PLAIN = (
     "lead_s",
     "patience_s",
     "late",
     "base",
-    "offset",
-    "requests",
-    "late_requests",
     "_count",
-    "_late_run",
     "_storm_from",
     "_since",
     "_next_fit_s",

@@ -29,7 +29,7 @@ from agentpool.registry.models import (
     ScalingState,
 )
 from agentpool.registry.states import LIVE, AgentStatus, LaunchStatus, RequestStatus
-from scaling import decisions, hearing, services, steering
+from scaling import decisions, governance, hearing, services
 from scaling.decisions import Decision, PoolState
 from scaling.demand import Demand, StateInvalid
 from scaling.history import History
@@ -103,8 +103,8 @@ def _evaluate(pool: Pool) -> Look | None:
 
 def _look(pool: Pool, state: ScalingState, *, now: datetime) -> Look:
     """Bring a state up to date, and decide; writes nothing."""
-    row = steering.row_of(pool)
-    policy = steering.policy_of(pool, row)
+    row = governance.row_of(pool)
+    policy = governance.policy_of(pool, row)
     demand, history = _learnt(state, policy)
     lead_in_s = policy.reaction_s if policy.on_events else policy.tick_s
     startup_s = hearing.startup_s(pool.agent_type, otherwise=policy.startup_s)

@@ -41,7 +41,7 @@ def tell(demand: Demand, state: State, *, policy: Policy, until: datetime) -> No
         elif kind == _ENDED:
             demand.ended(at, began_at=detail[0], story_type=detail[1])
         else:
-            demand.judged(is_late=detail)
+            demand.judged(at=at, is_late=detail)
     _tell_announced(demand, state, until)
     state.heard_until = until
 

@@ -14,7 +14,7 @@ from agentpool.registry.models import (
     ScalingPolicy,
 )
 from agentpool.registry.serializers import Query, Strict, Text, Whole, pool_json
-from scaling import steering
+from scaling import governance
 from scaling.policies import Mode, Rule
 
 if TYPE_CHECKING:
@@ -77,13 +77,13 @@ def event_json(event: ScalingEvent) -> dict[str, Any]:
 
 def policy_json(row: ScalingPolicy, pool: Pool) -> dict[str, Any]:
     """Return one pool's policy: what was said, and what holds with the usual values."""
-    policy = steering.policy_of(pool, row)
+    policy = governance.policy_of(pool, row)
     return {
         "agent_type": pool.agent_type,
         "rule": row.rule,
         "mode": row.mode,
         "settings": row.settings,
-        "effective": {name: _plain(getattr(policy, name)) for name in steering.SETTINGS},
+        "effective": {name: _plain(getattr(policy, name)) for name in governance.SETTINGS},
         "min_size": pool.min_size,
         "max_size": pool.max_size,
         "generation": row.generation,

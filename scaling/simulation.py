@@ -203,7 +203,7 @@ class _Run:
             heapq.heappush(self.ends, (self.now + self.durations[job], self.now))
             if self.is_learning:
                 self.demand.began(self.now)
-                self.demand.judged(is_late=wait_s > self.policy.slo_s)
+                self.demand.judged(at=self.now, is_late=wait_s > self.policy.slo_s)
             if self.is_classic:
                 self.served.append((self.now, wait_s))
                 self.served_s += wait_s

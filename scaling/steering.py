@@ -1,140 +1,83 @@
 """
-Who steers a pool, and how: its policy, its mode, and work that is announced ahead.
+Steers by what became of the requests: how far the reserve's share is to move from the learnt one.
 
-Each change is one transaction with its event.
+Pure; times in seconds. Two parts are added to the logarithm of the share of windows that may be
+exceeded: a slow one that lets late and other requests balance at the aim over weeks, and a quick
+one, for bursts come in company: after a half day with more late ones than the aim it holds more.
 """
 
+import math
 from collections.abc import Mapping
-from dataclasses import fields
-from datetime import datetime
+from copy import deepcopy
 from typing import Any
 
-from django.db import transaction
-
-from agentpool.registry import events
-from agentpool.registry import queries as registry_queries
-from agentpool.registry.errors import Invalid
-from agentpool.registry.models import Announcement, Pool, ScalingPolicy
-from scaling import policies
-from scaling.policies import Mode, Policy, PolicyInvalid, Rule
-
-# What a pool says itself, or what is not a setting.
-_NOT_SET_HERE = frozenset({"rule", "mode", "min_size", "max_size", "overridden"})
-SETTINGS = tuple(each.name for each in fields(Policy) if each.name not in _NOT_SET_HERE)
+# The slow part: what a late request moves it by; another one moves it back by so much that both
+# cancel at the aim. It begins below 0: the past has always seen too little.
+GAIN, FIRST, LEAST, MOST = 0.005, -0.27, -3.0, 2.0
+# More late ones than this in a row are a storm: no reserve that anybody would pay for had helped.
+STORM_LATE = 30
+# The other parts: their memory, what as many late ones as the aim weigh, requests of doubt, bounds.
+# Half a day, for bursts come in company.
+PARTS = ((43_200.0, 0.7, 100.0, -1.2, 0.25),)
 
 
-def row_of(pool: Pool) -> ScalingPolicy:
-    """Return a pool's policy row, an unsaved one with the defaults where there is none yet."""
-    found = ScalingPolicy.objects.filter(pool_id=pool.agent_type).first()
-    return found or ScalingPolicy(pool=pool)
+class Steering:
+    """What is known of the requests that were served, and what follows from it."""
+
+    def __init__(self, *, late: float) -> None:
+        """Begin with nothing known. late: the share of late requests that is aimed at."""
+        self.late = late
+        self.slow = FIRST
+        self.requests, self.late_requests = 0, 0
+        self._run, self._before = 0, (FIRST, [0.0] * len(PARTS))
+        self._seen, self._seen_late, self._at = [0.0] * len(PARTS), [0.0] * len(PARTS), 0.0
+
+    def judged(self, *, at: float, is_late: bool) -> None:
+        """Count a request of which it is known whether it waited longer than the SLO."""
+        self.requests += 1
+        self.late_requests += is_late
+        self._fade(at)
+        if is_late and self._run == 0:
+            self._before = (self.slow, list(self._seen_late))
+        self._run = self._run + 1 if is_late else 0
+        if self._run > STORM_LATE:
+            # It is a storm: what its first ones have taught is taken back.
+            self.slow, self._seen_late = self._before[0], list(self._before[1])
+            return
+        for part in range(len(PARTS)):
+            self._seen[part] += 1
+            self._seen_late[part] += is_late
+        moved = self.slow - GAIN * (1 - self.late) if is_late else self.slow + GAIN * self.late
+        self.slow = min(max(moved, LEAST), MOST)
+
+    def correction(self, now: float) -> float:
+        """Return what to add to the logarithm of the share."""
+        self._fade(now)
+        total = self.slow
+        for part, (_, weight, doubt, least, most) in enumerate(PARTS):
+            late = self._seen_late[part] + doubt * self.late
+            share = late / (self._seen[part] + doubt) / self.late
+            total += min(max(weight * (1 - share), least), most)
+        return total
+
+    def _fade(self, now: float) -> None:
+        passed = now - self._at
+        if passed <= 0:
+            return
+        for part, (memory_s, *_) in enumerate(PARTS):
+            kept = math.exp(-passed / memory_s)
+            self._seen[part] *= kept
+            self._seen_late[part] *= kept
+        self._at = now
+
+    def state(self) -> dict[str, Any]:
+        """Return all of it as JSON."""
+        return deepcopy({name: getattr(self, name) for name in _KEPT})
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take a stored state."""
+        for name in _KEPT:
+            setattr(self, name, deepcopy(state[name]))
 
 
-def policy_of(pool: Pool, row: ScalingPolicy) -> Policy:
-    """Return the policy that holds for a pool; raises PolicyInvalid."""
-    return policies.usual(
-        Rule(row.rule),
-        mode=Mode(row.mode),
-        min_size=pool.min_size,
-        max_size=pool.max_size,
-        **policies.read_settings(row.settings),
-    )
-
-
-@transaction.atomic
-def set_policy(
-    agent_type: str,
-    *,
-    actor: str,
-    rule: str | None = None,
-    mode: str | None = None,
-    settings: Mapping[str, Any] | None = None,
-) -> ScalingPolicy:
-    """
-    Change a pool's policy; what is not given stays, a setting that is None goes back to its usual.
-
-    Judged as a whole. Locks the pool. Raises: Invalid, naming the field; NotFound.
-    """
-    pool = _locked(agent_type)
-    row = row_of(pool)
-    is_new = row._state.adding
-    row.rule = rule or row.rule
-    if mode is not None:
-        row.mode = mode
-        row.mode_before = mode if mode != Mode.OFF else row.mode_before
-    merged = {**row.settings, **(settings or {})}
-    row.settings = {name: value for name, value in merged.items() if value is not None}
-    _judge(pool, row)
-    row.generation = 1 if is_new else row.generation + 1
-    row.updated_by = actor
-    row.updated_at = registry_queries.now()
-    row.save(force_insert=is_new)
-    events.append(
-        "scaling.policy_changed",
-        agent_type=agent_type,
-        actor=actor,
-        rule=row.rule,
-        mode=row.mode,
-        settings=row.settings,
-    )
-    return row
-
-
-def start(agent_type: str | None, *, actor: str) -> list[ScalingPolicy]:
-    """Switch scaling of one or all pools to what it was before it was stopped, at first to auto."""
-    return [
-        set_policy(pool.agent_type, mode=_before(row_of(pool)), actor=actor)
-        for pool in _named(agent_type)
-    ]
-
-
-def stop(agent_type: str | None, *, actor: str) -> list[ScalingPolicy]:
-    """Switch scaling of one or all pools off; their agents stay as they are."""
-    return [set_policy(pool.agent_type, mode=Mode.OFF, actor=actor) for pool in _named(agent_type)]
-
-
-@transaction.atomic
-def announce(
-    agent_type: str, *, at: datetime, count: int, spread_s: float, name: str, actor: str
-) -> Announcement:
-    """Take note of work to come, so that agents are there before it; raises NotFound."""
-    pool = registry_queries.pool(agent_type)
-    row = Announcement.objects.create(
-        pool=pool, at=at, count=count, spread_s=spread_s, name=name, announced_by=actor
-    )
-    events.append(
-        "scaling.announced",
-        agent_type=agent_type,
-        actor=actor,
-        at=at.isoformat(),
-        count=count,
-        name=name,
-    )
-    return row
-
-
-def _before(row: ScalingPolicy) -> str:
-    """Return the mode that start brings: a pool that only recommended was never stopped."""
-    return row.mode_before if row.mode == Mode.OFF else Mode.AUTO
-
-
-def _named(agent_type: str | None) -> list[Pool]:
-    if agent_type is not None:
-        return [registry_queries.pool(agent_type)]
-    return list(Pool.objects.order_by("agent_type"))
-
-
-def _locked(agent_type: str) -> Pool:
-    pool = registry_queries.pool(agent_type)
-    return Pool.objects.select_for_update(no_key=True).get(id=pool.id)
-
-
-def _judge(pool: Pool, row: ScalingPolicy) -> None:
-    if unknown := sorted(set(row.settings) - set(SETTINGS)):
-        raise Invalid(
-            f"A policy has no setting {unknown[0]!r}; it has: {', '.join(SETTINGS)}.",
-            errors=[(name, "Unknown setting.") for name in unknown],
-        )
-    try:
-        policy_of(pool, row)
-    except PolicyInvalid as error:
-        raise Invalid(str(error), errors=[(error.field, error.message)]) from error
+_KEPT = ("slow", "requests", "late_requests", "_run", "_before", "_seen", "_seen_late", "_at")

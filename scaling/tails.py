@@ -8,7 +8,6 @@ which, in this pool's own past, no more requests would have been late than the S
 """
 
 import math
-from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,21 +18,25 @@ from scaling.sizing import Floats, negative_binomial_above, smallest_above
 CELLS_AN_OCTAVE = 2
 UPTO = 400
 # Rare bursts are what this is about: they are remembered for long.
-HALF_LIFE_S = 60 * 86_400.0
-# Cells to either side, and how much their evidence counts.
-NEIGHBOURS = ((0, 1.0), (1, 0.7), (-1, 0.7), (2, 0.35), (-2, 0.35), (3, 0.15), (-3, 0.15))
+HALF_LIFE_S = 365 * 86_400.0
+# Cells to either side, circle by circle, and how many windows must have exceeded a count before a
+# circle is evidence enough about it.
+CIRCLES = ((0, 1, -1), (2, -2), (3, -3), (4, -4), (5, -5, 6, -6), (7, -7, 8, -8))
+ENOUGH_EXCEEDED = 2.0
 # A storm (a net demand above BURST_UPTO) that happened once is no evidence yet; and the share of
 # windows that, as storms, says nothing of the usual spread.
 BURST_UPTO = 12
 ONCE, OUTLIERS = 1.0, 0.0005
 # Windows that the negative binomial weighs as much as.
-PRIOR_WINDOWS = 1000.0
+PRIOR_WINDOWS = 300.0
 # Before anything is known, counts vary 1.5 times as much as Poisson's.
 PRIOR_DISPERSION, PRIOR_MEANS = 1.5, 2.0
 LEAST_DISPERSION, MOST_DISPERSION = 1.02, 200.0
 # Logarithms of the share of windows that may be exceeded: the first guess and its bounds.
-FIRST_LOG, LEAST_LOG, MOST_LOG = -7.0, -9.75, -1.0
+FIRST_LOG, LEAST_LOG, MOST_LOG = -7.0, -10.25, -1.0
 ENOUGH_ARRIVALS = 20
+# How many more are late when the reserve is exceeded than was seen: bursts come larger than before.
+BEYOND = 0.5
 
 # Where a storm begins: so many arrivals in one window, and so many times what was expected.
 STORM_COUNT, STORM_TIMES = 40, 8
@@ -97,22 +100,47 @@ class Tails:
         return self._above[cell]
 
     def _mixed(self, cell: int, *, drop: float) -> Floats:
-        """Return the evidence near a cell but for the `drop` largest, mixed with the prior."""
-        seen, counted = 0.0, defaultdict[int, float](float)
-        for step, weight in NEIGHBOURS:
-            windows, _, by_net = self.cells.get(cell + step, (0.0, 0.0, {}))
-            seen += weight * windows
-            # A window of twice the expectation is twice as likely to hold a rare burst.
-            scale = weight * 2 ** (-step / CELLS_AN_OCTAVE)
-            for net, number in by_net.items():
-                counted[net] += scale * number
-        exceeded = np.zeros(UPTO + 1)
-        for net, number in _without_largest(counted, drop).items():
-            exceeded[: min(net, UPTO + 1)] += number
+        """
+        Return the evidence about a cell without the `drop` largest storms, mixed with the prior.
+
+        For each j the narrowest circle of neighbours in which enough windows exceeded it.
+        """
+        circles, sizes = [], []
+        seen, counted = 0.0, dict[int, float]()
+        for near in CIRCLES:
+            for step in near:
+                windows, _, by_net = self.cells.get(cell + step, (0.0, 0.0, {}))
+                seen += windows
+                # A window of twice the expectation is twice as likely to hold a rare burst.
+                scale = 2 ** (-step / CELLS_AN_OCTAVE)
+                for net, number in by_net.items():
+                    counted[net] = counted.get(net, 0.0) + scale * number
+            exceeded = np.zeros(UPTO + 1)
+            for net, number in _without_largest(counted, drop).items():
+                exceeded[: min(net, UPTO + 1)] += number
+            circles.append(exceeded)
+            sizes.append(seen)
+        evidence = np.array(circles)
+        is_enough = evidence >= ENOUGH_EXCEEDED
+        chosen = np.where(is_enough.any(axis=0), is_enough.argmax(axis=0), len(circles) - 1)
         mean = 2 ** ((cell + 0.5) / CELLS_AN_OCTAVE)
         prior = negative_binomial_above(mean=mean, dispersion=self.dispersion(cell), upto=UPTO)
-        mixed: Floats = (exceeded + PRIOR_WINDOWS * prior) / (seen + PRIOR_WINDOWS)
-        return mixed
+        exceeded = evidence[chosen, np.arange(UPTO + 1)]
+        mixed = (exceeded + PRIOR_WINDOWS * prior) / (np.array(sizes)[chosen] + PRIOR_WINDOWS)
+        falling: Floats = np.minimum.accumulate(mixed)
+        return falling
+
+    def _beyond(self, cell: int) -> Floats:
+        """
+        Return the requests expected beyond a reserve of j in a window: (UPTO + 1,).
+
+        With what happened once, without storms: those are late whatever is held, and to make up
+        for them elsewhere would ask for a reserve without end.
+        """
+        storm = min(storm_from(2 ** (cell / CELLS_AN_OCTAVE)) - 1, UPTO)
+        mixed = self._mixed(cell, drop=0)
+        usual: Floats = np.maximum(mixed - mixed[storm], 0.0)
+        return np.cumsum(usual[::-1])[::-1]
 
     def dispersion(self, cell: int) -> float:
         """Return variance over mean of the counts within two octaves of a cell."""
@@ -135,9 +163,8 @@ class Tails:
         """
         if self.arrivals < ENOUGH_ARRIVALS:
             return FIRST_LOG
-        # What is held leaves out what happened once; what would have been missed does not.
         cells = [
-            (number, self.above(cell), np.cumsum(self._mixed(cell, drop=0)[::-1])[::-1])
+            (number, self.above(cell), self._beyond(cell))
             for cell, (number, _, _) in self.cells.items()
         ]
         low, high = LEAST_LOG, MOST_LOG
@@ -146,7 +173,8 @@ class Tails:
             share, missed = math.exp(middle), 0.0
             for windows, above, beyond in cells:
                 spare = smallest_above(above=above, share=share)
-                missed += windows * (float(beyond[spare]) if spare <= UPTO else 0.0)
+                if spare <= UPTO:
+                    missed += windows * float(beyond[spare] + BEYOND * above[spare])
             low, high = (low, middle) if missed > late * self.arrivals else (middle, high)
         return low
 

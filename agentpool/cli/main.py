@@ -29,6 +29,8 @@ _COMMANDS = {
     "events": ("agentpool.cli.events:events", "Print what happens in the pool."),
     "cycles": ("agentpool.cli.cycles:cycles", "Run a batch of cycles."),
     "scale": ("agentpool.cli.scaling:scale", "Start or stop agents of a type."),
+    "simulate": ("agentpool.cli.simulation:simulate", "Try scaling policies on a trace."),
+    "make-trace": ("agentpool.cli.simulation:make_trace", "Write a synthetic trace."),
 }
 _EPILOG = """\b
 Examples:

@@ -27,7 +27,7 @@ from agentpool.registry.models import (
 from agentpool.registry.serializers import template_of
 from agentpool.registry.states import Outcome
 from balancing.services import agents, leases
-from scaling import decisions, drivers, evaluation, hearing, services, steering
+from scaling import decisions, drivers, evaluation, governance, hearing, services
 from scaling.demand import Demand
 from scaling.history import History
 from scaling.policies import Mode, Policy, Rule
@@ -47,7 +47,7 @@ def memory(pools):
 
 
 def auto(agent_type="code", **said):
-    return steering.set_policy(agent_type, mode="auto", actor="test", settings=said or None)
+    return governance.set_policy(agent_type, mode="auto", actor="test", settings=said or None)
 
 
 def come_up():
@@ -104,7 +104,7 @@ def test_in_auto_the_intent_and_the_decision_are_one_transaction(memory, submit)
 
 
 def test_what_is_coming_is_not_launched_again(memory, submit):
-    steering.set_policy("code", rule="warm", mode="auto", settings={"k": 0}, actor="test")
+    governance.set_policy("code", rule="warm", mode="auto", settings={"k": 0}, actor="test")
     submit()
     evaluation.evaluate()
     first = Launch.objects.count()
@@ -126,7 +126,7 @@ def test_a_pool_grows_serves_and_shrinks_without_touching_work(memory, submit):
 
     for lease in held[:3]:
         leases.release(lease.id, token=lease.fencing_token, outcome=Outcome.SUCCESS, actor="test")
-    steering.set_policy("code", rule="warm", settings={"k": 0}, actor="test")
+    governance.set_policy("code", rule="warm", settings={"k": 0}, actor="test")
     evaluation.evaluate()
 
     assert Lease.objects.get(id=held[3].id).status in ("offered", "active")
@@ -191,7 +191,7 @@ def test_learning_goes_on_where_it_was_after_a_restart(memory, submit, make_agen
     evaluation.evaluate()
 
     again = Demand.restored(ScalingState.objects.get(pool="code").demand)
-    assert heard.requests == again.requests == 3
+    assert heard.steering.requests == again.steering.requests == 3
     assert sum(again.running.values()) == 3
 
 
@@ -255,7 +255,7 @@ def test_start_goes_back_to_the_mode_before_the_stop(memory, api):
 
 def test_a_stopped_pool_is_left_alone(memory, submit):
     auto()
-    steering.stop("code", actor="test")
+    governance.stop("code", actor="test")
     submit()
 
     evaluation.evaluate()
@@ -296,7 +296,7 @@ def test_a_policy_is_shown_with_what_holds_and_the_launch_template(memory, api):
     assert shown["code"]["settings"] == {"k": 3}
     assert shown["code"]["effective"]["k"] == 3
     assert shown["code"]["pool"]["template"]["memory_mb"] == 1024
-    names = {each.name for each in fields(Policy)} - steering._NOT_SET_HERE
+    names = {each.name for each in fields(Policy)} - governance._NOT_SET_HERE
     assert set(shown["qa"]["effective"]) == names
 
 

@@ -2,7 +2,11 @@
 
 import csv
 import json
+import os
+import subprocess
+import sys
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from django.core.management import CommandError, call_command
@@ -13,6 +17,7 @@ from agentpool.registry.states import Outcome
 from balancing.services import leases
 from scaling import queries, report
 
+ROOT = Path(__file__).resolve().parents[2]
 FIELDS = {
     "trace",
     "policy",
@@ -106,6 +111,19 @@ def test_recorded_work_is_a_trace_of_arrivals_and_lease_times(submit, make_agent
     assert trace.jobs[0].duration_s == pytest.approx(90, abs=5)
     assert trace.jobs[1].arrival_s - trace.jobs[0].arrival_s == pytest.approx(100, abs=5)
     assert waits.pool_id == "code"
+
+
+def test_the_command_line_has_the_servers_commands(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "agentpool.cli", "make-trace", "--days", "0.2"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert done.stdout.startswith("arrival_s,duration_s,kind,tokens")
 
 
 @pytest.mark.django_db(transaction=True)

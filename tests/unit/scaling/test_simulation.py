@@ -158,7 +158,7 @@ def _feed(demand, job):
     """A pool with an agent for everybody, and work that ends at once."""
     demand.arrived(job.arrival_s)
     demand.began(job.arrival_s)
-    demand.judged(is_late=job.duration_s > 900)
+    demand.judged(at=job.arrival_s, is_late=job.duration_s > 900)
     demand.ended(job.arrival_s, began_at=job.arrival_s)
 
 
