@@ -39,6 +39,7 @@ from scaling.simulation import PEAK_AHEAD_S, demand_for
 log = logging.getLogger("agentpool.scaling")
 
 ACTOR = "scaling"
+REACTION_S = 2.0
 STEADY_EVERY = timedelta(minutes=1)
 KEPT = timedelta(days=30)
 WAITS_OVER = timedelta(seconds=300)
@@ -106,7 +107,8 @@ def _look(pool: Pool, state: ScalingState, *, now: datetime) -> Look:
     row = governance.row_of(pool)
     policy = governance.policy_of(pool, row)
     demand, history = _learnt(state, policy)
-    lead_in_s = policy.reaction_s if policy.on_events else policy.tick_s
+    # The pulse looks each second, and a job is taken up within another.
+    lead_in_s = max(policy.reaction_s, REACTION_S) if policy.on_events else policy.tick_s
     startup_s = hearing.startup_s(pool.agent_type, otherwise=policy.startup_s)
     demand.retuned(lead_s=startup_s + lead_in_s - policy.slo_s, patience_s=startup_s + lead_in_s)
     until = now - timedelta(seconds=hearing.LAG_S)
@@ -130,7 +132,7 @@ def _learnt(state: ScalingState, policy: Policy) -> tuple[Demand, History]:
     if state.demand is not None:
         try:
             demand = Demand.restored(state.demand)
-            demand.late = policy.late
+            demand.late = demand.steering.late = policy.late
         except (StateInvalid, KeyError, TypeError):
             log.warning("pool=%s: what was learnt can't be read; begun anew", state.pool_id)
         else:
