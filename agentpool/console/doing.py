@@ -143,6 +143,7 @@ def _asked(
         "fields": fields,
         "problem": problem,
         "trial": trial,
+        "can_try": action.tries is not None,
         "back": _back(request),
     }
     status = 409 if problem and not getattr(request, "htmx", False) else 200

@@ -39,8 +39,8 @@ class Field:
     One thing that an action asks for.
 
     kind: text, number, select, lines (words, one or more a line), or minutes (from now; the browser
-    tells the time). choices: value and label each. usual: what holds when nothing is typed. only_for:
-    values of the form's first select with which it is shown; empty: always.
+    tells the time). choices: value and label each. usual: what holds when nothing is typed.
+    only_for: values of the form's first select with which it is shown; empty: always.
     """
 
     name: str

@@ -313,7 +313,7 @@ ACTIONS = (
     ),
     Action(
         "scaling-policy",
-        "Policy",
+        "Change policy",
         SCALING,
         lambda rows: ["It holds from the next decision on; smallest and largest are the pool's."],
         _edit_policy,

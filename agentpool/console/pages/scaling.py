@@ -1,6 +1,6 @@
 """Scaling: how large each pool is and should be, why, and what was decided."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -152,7 +152,7 @@ def _points(since: datetime, step: timedelta) -> Mapping[str, Sequence[Mapping[s
     )
     found: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
-        found.setdefault(row["pool_id"], []).append(row)
+        found.setdefault(str(row["pool_id"]), []).append(row)
     return found
 
 
@@ -171,6 +171,14 @@ def _waits(since: datetime, step: timedelta) -> Mapping[str, Mapping[datetime, f
     return found
 
 
+def _size(point: Mapping[str, Any]) -> float:
+    return float(point["current"])
+
+
+def _target(point: Mapping[str, Any]) -> float:
+    return float(point["target"])
+
+
 def _demand(point: Mapping[str, Any]) -> float:
     return float((point["inputs__busy"] or 0) + (point["inputs__waiting"] or 0))
 
@@ -179,20 +187,25 @@ def _chart(points: Sequence[Mapping[str, Any]], waits: Mapping[datetime, float])
     """Return size, demand and target on one axis, the mean wait on another."""
     known = {point["bin"]: point for point in points}
     at = sorted({*known, *waits}) if points else []
-    rows = [known.get(moment) for moment in at]
     return series.chart(
         at,
         [
-            series.line("size", [row and row["current"] for row in rows], tone="busy"),
-            series.line("demand", [row and _demand(row) for row in rows], tone="draining"),
-            series.line(
-                "target", [row and row["target"] for row in rows], tone="idle", style="steps"
-            ),
+            series.line("size", _drawn(at, known, _size), tone="busy"),
+            series.line("demand", _drawn(at, known, _demand), tone="draining"),
+            series.line("target", _drawn(at, known, _target), tone="idle", style="steps"),
             series.line(
                 "mean wait, s", [waits.get(moment) for moment in at], tone="lost", axis="right"
             ),
         ],
     )
+
+
+def _drawn(
+    at: Sequence[datetime],
+    known: Mapping[datetime, Mapping[str, Any]],
+    value: Callable[[Mapping[str, Any]], float],
+) -> list[float | None]:
+    return [value(known[moment]) if moment in known else None for moment in at]
 
 
 # -- decisions and announcements -------------------------------------------------------------------
