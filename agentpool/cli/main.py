@@ -28,6 +28,7 @@ _COMMANDS = {
     "logs": ("agentpool.cli.leases:logs", "Print what the work of a lease printed."),
     "events": ("agentpool.cli.events:events", "Print what happens in the pool."),
     "cycles": ("agentpool.cli.cycles:cycles", "Run a batch of cycles."),
+    "scaling": ("agentpool.cli.scaling:scaling", "See and steer how many agents there are."),
     "scale": ("agentpool.cli.scaling:scale", "Start or stop agents of a type."),
 }
 _EPILOG = """\b
