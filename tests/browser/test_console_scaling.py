@@ -43,7 +43,7 @@ def test_a_decision_and_its_detail_come_to_an_open_page(live_page, memory, submi
     page.evaluate("window.sameDocument = true")
     assert "Nothing was decided in this time" in page.locator("#decisions").inner_text()
     assert "Nothing has been decided yet" in page.locator("#pool-code").inner_text()
-    steering.set_policy("code", mode="auto", actor="t")
+    steering.set_policy("code", mode="auto", rule="warm", settings={"k": 0}, actor="t")
     for _ in range(3):
         submit("code")
 
@@ -61,6 +61,7 @@ def test_a_decision_and_its_detail_come_to_an_open_page(live_page, memory, submi
 
 
 def test_scaling_is_started_and_stopped_after_saying_what_will_happen(live_page, memory, submit):
+    steering.set_policy("code", rule="warm", settings={"k": 0}, actor="t")
     submit("code")
     page = live_page("/scaling")
 
@@ -95,7 +96,9 @@ def test_who_may_only_look_sees_it_and_can_do_nothing(live_page, memory, cookie_
 
 @pytest.mark.parametrize("has_script", [True, False])
 def test_a_bad_setting_is_told_at_its_field_and_nothing_is_lost(open_page, memory, has_script):
-    page = open_page("/do/scaling-policy?scaling=code", java_script_enabled=has_script)
+    page = open_page("/scaling", java_script_enabled=has_script)
+    page.locator("#more-code").click()
+    page.locator("#choose-scaling-policy").click()
     page.locator("#field-rule").select_option("warm")
     assert page.locator("#field-k").is_visible()
     assert not page.locator("#field-target_per_agent").is_visible()

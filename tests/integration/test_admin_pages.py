@@ -106,7 +106,13 @@ def test_the_index_groups_pages_by_the_app_that_acts(staff, rows):
     }
 
     assert {"Agent", "Request", "Lease", "ResourceLimit", "Share"} <= groups["balancing"]
-    assert groups["scaling"] == {"Launch", "ScalingEvent"}
+    assert groups["scaling"] == {
+        "Announcement",
+        "Launch",
+        "ScalingDecision",
+        "ScalingEvent",
+        "ScalingPolicy",
+    }
     assert {"Pool", "SecurityProfile", "Credential", "Event", "PoolSample"} <= groups["registry"]
     for section in groups:
         assert staff.get(f"/admin/{section}/").status_code == 200

@@ -58,7 +58,7 @@ def picture(params: Params) -> Picture:
         "row": row,
         "agent_type": row.pool_id,
         "bounds": [(name, BOUNDS.get(name, "")) for name in row.bounds],
-        "inputs": [(INPUTS.get(name, name), value) for name, value in row.inputs.items()],
+        "inputs": _inputs(row.inputs),
         "alternatives": [
             {"rule": rule, "target": target, "reason": reason}
             for rule, target, reason in row.alternatives
@@ -67,6 +67,12 @@ def picture(params: Params) -> Picture:
         "event": row.event,
         "launches": _launches(row),
     }
+
+
+def _inputs(found: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Return the inputs in the order of `INPUTS`; Postgres keeps none."""
+    names = [*(name for name in INPUTS if name in found), *sorted(set(found) - set(INPUTS))]
+    return [(INPUTS.get(name, name), found[name]) for name in names]
 
 
 def _launches(row: ScalingDecision) -> list[dict[str, Any]]:
