@@ -4,16 +4,18 @@ import contextlib
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agentpool.console.actions.base import NOTE, Action, Done, Field, Kind, Trial, Values, number
 from agentpool.console.tags import seconds
 from agentpool.registry import queries as registry_queries
 from agentpool.registry.errors import Invalid
 from agentpool.registry.models import Pool, ScalingPolicy
-from scaling import evaluation, steering, what_if
+from scaling import steering
 from scaling.policies import DEFAULTS, Mode, Policy, Rule
-from scaling.what_if import Comparison, Figures
+
+if TYPE_CHECKING:
+    from scaling.what_if import Comparison, Figures
 
 CLASSIC = (
     "scale_up_threshold",
@@ -84,6 +86,9 @@ SCALING = Kind(
 
 def _would(row: ScalingPolicy, mode: Mode) -> str:
     """Say what the next decision would be in a mode."""
+    # Only here: the core's arrays cost each web process 20 MB.
+    from scaling import evaluation
+
     decision = evaluation.recommend(row.pool_id, mode=mode)[0].decision
     if decision.target == decision.current:
         return f"It keeps {decision.current} agents now: {decision.reason}."
@@ -191,6 +196,9 @@ def _edit_policy(row: ScalingPolicy, values: Values, actor: str) -> Done:
 
 
 def _try_policy(row: ScalingPolicy, values: Values) -> Trial:
+    # Only here, for the same reason.
+    from scaling import what_if
+
     pool = row.pool
     present = steering.policy_of(pool, row)
     rule, settings = _typed(row, values)
@@ -202,7 +210,7 @@ def _try_policy(row: ScalingPolicy, values: Values) -> Trial:
     return Trial(_basis(found), ("", "Now", "As typed"), _compared(found.present, found.other))
 
 
-def _basis(found: Comparison) -> str:
+def _basis(found: "Comparison") -> str:
     return (
         f"Replayed: {found.requests} requests of the last {seconds(found.over_s)}, "
         f"{found.scored} of them counted, as if each agent had one slot and took "
@@ -210,7 +218,7 @@ def _basis(found: Comparison) -> str:
     )
 
 
-def _compared(now: Figures, then: Figures) -> list[tuple[str, str, str]]:
+def _compared(now: "Figures", then: "Figures") -> list[tuple[str, str, str]]:
     return [
         ("Agent-hours", f"{now.agent_hours:.2f}", f"{then.agent_hours:.2f}"),
         ("Too late", f"{now.late_percent:.2f} %", f"{then.late_percent:.2f} %"),
