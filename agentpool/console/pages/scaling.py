@@ -123,6 +123,7 @@ def forecast_told(found: Mapping[str, Any]) -> dict[str, Any]:
         "event": round(found["event_multiplier"], 2),
         "error_percent": None if confidence is None else round(100 * (1 - confidence)),
         "skill_percent": None if skill is None else round(100 * skill),
+        "worse_percent": None if skill is None else round(-100 * skill),
         "source": found["source"],
         "reason": found["reason"],
     }
