@@ -1,10 +1,11 @@
-"""The admin's pages of how many agents there are: changes of size, and what drivers started."""
+"""The admin's pages of how many agents there are: policies, decisions, changes, launches."""
 
 from typing import Any
 
 from django.contrib import admin
 from django.db.models import Count, QuerySet
 from django.http import HttpRequest
+from django.urls import reverse
 from django.utils.html import format_html
 from unfold.contrib.filters.admin import (
     AllValuesCheckboxFilter,
@@ -14,7 +15,14 @@ from unfold.contrib.filters.admin import (
 
 from agentpool.registry.admin import history, show
 from agentpool.registry.admin.frame import ReadOnly
-from agentpool.registry.models import Event, Launch, ScalingEvent
+from agentpool.registry.models import (
+    Announcement,
+    Event,
+    Launch,
+    ScalingDecision,
+    ScalingEvent,
+    ScalingPolicy,
+)
 
 
 @admin.register(ScalingEvent)
@@ -143,3 +151,115 @@ class LaunchAdmin(ReadOnly):
     def for_what(self, row: Launch) -> Any:
         """Return the change of size that it belongs to."""
         return show.to_row("scalingevent", row.event_id, row.event)
+
+
+@admin.register(ScalingPolicy)
+class ScalingPolicyAdmin(ReadOnly):
+    """How the size of each pool is decided; edited on the console's page, where it is judged."""
+
+    section = "scaling"
+    icon = "rule"
+    rank = 1
+    live_kinds = ("scaling.policy_changed",)
+    empty = "All pools have the usual policy: predictive, and it only recommends."
+    list_display = ("pool_name", "rule", "mode_shown", "settings_shown", "changed", "updated_by")
+    list_filter = (("rule", AllValuesCheckboxFilter), ("mode", AllValuesCheckboxFilter))
+    search_fields = ("pool__agent_type", "updated_by")
+    ordering = ("pool_id",)
+    fields = (
+        ("pool_name", "edit"),
+        ("rule", "mode_shown", "mode_before"),
+        "settings_shown",
+        ("generation", "updated_at", "updated_by"),
+    )
+    readonly_fields = ("pool_name", "edit", "mode_shown", "settings_shown")
+
+    def events_of(self, row: ScalingPolicy) -> QuerySet[Event]:
+        """Return what was changed of it."""
+        return history.configuration_events(row.pool_id, "scaling.policy_changed")
+
+    @show.column("pool", ordering="pool")
+    def pool_name(self, row: ScalingPolicy) -> str:
+        """Return the pool's name without a query."""
+        return row.pool_id
+
+    @show.column("mode", ordering="mode", label={"auto": "success", "off": "warning"})
+    def mode_shown(self, row: ScalingPolicy) -> str:
+        """Return the mode as a badge."""
+        return row.mode
+
+    @show.column("settings")
+    def settings_shown(self, row: ScalingPolicy) -> str:
+        """Return what differs from the rule's usual values."""
+        return ", ".join(f"{name}={value}" for name, value in sorted(row.settings.items()))
+
+    @show.column("changed", ordering="updated_at")
+    def changed(self, row: ScalingPolicy) -> Any:
+        """Return how long ago it was changed."""
+        return show.age(row.updated_at)
+
+    @show.column("edit")
+    def edit(self, row: ScalingPolicy) -> Any:
+        """Return a link to the page where it is edited."""
+        return format_html('<a href="{}">on the console</a>', reverse("scaling"))
+
+
+@admin.register(ScalingDecision)
+class ScalingDecisionAdmin(ReadOnly):
+    """What was decided, from what; steady ones are kept once a minute."""
+
+    section = "scaling"
+    icon = "balance"
+    rank = 2
+    live_kinds = ("scaling.",)
+    empty = "Nothing was decided yet."
+    list_display = ("when", "pool_name", "rule", "mode", "change", "done", "reason", "error")
+    list_filter = (
+        ("action", AllValuesCheckboxFilter),
+        ("mode", AllValuesCheckboxFilter),
+        ("pool", RelatedDropdownFilter),
+    )
+    search_fields = ("reason", "error")
+    date_hierarchy = "at"
+    ordering = ("-at",)
+
+    @show.column("when", ordering="at")
+    def when(self, row: ScalingDecision) -> Any:
+        """Return how long ago it was."""
+        return show.age(row.at)
+
+    @show.column("pool", ordering="pool")
+    def pool_name(self, row: ScalingDecision) -> str:
+        """Return the pool's name without a query."""
+        return row.pool_id
+
+    @show.column("agents")
+    def change(self, row: ScalingDecision) -> str:
+        """Return the size and the target."""
+        return f"{row.current} → {row.target}"
+
+    @show.column("change of size")
+    def done(self, row: ScalingDecision) -> Any:
+        """Return a link to the change that came of it."""
+        return show.to_row("scalingevent", row.event_id, "see") if row.event_id else None
+
+
+@admin.register(Announcement)
+class AnnouncementAdmin(ReadOnly):
+    """Work that was announced."""
+
+    section = "scaling"
+    icon = "event_upcoming"
+    rank = 3
+    live_kinds = ("scaling.",)
+    empty = "Nothing was announced: agentpool scaling announce code --at +30m --count 40."
+    list_display = ("at", "pool_name", "count", "spread_s", "name", "announced_by", "heard_at")
+    list_filter = (("pool", RelatedDropdownFilter),)
+    search_fields = ("name", "announced_by")
+    date_hierarchy = "at"
+    ordering = ("-at",)
+
+    @show.column("pool", ordering="pool")
+    def pool_name(self, row: Announcement) -> str:
+        """Return the pool's name without a query."""
+        return row.pool_id

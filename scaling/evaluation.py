@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 from django.db import transaction
 from django.db.models import Avg, Count, Q, QuerySet, Sum
@@ -20,6 +21,7 @@ from agentpool.registry import queries as registry_queries
 from agentpool.registry.errors import Refusal
 from agentpool.registry.models import (
     Agent,
+    Announcement,
     Launch,
     Lease,
     Pool,
@@ -33,7 +35,7 @@ from scaling import decisions, governance, hearing, services
 from scaling.decisions import Decision, PoolState
 from scaling.demand import Demand, StateInvalid
 from scaling.history import History
-from scaling.policies import Policy, PolicyInvalid
+from scaling.policies import Mode, Policy, PolicyInvalid
 from scaling.simulation import PEAK_AHEAD_S, demand_for
 
 log = logging.getLogger("agentpool.scaling")
@@ -59,6 +61,7 @@ class Look:
     decision: Decision
     alternatives: list[tuple[str, int, str]]
     forecast: dict[str, Any]
+    announcements: list[UUID]
 
 
 def evaluate() -> dict[str, str]:
@@ -79,15 +82,19 @@ def evaluate() -> dict[str, str]:
     return done
 
 
-def recommend(agent_type: str | None = None) -> list[Look]:
-    """Return what would be decided now, and decide nothing; raises NotFound."""
+def recommend(agent_type: str | None = None, *, mode: Mode | None = None) -> list[Look]:
+    """
+    Return what would be decided now, and decide nothing.
+
+    mode: as if the pool were in it. Raises: NotFound.
+    """
     pools = (
         [registry_queries.pool(agent_type)]
         if agent_type
         else list(Pool.objects.order_by("agent_type"))
     )
     now = registry_queries.now()
-    return [_look(pool, _state(pool), now=now) for pool in pools]
+    return [_look(pool, _state(pool), now=now, mode=mode) for pool in pools]
 
 
 def _evaluate(pool: Pool) -> Look | None:
@@ -102,9 +109,10 @@ def _evaluate(pool: Pool) -> Look | None:
     return look
 
 
-def _look(pool: Pool, state: ScalingState, *, now: datetime) -> Look:
+def _look(pool: Pool, state: ScalingState, *, now: datetime, mode: Mode | None = None) -> Look:
     """Bring a state up to date, and decide; writes nothing."""
     row = governance.row_of(pool)
+    row.mode = mode or row.mode
     policy = governance.policy_of(pool, row)
     demand, history = _learnt(state, policy)
     # The pulse looks each second, and a job is taken up within another.
@@ -112,7 +120,7 @@ def _look(pool: Pool, state: ScalingState, *, now: datetime) -> Look:
     startup_s = hearing.startup_s(pool.agent_type, otherwise=policy.startup_s)
     demand.retuned(lead_s=startup_s + lead_in_s - policy.slo_s, patience_s=startup_s + lead_in_s)
     until = now - timedelta(seconds=hearing.LAG_S)
-    hearing.tell(demand, state, policy=policy, until=until)
+    told_of = hearing.tell(demand, state, policy=policy, until=until)
     at = until.timestamp()
     found = _pool_state(pool, demand, now=now, at=at)
     history.paid(at=at, size=found.supply // found.slots_per_agent)
@@ -124,7 +132,7 @@ def _look(pool: Pool, state: ScalingState, *, now: datetime) -> Look:
             at=at, wanted=decision.wanted, current=decision.current, target=decision.target
         )
     state.demand, state.history = demand.state(), history.state()
-    return Look(pool, row, policy, decision, others, forecast)
+    return Look(pool, row, policy, decision, others, forecast, told_of)
 
 
 def _learnt(state: ScalingState, policy: Policy) -> tuple[Demand, History]:
@@ -218,6 +226,7 @@ def _keep(look: Look, state: ScalingState, now: datetime) -> None:
                 error = str(refusal)
     state.decided_at = now
     state.save()
+    Announcement.objects.filter(id__in=look.announcements).update(heard_at=now)
     mine = ScalingDecision.objects.filter(pool=look.pool)
     last = mine.order_by("-at").first()
     if decision.action == "no_action" and last is not None:

@@ -40,6 +40,21 @@ def policy_of(pool: Pool, row: ScalingPolicy) -> Policy:
     )
 
 
+def edited(
+    row: ScalingPolicy, *, rule: str | None = None, settings: Mapping[str, Any] | None = None
+) -> ScalingPolicy:
+    """
+    Return the row, unsaved, as it would be with these changes; judged as a whole.
+
+    Raises: Invalid, naming the field.
+    """
+    row.rule = rule or row.rule
+    merged = {**row.settings, **(settings or {})}
+    row.settings = {name: value for name, value in merged.items() if value is not None}
+    _judge(row.pool, row)
+    return row
+
+
 @transaction.atomic
 def set_policy(
     agent_type: str,
@@ -48,6 +63,7 @@ def set_policy(
     rule: str | None = None,
     mode: str | None = None,
     settings: Mapping[str, Any] | None = None,
+    note: str = "",
 ) -> ScalingPolicy:
     """
     Change a pool's policy; what is not given stays, a setting that is None goes back to its usual.
@@ -57,13 +73,11 @@ def set_policy(
     pool = _locked(agent_type)
     row = row_of(pool)
     is_new = row._state.adding
-    row.rule = rule or row.rule
+    row.pool = pool
     if mode is not None:
         row.mode = mode
         row.mode_before = mode if mode != Mode.OFF else row.mode_before
-    merged = {**row.settings, **(settings or {})}
-    row.settings = {name: value for name, value in merged.items() if value is not None}
-    _judge(pool, row)
+    edited(row, rule=rule, settings=settings)
     row.generation = 1 if is_new else row.generation + 1
     row.updated_by = actor
     row.updated_at = registry_queries.now()
@@ -75,26 +89,37 @@ def set_policy(
         rule=row.rule,
         mode=row.mode,
         settings=row.settings,
+        note=note,
     )
     return row
 
 
-def start(agent_type: str | None, *, actor: str) -> list[ScalingPolicy]:
+def start(agent_type: str | None, *, actor: str, note: str = "") -> list[ScalingPolicy]:
     """Switch scaling of one or all pools to what it was before it was stopped, at first to auto."""
     return [
-        set_policy(pool.agent_type, mode=_before(row_of(pool)), actor=actor)
+        set_policy(pool.agent_type, mode=mode_at_start(row_of(pool)), actor=actor, note=note)
         for pool in _named(agent_type)
     ]
 
 
-def stop(agent_type: str | None, *, actor: str) -> list[ScalingPolicy]:
+def stop(agent_type: str | None, *, actor: str, note: str = "") -> list[ScalingPolicy]:
     """Switch scaling of one or all pools off; their agents stay as they are."""
-    return [set_policy(pool.agent_type, mode=Mode.OFF, actor=actor) for pool in _named(agent_type)]
+    return [
+        set_policy(pool.agent_type, mode=Mode.OFF, actor=actor, note=note)
+        for pool in _named(agent_type)
+    ]
 
 
 @transaction.atomic
 def announce(
-    agent_type: str, *, at: datetime, count: int, spread_s: float, name: str, actor: str
+    agent_type: str,
+    *,
+    at: datetime,
+    count: int,
+    spread_s: float,
+    name: str,
+    actor: str,
+    note: str = "",
 ) -> Announcement:
     """Take note of work to come, so that agents are there before it; raises NotFound."""
     pool = registry_queries.pool(agent_type)
@@ -108,11 +133,12 @@ def announce(
         at=at.isoformat(),
         count=count,
         name=name,
+        note=note,
     )
     return row
 
 
-def _before(row: ScalingPolicy) -> str:
+def mode_at_start(row: ScalingPolicy) -> str:
     """Return the mode that start brings: a pool that only recommended was never stopped."""
     return row.mode_before if row.mode == Mode.OFF else Mode.AUTO
 

@@ -9,8 +9,7 @@ looks at the queue and the agents as they are.
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any
-
-from django.db.models import Q
+from uuid import UUID
 
 from agentpool.registry.models import Announcement, Credential, Lease, LeaseOutcome, Request
 from agentpool.registry.models import ScalingState as State
@@ -29,8 +28,12 @@ Moment = tuple[float, int, Any]
 _ARRIVED, _BEGAN, _ENDED, _JUDGED = 0, 1, 2, 3
 
 
-def tell(demand: Demand, state: State, *, policy: Policy, until: datetime) -> None:
-    """Tell the demand of one pool all that lies between `state.heard_until` and `until`."""
+def tell(demand: Demand, state: State, *, policy: Policy, until: datetime) -> list[UUID]:
+    """
+    Tell the demand of one pool all that lies between `state.heard_until` and `until`.
+
+    Returns the announcements that it was told of: whoever stores the demand marks them as heard.
+    """
     since = state.heard_until or until - LONGEST_GAP
     since = max(since, until - LONGEST_GAP)
     for at, kind, detail in sorted(_moments(state.pool_id, since, until, policy), key=_order):
@@ -42,8 +45,8 @@ def tell(demand: Demand, state: State, *, policy: Policy, until: datetime) -> No
             demand.ended(at, began_at=detail[0], story_type=detail[1])
         else:
             demand.judged(at=at, is_late=detail)
-    _tell_announced(demand, state, until)
     state.heard_until = until
+    return _tell_announced(demand, state, until)
 
 
 def startup_s(agent_type: str, *, otherwise: float) -> float:
@@ -91,8 +94,9 @@ def _within(name: str, span: dict[str, datetime]) -> dict[str, datetime]:
     return {f"{name}__{test}": value for test, value in span.items()}
 
 
-def _tell_announced(demand: Demand, state: State, until: datetime) -> None:
-    rows = Announcement.objects.filter(pool_id=state.pool_id, heard_at__isnull=True)
-    for row in rows.filter(Q(at__gt=until - timedelta(minutes=15))):
-        demand.announce(Announced(row.at.timestamp(), row.count, row.spread_s, row.name))
-    rows.update(heard_at=until)
+def _tell_announced(demand: Demand, state: State, until: datetime) -> list[UUID]:
+    rows = list(Announcement.objects.filter(pool_id=state.pool_id, heard_at__isnull=True))
+    for row in rows:
+        if row.at > until - timedelta(minutes=15):
+            demand.announce(Announced(row.at.timestamp(), row.count, row.spread_s, row.name))
+    return [row.id for row in rows]

@@ -31,6 +31,12 @@
     dialog.scrollTop = 0;
     times.localise(dialog);
     tellMinutes(dialog);
+    const trial = dialog.querySelector("#trial");
+    if (trial) {
+      trial.scrollIntoView({ block: "nearest" });
+      dialog.querySelector("#try-it").focus();
+      return;
+    }
     dialog.querySelector("[autofocus], .field input, .field select, .choices button, a.button")?.focus();
   });
 
@@ -118,6 +124,7 @@
   // --- keys ---------------------------------------------------------------------------------------------
   const PLACES = {
     o: "overview", a: "agents", q: "queue", l: "leases", c: "cycles", d: "decisions", r: "resources", s: "settings",
+    z: "scaling",
   };
   let wasG = 0;
   document.addEventListener("keydown", (event) => {

@@ -25,6 +25,7 @@
       pointRadius: line.values.length === 1 ? 3 : 0,
       spanGaps: true,
       tension: 0,
+      yAxisID: line.axis === "right" ? "right" : "y",
     };
     if (line.style === "steps") Object.assign(found, { stepped: true, borderDash: [5, 4] });
     if (line.style === "points") {
@@ -36,6 +37,7 @@
   function options(told) {
     const text = colour("muted");
     const axis = { ticks: { color: text, maxTicksLimit: 5 }, grid: { color: colour("line") }, border: { display: false } };
+    const right = { ...axis, position: "right", beginAtZero: true, grid: { display: false } };
     return {
       animation: false,
       maintainAspectRatio: false,
@@ -43,6 +45,7 @@
       scales: {
         x: { ...axis, ticks: { ...axis.ticks, maxRotation: 0 }, grid: { display: false } },
         y: { ...axis, beginAtZero: true, stacked: told.stacks, max: told.most ?? undefined },
+        ...(told.lines.some((line) => line.axis === "right") ? { right } : {}),
       },
       plugins: {
         legend: { labels: { color: text, boxWidth: 18, boxHeight: 1 }, align: "start" },
@@ -76,7 +79,9 @@
     // First, for a canvas that is hidden has no size.
     section.hidden = Object.values(told).every((each) => each.at.length === 0);
     if (section.hidden) return;
-    for (const box of document.querySelectorAll("[data-chart]")) draw(box.dataset.chart, box, told[box.dataset.chart]);
+    for (const box of document.querySelectorAll("[data-chart]")) {
+      if (told[box.dataset.chart]) draw(box.dataset.chart, box, told[box.dataset.chart]);
+    }
   }
 
   document.addEventListener("agentpool:pushed", show);

@@ -28,6 +28,7 @@ _COMMANDS = {
     "logs": ("agentpool.cli.leases:logs", "Print what the work of a lease printed."),
     "events": ("agentpool.cli.events:events", "Print what happens in the pool."),
     "cycles": ("agentpool.cli.cycles:cycles", "Run a batch of cycles."),
+    "scaling": ("agentpool.cli.scaling:scaling", "See and steer how many agents there are."),
     "scale": ("agentpool.cli.scaling:scale", "Start or stop agents of a type."),
     "simulate": ("agentpool.cli.simulation:simulate", "Try scaling policies on a trace."),
     "make-trace": ("agentpool.cli.simulation:make_trace", "Write a synthetic trace."),

@@ -209,6 +209,7 @@ class Client:
     scaling_recommendation = Sync(calls.scaling_recommendation)
     scale = Sync(calls.scale)
     scaling_history = Sync(calls.scaling_history)
+    scaling_decisions = Sync(calls.scaling_decisions)
     scaling_policies = Sync(calls.scaling_policies)
     set_scaling_policy = Sync(calls.set_scaling_policy)
     start_scaling = Sync(calls.start_scaling)

@@ -194,6 +194,7 @@ class AsyncClient:
     scaling_recommendation = Async(calls.scaling_recommendation)
     scale = Async(calls.scale)
     scaling_history = Async(calls.scaling_history)
+    scaling_decisions = Async(calls.scaling_decisions)
     scaling_policies = Async(calls.scaling_policies)
     set_scaling_policy = Async(calls.set_scaling_policy)
     start_scaling = Async(calls.start_scaling)

@@ -1,6 +1,6 @@
 """The doors of the actions: what may be done, what will happen, and the doing of it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import wraps
 from typing import Any
 from urllib.parse import urlencode
@@ -12,9 +12,10 @@ from django.urls import reverse
 from django.utils.http import url_has_allowed_host_and_scheme
 
 from agentpool.console.actions import ACTIONS, KINDS, Action, Results, offered, perform, rows_of
-from agentpool.console.actions.base import Row
+from agentpool.console.actions.base import Row, Trial
 from agentpool.console.pages import PAGES
 from agentpool.console.signin import signed_in
+from agentpool.registry.errors import Refusal
 from agentpool.registry.rest import principal_of_user
 
 ROWS_NAMED = 12
@@ -61,7 +62,8 @@ def act(request: HttpRequest, name: str) -> HttpResponse:
     """
     Ask whether an action shall be done, saying in numbers what it does; on POST, do it.
 
-    A POST with `ask` asks, too: a list names more rows than fit into an address.
+    A POST with `ask` asks, too: a list names more rows than fit into an address. One with `try`
+    says what would come of what was typed, and asks again.
     """
     action = ACTIONS.get(name)
     if action is None:
@@ -78,12 +80,31 @@ def act(request: HttpRequest, name: str) -> HttpResponse:
         return _asked(request, action, able or rows, left_out=len(rows) - len(able or rows))
     # Postgres keeps no NUL in a text, and nobody types one.
     values = {key: str(value).replace("\x00", "") for key, value in request.POST.items()}
+    if "try" in values and action.tries is not None and len(rows) == 1:
+        return _tried(request, action, rows, values)
     seen = dict(text.rpartition("=")[::2] for text in request.POST.getlist("seen"))
     actor = principal_of_user(request.user).name
     results = perform(action, rows, seen=seen, values=values, actor=actor)
     if len(results.outcomes) == 1 and results.failed:
-        return _asked(request, action, rows, problem=results.failed[0].done.sentence, typed=values)
+        done = results.failed[0].done
+        return _asked(
+            request, action, rows, problem=done.sentence, faults=done.faults, typed=values
+        )
     return _told(request, results, values)
+
+
+def _tried(
+    request: HttpRequest, action: Action, rows: Sequence[Row], values: dict[str, str]
+) -> HttpResponse:
+    """Say what would come of what was typed; nothing is changed."""
+    if action.tries is None:
+        raise Http404(f"{action.name} can't be tried.")
+    try:
+        trial = action.tries(rows[0], values)
+    except Refusal as refusal:
+        faults = dict(refusal.errors)
+        return _asked(request, action, rows, problem=refusal.detail, faults=faults, typed=values)
+    return _asked(request, action, rows, typed=values, trial=trial)
 
 
 def _asked(
@@ -93,13 +114,19 @@ def _asked(
     *,
     left_out: int = 0,
     problem: str = "",
+    faults: Mapping[str, str] | None = None,
     typed: dict[str, str] | None = None,
+    trial: Trial | None = None,
 ) -> HttpResponse:
     kind = action.on
     if kind is not None and problem:
         rows = rows_of(kind, [kind.key(row) for row in rows])
     fields = [
-        (field, (typed or {}).get(field.name, "" if field.value is None else field.value))
+        (
+            field,
+            (typed or {}).get(field.name, "" if field.value is None else field.value),
+            (faults or {}).get(field.name, ""),
+        )
         for field in action.fields(rows)
     ]
     context = {
@@ -115,6 +142,8 @@ def _asked(
         "left_out": left_out,
         "fields": fields,
         "problem": problem,
+        "trial": trial,
+        "can_try": action.tries is not None,
         "back": _back(request),
     }
     status = 409 if problem and not getattr(request, "htmx", False) else 200

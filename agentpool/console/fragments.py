@@ -113,6 +113,19 @@ def changes(seen: Seen, drawing: Drawing) -> list[str]:
     return out
 
 
+def messages(parts: Iterable[str]) -> list[str]:
+    """
+    Return HTML in as few messages as a browser reads without loss.
+
+    Whoever parses elements drops parts of tables that stand after others of another kind.
+    """
+    kinds: dict[str, list[str]] = {"": [], "<tr": [], "<tbody": []}
+    for html in parts:
+        kind = next((k for k in ("<tr", "<tbody") if html.lstrip().startswith(k)), "")
+        kinds[kind].append(html)
+    return ["".join(found) for found in kinds.values() if found]
+
+
 def _list_changes(seen: Seen, whole: Fragment, inner: Mapping[str, Fragment]) -> list[str]:
     old, new = seen.rows.get(whole.id, ()), whole.rows or ()
     staying = rows_that_stay(old, new)

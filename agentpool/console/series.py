@@ -10,14 +10,26 @@ Row = Mapping[str, Any]
 
 
 def line(
-    label: str, values: Sequence[float | None], *, tone: str = "", style: str = ""
+    label: str,
+    values: Sequence[float | None],
+    *,
+    tone: str = "",
+    style: str = "",
+    axis: str = "",
 ) -> dict[str, Any]:
     """
     Return one line; None: nothing is known of that moment.
 
     tone: the colour, by the style sheet's name; "": the next one. style: "steps" or "points".
+    axis: "right" for one of its own.
     """
-    return {"label": label, "values": list(values), "tone": tone, "style": style}
+    return {
+        "label": label,
+        "values": list(values),
+        "tone": tone,
+        "style": style,
+        "axis": axis,
+    }
 
 
 def chart(

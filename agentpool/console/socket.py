@@ -16,7 +16,7 @@ from channels.generic.websocket import AsyncWebsocketConsumer
 from django.db import DatabaseError, InterfaceError
 
 from agentpool.console.draw import draw
-from agentpool.console.fragments import Drawing, Seen, changes
+from agentpool.console.fragments import Drawing, Seen, changes, messages
 from agentpool.console.page import Page
 from agentpool.console.pages import PAGES
 from agentpool.live import origin
@@ -110,8 +110,9 @@ class ConsoleSocket(AsyncWebsocketConsumer):
             began = time.monotonic()
             drawing = await _drawing(self.page, self.params, self.may_act, since=heard)
             # Something is sent in any case: the browser knows by it that what it shows is so.
-            html = "".join([*changes(self.seen, drawing), _CLOCK % (time.time() * 1000)])
-            await self.send(text_data=html)
+            clock = _CLOCK % (time.time() * 1000)
+            for html in messages([*changes(self.seen, drawing), clock]):
+                await self.send(text_data=html)
             took_s = time.monotonic() - began
             heard = await self._heard(began + max(DRAW_EVERY_S, REST_PER_DRAWING * took_s))
 

@@ -27,6 +27,8 @@ HERE = Path(__file__).resolve().parent
 VAR = ROOT / "var" / "demo"
 REPO = VAR / "repo.git"
 START_S, AGENTS_S, STOP_S = 120, 60, 15
+# With --scale auto: how large a pool may grow, and how long the demo waits until all have drained.
+MOST_AGENTS, DRAIN_S = 4, 420
 
 say = Console(highlight=False).print
 
@@ -55,6 +57,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--once", action="store_true", help="stop when the batch has ended")
     parser.add_argument("--port", type=int, default=int(os.environ.get("PORT", "8610")))
     parser.add_argument("--agents", type=int, default=3, help="agents per pool")
+    parser.add_argument(
+        "--scale", choices=("auto",), help=f"begin with one agent a pool, let 1 to {MOST_AGENTS} be"
+    )
     return parser.parse_args()
 
 
@@ -139,7 +144,13 @@ def _is_ready(site: str) -> bool:
 
 def _batch(options: argparse.Namespace) -> int:
     """Launch the agents, run the cycles, check main; return the worst exit code."""
+    if options.scale:
+        return _scaled_batch()
     _launch(options.agents)
+    return _cycles()
+
+
+def _cycles() -> int:
     run = subprocess.run(
         [
             *(sys.executable, "-m", "agentpool.cli", "cycles", "run", str(HERE / "cycles.toml")),
@@ -150,6 +161,26 @@ def _batch(options: argparse.Namespace) -> int:
     say("\nIs main green, and does it hold every story?")
     check = subprocess.run([sys.executable, str(HERE / "check_main.py"), str(REPO)], check=False)
     return run.returncode or check.returncode
+
+
+def _scaled_batch() -> int:
+    """Run the cycles on pools that scale by themselves; then wait until they have drained."""
+    import scaled
+
+    pools = list(allow_tools.TOOLS)
+    _launch(1)
+    take_back = scaled.start(pools, most=MOST_AGENTS)
+    try:
+        with scaled.watched(pools) as sizes:
+            code = _cycles()
+            has_drained = scaled.wait_until_drained(sizes, within_s=DRAIN_S)
+    finally:
+        # The demo's database stays: the next one begins as ever.
+        take_back()
+    scaled.report(sizes)
+    if not has_drained:
+        say(f"[yellow]The pools have not drained to one agent each within {DRAIN_S} s.[/]")
+    return code or int(not has_drained)
 
 
 def _launch(count: int) -> None:

@@ -18,10 +18,13 @@ from agentpool.registry.models import (
     Liveness,
     PoolSample,
     Request,
+    ScalingDecision,
+    ScalingEvent,
     TrackRecord,
 )
 from agentpool.registry.states import AgentHealth, AgentStatus, Outcome, Scope
 from balancing.services import agents, leases, limits
+from scaling import governance
 
 FLEET = {
     "design": (3, 1, ["figma", "a11y"]),
@@ -64,6 +67,7 @@ def furnished(make_agent, submit):
     _troubles(live)
     _samples(draw)
     _limits()
+    _scaling(draw)
     for scope, name in (("viewer", "wall display"), ("orchestrator", "ci runner")):
         registry_services.token(
             scope=Scope(scope), name=name, expires_in_s=30 * 86_400, actor="user:ada"
@@ -281,6 +285,77 @@ def _samples(draw):
                 )
             )
     PoolSample.objects.bulk_create(rows)
+
+
+LAUNCHES_FAILED = "the last 2 launches failed; the next is in 8 s"
+
+
+def _scaling(draw):
+    """An hour of decisions: steady ones, changes, and one that could not be carried out."""
+    now = registry_queries.now()
+    governance.set_policy("code", mode="auto", settings={"min_idle": 1}, actor="user:ada")
+    governance.set_policy("qa", rule="warm", mode="auto", settings={"k": 3}, actor="user:ada")
+    governance.stop("design", actor="user:ada")
+    governance.announce(
+        "code",
+        at=now + timedelta(minutes=20),
+        count=40,
+        spread_s=120,
+        name="nightly",
+        actor="user:ada",
+    )
+    for agent_type, (size, _, _) in FLEET.items():
+        for n in range(60):
+            at = now - timedelta(minutes=60 - n)
+            busy, waiting = draw.randint(1, size), draw.choice((0, 0, 0, 1, 2))
+            _decision(agent_type, at, size, min(size + 2, busy + waiting + 2), busy, waiting, n)
+
+
+def _decision(agent_type, at, size, target, busy, waiting, number):
+    mode = {"code": "auto", "qa": "auto", "design": "off"}.get(agent_type, "recommend")
+    is_change = number % 12 == 0 and mode == "auto"
+    target = target if is_change else size
+    action = "no_action" if target == size else "scale_up" if target > size else "scale_down"
+    event = None
+    if action != "no_action":
+        event = ScalingEvent.objects.create(
+            pool_id=agent_type,
+            at=at,
+            action="set",
+            current_size=size,
+            target_size=target,
+            reason="",
+            actor="scaling",
+        )
+    ScalingDecision.objects.create(
+        pool_id=agent_type,
+        at=at,
+        rule="warm" if agent_type == "qa" else "predictive",
+        mode=mode,
+        action=action,
+        current=size,
+        target=target,
+        wanted=target,
+        reason=f"{busy} busy, {waiting} waiting; 0.4 arrivals expected in 30 s, up to 2 held for",
+        bounds=["min_idle"] if is_change else [],
+        inputs={"ready": size, "busy": busy, "waiting": waiting, "starting": 0, "lead_s": 30.0},
+        alternatives=[["queue", busy + waiting, f"{waiting} waiting and {busy} running"]],
+        forecast={
+            "time_horizon_minutes": 30.0,
+            "predicted_demand": 0.4,
+            "base_demand": 0.5,
+            "seasonal_multiplier": 0.8,
+            "event_multiplier": 1.0,
+            "peak_demand_ratio": 1.0,
+            "confidence": 0.81,
+            "skill": 0.12,
+            "source": "seasonal",
+            "reason": "",
+        },
+        is_carried_out=event is not None,
+        error=LAUNCHES_FAILED if number == 40 and agent_type == "code" else "",
+        event=event,
+    )
 
 
 def _limits():

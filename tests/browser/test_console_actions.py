@@ -11,12 +11,14 @@ from agentpool.registry import queries as registry_queries
 from agentpool.registry import services as registry_services
 from agentpool.registry.models import (
     Agent,
+    Announcement,
     Credential,
     Event,
     Lease,
     Pool,
     Request,
     ResourceLimit,
+    ScalingPolicy,
     SecurityProfile,
 )
 from agentpool.registry.states import AgentHealth, Scope
@@ -50,11 +52,16 @@ def scene(make_agent, submit):
         "token": token.id,
         "pool": "code",
         "profile": "code",
+        "scaling": "code",
     }
 
 
 def coder():
     return Agent.objects.get(agent_id="coder")
+
+
+def policy():
+    return ScalingPolicy.objects.get(pool="code")
 
 
 def health(word):
@@ -132,6 +139,19 @@ CASES = {
         {},
         {"agent_type": "qa", "uses": "3"},
         lambda s: Credential.objects.get(scope="enrolment").uses_left == 3,
+    ),
+    "scaling-start": ({}, {}, lambda s: policy().mode == "auto"),
+    "scaling-stop": ({}, {}, lambda s: policy().mode == "off"),
+    "scaling-recommend": ({}, {}, lambda s: policy().mode == "recommend"),
+    "scaling-policy": (
+        {},
+        {"rule": "warm", "k": "4", "min_idle": "2"},
+        lambda s: (policy().rule, policy().settings) == ("warm", {"k": 4, "min_idle": 2}),
+    ),
+    "announce": (
+        {},
+        {"at": "+2h", "count": "12", "name": "nightly"},
+        lambda s: Announcement.objects.get(name="nightly").count == 12,
     ),
     "revoke-token": ({}, {}, lambda s: Credential.objects.get(id=s["token"]).revoked_at),
 }

@@ -6,7 +6,7 @@ import shutil
 import pytest
 from django.conf import settings
 
-from agentpool.registry.models import Agent, Lease, Request
+from agentpool.registry.models import Agent, Lease, Request, ScalingDecision
 
 pytest_plugins = ["tests.browser.serving", "tests.browser.furnished"]
 pytestmark = [
@@ -36,6 +36,7 @@ def addresses(furnished):
     coder = Agent.objects.filter(pool_id="code", load__gt=0).first()
     done = Lease.objects.filter(outcome="failure").first()
     waiting = Request.objects.filter(status="waiting").order_by("queued_at").first()
+    sizing = ScalingDecision.objects.filter(pool="qa", event__isnull=False).first()
     project, cycle = furnished.cycle
     return {
         "overview": "/",
@@ -52,6 +53,8 @@ def addresses(furnished):
         "cycle": f"/cycles?project={project}&cycle={cycle}",
         "decisions": "/decisions",
         "resources": "/resources",
+        "scaling": "/scaling",
+        "scaling_decision": f"/scaling/decisions/{sizing.id}",
         "settings": "/settings",
         "confirm": f"/do/drain?agent={coder.id}",
     }

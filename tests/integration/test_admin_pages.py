@@ -12,6 +12,7 @@ from agentpool.registry import services as registry_services
 from agentpool.registry.models import Agent, Credential, Event, Pool, Request
 from agentpool.registry.states import Outcome
 from balancing.services import leases
+from scaling import evaluation, governance
 from scaling import services as scaling
 
 WHOLE = dict.fromkeys(("memory_mb", "cpu_cores", "token_budget", "disk_space_mb"))
@@ -29,6 +30,10 @@ def rows(make_agent, submit):
     )
     registry_services.sample_pools()
     scaling.execute("qa", action="scale_up", count=1, reason="a test", actor="test")
+    governance.set_policy("code", rule="warm", settings={"k": 1}, actor="test")
+    soon = registry_queries.now()
+    governance.announce("code", at=soon, count=3, spread_s=60, name="nightly", actor="test")
+    evaluation.evaluate()
 
 
 @pytest.fixture
@@ -106,7 +111,13 @@ def test_the_index_groups_pages_by_the_app_that_acts(staff, rows):
     }
 
     assert {"Agent", "Request", "Lease", "ResourceLimit", "Share"} <= groups["balancing"]
-    assert groups["scaling"] == {"Launch", "ScalingEvent"}
+    assert groups["scaling"] == {
+        "Announcement",
+        "Launch",
+        "ScalingDecision",
+        "ScalingEvent",
+        "ScalingPolicy",
+    }
     assert {"Pool", "SecurityProfile", "Credential", "Event", "PoolSample"} <= groups["registry"]
     for section in groups:
         assert staff.get(f"/admin/{section}/").status_code == 200

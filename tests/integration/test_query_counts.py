@@ -18,11 +18,13 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
 from agentpool.console.pages import PAGES as CONSOLE
+from agentpool.registry import queries as registry_queries
 from agentpool.registry import roles
 from agentpool.registry import services as registry_services
 from agentpool.registry.models import Event
 from agentpool.registry.states import Outcome
 from balancing.services import leases, limits
+from scaling import evaluation, governance
 from scaling import services as scaling
 
 # A snapshot of its own (`resources`) cannot be taken inside of a transaction.
@@ -43,6 +45,8 @@ API = (
     "/metrics/health",
     "/metrics/summary",
     "/scaling/history",
+    "/scaling/decisions",
+    "/scaling/policy",
     "/resources",
     "/resources/limits",
 )
@@ -101,6 +105,9 @@ def grow(make_agent, submit):
             actor="test",
         )
         for _ in range(count // 5):
+            evaluation.evaluate()
+            soon = registry_queries.now()
+            governance.announce("qa", at=soon, count=1, spread_s=1, name="n", actor="test")
             scaling.execute("qa", action="scale_up", count=1, reason="a test", actor="test")
             registry_services.token(scope="viewer", name="a token", expires_in_s=None, actor="test")
         # What the relay would do: number the events, so that the streams are full, too.

@@ -27,7 +27,13 @@ MACHINES = {
     "launch": (states.LaunchStatus, states.LAUNCH_MOVES),
 }
 # An event's kind, paths of the interface and of the data folder: they only look like our files.
-NOT_NAMES = {"scaling.executed", "scaling/execute", "agentpool/config.toml"}
+NOT_NAMES = {
+    "scaling.executed",
+    "scaling.policy_changed",
+    "scaling.announced",
+    "scaling/execute",
+    "agentpool/config.toml",
+}
 # Addresses that files may name: reserved for examples, of this machine, or of a standard.
 HOSTS = re.compile(
     r"(?:[\w.-]+\.)?example(?:\.(?:org|com|net))?|[\w-]+|[\d.]+|\[.*|.*\{.*|www\.(?:w3|apache)\.org"

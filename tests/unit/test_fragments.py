@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentpool.console.fragments import Drawing, Seen, changes, rows_that_stay
+from agentpool.console.fragments import Drawing, Seen, changes, messages, rows_that_stay
 
 NAMES = st.lists(st.sampled_from([f"r{n}" for n in range(12)]), unique=True, max_size=12)
 ROWS = NAMES.flatmap(
@@ -129,3 +129,14 @@ def test_a_browser_may_say_what_it_likes(told):
     drawing = draw({"a": 1})
 
     assert len(changes(Seen.of(told), drawing)) == 2
+
+
+def test_parts_of_tables_come_in_messages_of_their_own():
+    parts = ["<p id=a></p>", "<tr id=r></tr>", "<tbody id=b></tbody>", "<i id=c></i>"]
+
+    assert messages(parts) == [
+        "<p id=a></p><i id=c></i>",
+        "<tr id=r></tr>",
+        "<tbody id=b></tbody>",
+    ]
+    assert messages(["<p></p>"]) == ["<p></p>"]

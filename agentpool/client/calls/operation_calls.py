@@ -106,9 +106,10 @@ def metrics_health() -> Call[Json]:
     return get("/metrics/health", parse=models.as_json)
 
 
-def scaling_recommendation() -> Call[Json]:
-    """Return per type what the scaling would do now, and why."""
-    return get("/scaling/recommendation", parse=models.as_json)
+def scaling_recommendation(*, agent_type: str | None = None) -> Call[Json]:
+    """Return what scaling would do now about one type, or each, and why."""
+    params = present({"agent_type": agent_type})
+    return get("/scaling/recommendation", parse=models.as_json, params=params)
 
 
 def scale(*, agent_type: str, action: str, count: int, reason: str = "") -> Call[Json]:
@@ -117,9 +118,16 @@ def scale(*, agent_type: str, action: str, count: int, reason: str = "") -> Call
     return create("/scaling/execute", body, parse=models.as_json)
 
 
-def scaling_history() -> Call[Json]:
-    """Return the past scaling decisions."""
-    return get("/scaling/history", parse=models.as_json)
+def scaling_history(*, agent_type: str | None = None, limit: int | None = None) -> Call[Json]:
+    """Return the changes of size, newest first."""
+    params = present({"agent_type": agent_type, "limit": limit})
+    return get("/scaling/history", parse=models.as_json, params=params)
+
+
+def scaling_decisions(*, agent_type: str | None = None, limit: int | None = None) -> Call[Json]:
+    """Return what was decided about sizes, newest first, with inputs and bounds."""
+    params = present({"agent_type": agent_type, "limit": limit})
+    return get("/scaling/decisions", parse=models.as_json, params=params)
 
 
 def scaling_policies() -> Call[Json]:

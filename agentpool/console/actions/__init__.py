@@ -5,7 +5,7 @@ from uuid import UUID
 
 from rest_framework.exceptions import ValidationError
 
-from agentpool.console.actions import agents, setup, tokens, work
+from agentpool.console.actions import agents, scaling, setup, tokens, work
 from agentpool.console.actions.base import (
     Action,
     Done,
@@ -22,7 +22,13 @@ __all__ = ["ACTIONS", "KINDS", "Action", "Field", "Results", "offered", "perform
 
 ACTIONS: Mapping[str, Action] = {
     action.name: action
-    for action in (*agents.ACTIONS, *work.ACTIONS, *setup.ACTIONS, *tokens.ACTIONS)
+    for action in (
+        *agents.ACTIONS,
+        *work.ACTIONS,
+        *setup.ACTIONS,
+        *tokens.ACTIONS,
+        *scaling.ACTIONS,
+    )
 }
 KINDS: Mapping[str, Kind] = {
     kind.name: kind
@@ -34,10 +40,11 @@ KINDS: Mapping[str, Kind] = {
         setup.PROFILE,
         setup.LIMIT,
         tokens.TOKEN,
+        scaling.SCALING,
     )
 }
 # Named by what they are; all other rows by their ids.
-_BY_NAME = frozenset({"pool", "profile"})
+_BY_NAME = frozenset({"pool", "profile", "scaling"})
 MOST_ROWS = 1000
 
 
@@ -99,7 +106,7 @@ def _done(name: str, row: Row, action: Action, values: Values, actor: str) -> Ou
     try:
         return Outcome(name, True, action.run(row, values, actor), id)
     except Refusal as refusal:
-        return Outcome(name, False, Done(refusal.detail), id)
+        return Outcome(name, False, Done(refusal.detail, faults=dict(refusal.errors)), id)
     except ValidationError as error:
         return Outcome(name, False, Done(_faults(error, action, row)), id)
 

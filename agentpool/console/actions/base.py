@@ -39,7 +39,8 @@ class Field:
     One thing that an action asks for.
 
     kind: text, number, select, lines (words, one or more a line), or minutes (from now; the browser
-    tells the time). choices: value and label each.
+    tells the time). choices: value and label each. usual: what holds when nothing is typed.
+    only_for: values of the form's first select with which it is shown; empty: always.
     """
 
     name: str
@@ -50,6 +51,8 @@ class Field:
     hint: str = ""
     unit: str = ""
     is_required: bool = False
+    usual: str = ""
+    only_for: Sequence[str] = ()
 
 
 NOTE = Field("note", "Note", hint="Why? It stands in the history.")
@@ -61,12 +64,23 @@ class Done:
     What has been done to one row.
 
     secret: shown this once; command: what to do with it. undo: the value that takes it back.
+    faults: of a form that was refused, what is wrong by field.
     """
 
     sentence: str
     secret: str = ""
     commands: Sequence[str] = ()
     undo: str = ""
+    faults: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What would come of what was typed: a sentence, and a small table."""
+
+    sentence: str
+    columns: Sequence[str] = ()
+    rows: Sequence[Sequence[str]] = ()
 
 
 Run = Callable[[Row, Values, str], Done]
@@ -79,7 +93,7 @@ class Action:
 
     on: None when it makes something new. tells: sentences in numbers, of what will happen to the
     rows. allows: whether a row's state permits it, as far as the page knows; the service decides.
-    undo: the action that takes it back, "" when nothing does.
+    undo: the action that takes it back, "" when nothing does. tries: says what would come of it.
     """
 
     name: str
@@ -93,6 +107,7 @@ class Action:
     is_grave: bool = False
     is_for_many: bool = False
     is_hidden: bool = False
+    tries: Callable[[Row, Values], Trial] | None = None
 
 
 @dataclass(frozen=True)

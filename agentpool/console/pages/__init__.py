@@ -14,6 +14,8 @@ from agentpool.console.pages import (
     queue,
     request,
     resources,
+    scaling,
+    scaling_decision,
     settings,
 )
 
@@ -90,6 +92,17 @@ PAGES: Mapping[str, Page] = {
             has_charts=True,
         ),
         Page(
+            "scaling",
+            "scaling",
+            "Scaling",
+            "console/scaling.html",
+            scaling.picture,
+            kinds=("scaling.", "agent.", "lease.", "request.", "pool."),
+            params=scaling.PARAMS,
+            menu="Scaling",
+            has_charts=True,
+        ),
+        Page(
             "settings",
             "settings",
             "Settings",
@@ -125,6 +138,14 @@ PAGES: Mapping[str, Page] = {
             "console/request.html",
             request.picture,
             topic=lambda params: f"request:{params['id']}",
+        ),
+        Page(
+            "scaling_decision",
+            "scaling/decisions/<uuid:id>",
+            "Decision",
+            "console/scaling_decision.html",
+            scaling_decision.picture,
+            kinds=("scaling.", "agent."),
         ),
     )
 }

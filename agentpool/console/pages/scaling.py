@@ -1,0 +1,283 @@
+"""Scaling: how large each pool is and should be, why, and what was decided."""
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from django.db.models import Avg, F, Func, OuterRef, Subquery, Value
+from django.db.models.fields import DateTimeField
+
+from agentpool.console import charts, page, series
+from agentpool.console.page import Params, Picture
+from agentpool.registry import queries as registry_queries
+from agentpool.registry.models import (
+    Announcement,
+    Pool,
+    PoolSample,
+    ScalingDecision,
+    ScalingPolicy,
+)
+
+# How far back, and how far apart the points of a chart are: 120 of them each.
+BACKS = {"1h": (3600, 30), "6h": (21_600, 180), "24h": (86_400, 720)}
+PARAMS = {"back": "1h", "agent_type": "", "shown": ""}
+# The newest decisions that are looked at; steady ones among them become one row.
+_DECISIONS_READ = 2000
+_ANNOUNCED_SHOWN = 50
+_STILL_ANNOUNCED = timedelta(minutes=15)
+_SUPPLY = ("starting", "standby", "idle", "busy")
+
+
+def picture(params: Params) -> Picture:
+    """Return the pools with their policies, charts, decisions, and announced work."""
+    at = registry_queries.now()
+    back = params["back"] if params["back"] in BACKS else PARAMS["back"]
+    length_s, step_s = BACKS[back]
+    since, step = at - timedelta(seconds=length_s), timedelta(seconds=step_s)
+    points = _points(since, step)
+    waits = _waits(since, step)
+    policies = {row.pool_id: row for row in ScalingPolicy.objects.all()}
+    last = _newest_decisions()
+    shown = page.rows_shown(params)
+    folded = _folded(_read(since, params["agent_type"]))
+    states = registry_queries.pool_states()
+    return {
+        "now": at,
+        "back": back,
+        "backs": list(BACKS),
+        "pools": [
+            _pool(row, policies.get(row["agent_type"]), last.get(row["agent_type"]), points)
+            for row in states
+        ],
+        "charts": {
+            row["agent_type"]: _chart(
+                points.get(row["agent_type"], []), waits.get(row["agent_type"], {})
+            )
+            for row in states
+        },
+        "decisions": folded[:shown],
+        "more": page.more(shown, len(folded)),
+        "announced": _announced(at),
+        "agent_types": [row["agent_type"] for row in states],
+    }
+
+
+def _pool(
+    state: Mapping[str, Any],
+    row: ScalingPolicy | None,
+    last: ScalingDecision | None,
+    points: Mapping[str, Sequence[Mapping[str, Any]]],
+) -> dict[str, Any]:
+    """Return one pool's card; without a row of its own it has the usual policy."""
+    policy = row or ScalingPolicy()
+    own = points.get(state["agent_type"], [])
+    sizes, demands = [p["current"] for p in own], [_demand(p) for p in own]
+    most = max([*sizes, *demands, 1])
+    busy, waiting = state["slots_used"], state["queue_depth"] or 0
+    return {
+        "agent_type": state["agent_type"],
+        "mode": policy.mode,
+        "rule": policy.rule,
+        "settings": sorted((name, _told(value)) for name, value in policy.settings.items()),
+        "updated_by": policy.updated_by.removeprefix("user:"),
+        "size": sum(state[f"n_{status}"] for status in _SUPPLY),
+        "starting": state["n_starting"],
+        "draining": state["n_draining"],
+        "min_size": state["min_size"],
+        "max_size": state["max_size"],
+        "busy": busy,
+        "waiting": waiting,
+        "last": last and _last(last),
+        "forecast": forecast_told((last and last.forecast) or {}),
+        "size_line": charts.spark_line(sizes, most=most),
+        "demand_line": charts.spark_line(demands, most=most),
+    }
+
+
+def _told(value: Any) -> str:
+    return "; ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _last(row: ScalingDecision) -> dict[str, Any]:
+    return {
+        "id": str(row.id),
+        "at": row.at,
+        "target": row.target,
+        "reason": row.reason,
+        "error": row.error,
+        "bounds": row.bounds,
+    }
+
+
+def forecast_told(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a forecast in requests over its horizon, with how wrong such forecasts were."""
+    if not found:
+        return {}
+    minutes = found["time_horizon_minutes"]
+    confidence, skill = found["confidence"], found["skill"]
+    return {
+        "minutes": round(minutes),
+        "requests": round(found["predicted_demand"] * minutes, 1),
+        "base": round(found["base_demand"] * minutes, 1),
+        "seasonal": round(found["seasonal_multiplier"], 2),
+        "event": round(found["event_multiplier"], 2),
+        "error_percent": None if confidence is None else round(100 * (1 - confidence)),
+        "skill_percent": None if skill is None else round(100 * skill),
+        "worse_percent": None if skill is None else round(-100 * skill),
+        "source": found["source"],
+        "reason": found["reason"],
+    }
+
+
+# -- charts ----------------------------------------------------------------------------------------
+
+
+def _binned(step: timedelta) -> Func:
+    return Func(
+        Value(step),
+        F("at"),
+        Value(datetime(2000, 1, 1, tzinfo=UTC)),
+        function="date_bin",
+        output_field=DateTimeField(),
+    )
+
+
+def _points(since: datetime, step: timedelta) -> Mapping[str, Sequence[Mapping[str, Any]]]:
+    """Return the last decision of each step, by pool, in the order of time."""
+    rows = (
+        ScalingDecision.objects.filter(at__gt=since)
+        .annotate(bin=_binned(step))
+        .order_by("pool_id", "bin", "-at")
+        .distinct("pool_id", "bin")
+        .values("pool_id", "bin", "current", "target", "inputs__busy", "inputs__waiting")
+    )
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        found.setdefault(str(row["pool_id"]), []).append(row)
+    return found
+
+
+def _waits(since: datetime, step: timedelta) -> Mapping[str, Mapping[datetime, float]]:
+    """Return the mean wait in each step, seconds, by pool."""
+    rows = (
+        PoolSample.objects.filter(at__gt=since)
+        .annotate(bin=_binned(step))
+        .order_by()
+        .values("pool_id", "bin")
+        .annotate(wait=Avg("average_wait_time_s"))
+    )
+    found: dict[str, dict[datetime, float]] = {}
+    for row in rows:
+        found.setdefault(str(row["pool_id"]), {})[row["bin"]] = round(row["wait"] or 0.0, 2)
+    return found
+
+
+def _size(point: Mapping[str, Any]) -> float:
+    return float(point["current"])
+
+
+def _target(point: Mapping[str, Any]) -> float:
+    return float(point["target"])
+
+
+def _demand(point: Mapping[str, Any]) -> float:
+    return float((point["inputs__busy"] or 0) + (point["inputs__waiting"] or 0))
+
+
+def _chart(points: Sequence[Mapping[str, Any]], waits: Mapping[datetime, float]) -> dict[str, Any]:
+    """Return size, demand and target on one axis, the mean wait on another."""
+    known = {point["bin"]: point for point in points}
+    at = sorted({*known, *waits}) if points else []
+    return series.chart(
+        at,
+        [
+            series.line("size", _drawn(at, known, _size), tone="busy"),
+            series.line("demand", _drawn(at, known, _demand), tone="draining"),
+            series.line("target", _drawn(at, known, _target), tone="idle", style="steps"),
+            series.line(
+                "mean wait, s", [waits.get(moment) for moment in at], tone="lost", axis="right"
+            ),
+        ],
+    )
+
+
+def _drawn(
+    at: Sequence[datetime],
+    known: Mapping[datetime, Mapping[str, Any]],
+    value: Callable[[Mapping[str, Any]], float],
+) -> list[float | None]:
+    return [value(known[moment]) if moment in known else None for moment in at]
+
+
+# -- decisions and announcements -------------------------------------------------------------------
+
+
+def _newest_decisions() -> Mapping[str, ScalingDecision]:
+    newest = ScalingDecision.objects.filter(pool=OuterRef("agent_type")).order_by("-at")
+    ids = Pool.objects.annotate(newest=Subquery(newest.values("id")[:1])).values("newest")
+    return {row.pool_id: row for row in ScalingDecision.objects.filter(id__in=ids)}
+
+
+def _read(since: datetime, agent_type: str) -> Sequence[ScalingDecision]:
+    rows = ScalingDecision.objects.filter(at__gt=since)
+    if agent_type:
+        rows = rows.filter(pool_id=agent_type)
+    return list(rows.defer("inputs", "alternatives", "forecast").order_by("-at")[:_DECISIONS_READ])
+
+
+def _folded(rows: Sequence[ScalingDecision]) -> list[dict[str, Any]]:
+    """
+    Return decisions, newest first; those of a pool in a row that say the same are one.
+
+    What was carried out always stands alone.
+    """
+    found: list[dict[str, Any]] = []
+    newest: dict[str, tuple[Any, dict[str, Any]]] = {}
+    for row in rows:
+        alike = (row.rule, row.mode, row.action, row.current, row.target, bool(row.error))
+        kept = newest.get(row.pool_id)
+        if kept is not None and kept[0] == alike and row.event_id is None:
+            kept[1].update(count=kept[1]["count"] + 1, since=row.at, dom_id=str(row.id))
+            continue
+        told = _decision(row)
+        found.append(told)
+        newest[row.pool_id] = (None if row.event_id else alike, told)
+    return found
+
+
+def _decision(row: ScalingDecision) -> dict[str, Any]:
+    return {
+        "id": str(row.id),
+        # A run keeps the id of its oldest one, so that its row stays while it grows.
+        "dom_id": str(row.id),
+        "at": row.at,
+        "since": row.at,
+        "count": 1,
+        "agent_type": row.pool_id,
+        "rule": row.rule,
+        "mode": row.mode,
+        "action": row.action,
+        "is_change": row.event_id is not None,
+        "current": row.current,
+        "target": row.target,
+        "reason": row.reason,
+        "error": row.error,
+        "bounds": row.bounds,
+    }
+
+
+def _announced(at: datetime) -> list[dict[str, Any]]:
+    rows = Announcement.objects.filter(at__gt=at - _STILL_ANNOUNCED).order_by("at")
+    return [
+        {
+            "id": str(row.id),
+            "agent_type": row.pool_id,
+            "at": row.at,
+            "count": row.count,
+            "spread_s": row.spread_s,
+            "name": row.name,
+            "by": row.announced_by.removeprefix("user:"),
+            "is_heard": row.heard_at is not None,
+        }
+        for row in rows[:_ANNOUNCED_SHOWN]
+    ]
