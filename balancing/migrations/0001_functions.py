@@ -1,4 +1,8 @@
-"""The claim protocol as SQL functions, one immutable file a version (docs/decisions/0003)."""
+"""
+The claim protocol as SQL functions (docs/decisions/0003).
+
+A database that has them already gets later versions of the files by `balancing.installing`.
+"""
 
 from pathlib import Path
 
@@ -69,6 +73,8 @@ FUNCTIONS = [
     "renew_many_1",
     "agent_triggers_1",
 ]
+# Names that earlier versions had, and this one has not.
+FORMER: list[str] = []
 TYPES = ("timing_1", "policy_1", "ending_1", "warmth_1")
 
 

@@ -7,6 +7,7 @@ from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import OperationalError, connection
 from django.db.migrations.executor import MigrationExecutor
+from django.utils.module_loading import import_string
 from django_q.models import Schedule
 
 from agentpool.registry import roles, services
@@ -19,6 +20,8 @@ SCHEDULES = {
     "reconcile": ("scaling.jobs.reconcile", "* * * * * */30"),
     "prune": ("agentpool.registry.jobs.prune", "17 3 * * *"),
 }
+# By its name: the registry knows nothing of the claim.
+FUNCTIONS = "balancing.installing.install"
 
 
 class Command(BaseCommand):
@@ -36,6 +39,7 @@ class Command(BaseCommand):
             raise CommandError(f"The database does not answer: {error}") from error
         if behind:
             call_command("migrate", interactive=False, verbosity=0)
+        import_string(FUNCTIONS)()
         for name, (function, cron) in SCHEDULES.items():
             Schedule.objects.update_or_create(
                 name=name,
