@@ -1,0 +1,50 @@
+"""The tables are empty after each test, even when a server of the test is still at work."""
+
+import threading
+
+import pytest
+from django.core.management import call_command
+from django.core.management.color import no_style
+from django.core.management.sql import sql_flush
+from django.db import connection
+
+from agentpool.registry.models import Pool, SecurityProfile
+
+pytest_plugins = ["tests.browser.serving"]
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def test_a_writer_that_wants_the_rows_the_other_way_does_not_keep_tables_full(pools, eventually):
+    first, last = sorted(("pool", "security_profile"), key=_place_in_the_flush)
+    other = connection.copy()
+    with other.cursor() as writer:
+        writer.execute("BEGIN")
+        writer.execute(f"SELECT 1 FROM {last} FOR UPDATE")
+        emptying = threading.Thread(target=_empty)
+        emptying.start()
+        eventually(_somebody_waits)
+        writer.execute(f"SELECT 1 FROM {first} FOR UPDATE")  # now each waits for the other
+        writer.execute("COMMIT")
+    other.close()
+    emptying.join(timeout=20)
+    assert not emptying.is_alive()
+    assert (Pool.objects.count(), SecurityProfile.objects.count()) == (0, 0)
+
+
+def _place_in_the_flush(table):
+    statements = sql_flush(no_style(), connection)
+    return next(i for i, statement in enumerate(statements) if statement.endswith(f'"{table}"'))
+
+
+def _empty():
+    call_command("flush", interactive=False, verbosity=0, inhibit_post_migrate=True)
+    connection.close()
+
+
+def _somebody_waits():
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT 1 FROM pg_stat_activity"
+            " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
+        return cursor.fetchone()
