@@ -1,5 +1,6 @@
 """What every test may ask for: a furnished database, callers of each scope, agents and requests."""
 
+import contextlib
 import itertools
 import os
 import shutil
@@ -50,12 +51,10 @@ def quick_flush():
 
     def execute_sql_flush(self, sql_list):
         """Once more when a server's thread, still at work, wanted the same rows the other way."""
-        for is_last in (False, False, True):
-            try:
+        for _ in range(2):
+            with contextlib.suppress(OperationalError):
                 return execute(self, sql_list)
-            except OperationalError:
-                if is_last:
-                    raise
+        return execute(self, sql_list)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(DatabaseOperations, "sql_flush", sql_flush)
