@@ -15,7 +15,12 @@ class AgentpoolConfig(AppConfig):
         from agentpool import checks  # noqa: F401  (importing registers them)
 
 
-class AdminConfig(admin_apps.AdminConfig):
-    """Django's admin, with a site that groups pages by the app that acts."""
+class AdminConfig(admin_apps.SimpleAdminConfig):
+    """
+    Django's admin, with a site that groups pages by the app that acts.
+
+    Its pages are loaded with the URLs, not with the models: processes that serve nobody, the job
+    cluster and the pulse, are a quarter smaller without them.
+    """
 
     default_site = "agentpool.admin_site.PoolAdminSite"

@@ -11,6 +11,8 @@ import balancing.urls
 import scaling.urls
 from agentpool.live import status
 
+admin.autodiscover()
+
 api = [
     *agentpool.gateway.urls.urlpatterns,
     *balancing.urls.leases,

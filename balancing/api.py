@@ -70,7 +70,7 @@ class Agents(registry_api.AgentList):
         done = agents.register(
             agent_id=agent_id,
             pool=pool,
-            fields=registry_serializers.template_of(pool) | fields,
+            fields=pool.launch_template | fields,
             by=request.user.credential if enrolling else None,
             actor=agent_id if enrolling else request.user.name,
         )

@@ -163,7 +163,7 @@ def _name(process: psutil.Process) -> str:
     if process.name().startswith("postgres"):
         is_server = len(words) > 1 and words[1] == "-D"
         return "postgres" if is_server else " ".join(words).split(" 127.0.0.1")[0]
-    known = ("daphne", "qcluster", "pulse", "up")
+    known = ("daphne", "jobs", "pulse", "up")
     return next((word for word in known if word in words), words[0] if words else "?")
 
 

@@ -1,6 +1,6 @@
 """What Django-Q runs for scaling."""
 
-from scaling import services
+from scaling import evaluation, services
 
 
 def reconcile() -> dict[str, int]:
@@ -10,7 +10,4 @@ def reconcile() -> dict[str, int]:
 
 def evaluate() -> dict[str, str]:
     """Decide how large each pool should be, and set it in motion where its mode is auto."""
-    # Only here: the core's arrays cost 20 MB, which a worker that only reconciles can do without.
-    from scaling import evaluation
-
     return evaluation.evaluate()

@@ -21,7 +21,6 @@ from agentpool.registry import credentials, events
 from agentpool.registry import queries as registry_queries
 from agentpool.registry.errors import Invalid, UnsupportedTransition
 from agentpool.registry.models import Agent, Launch, Pool, ScalingEvent
-from agentpool.registry.serializers import template_of
 from agentpool.registry.states import PLACEABLE_STATUS, AgentStatus, LaunchStatus, Scope
 from balancing.services import agents, leases
 from scaling import drivers, queries
@@ -99,7 +98,7 @@ def _intend(pool: Pool, event: ScalingEvent) -> Agent:
         pool=pool,
         status=AgentStatus.STARTING,
         status_reason="launched by scaling",
-        **template_of(pool),
+        **pool.launch_template,
     )
     Launch.objects.create(event=event, agent=agent, driver=pool.driver)
     events.append("agent.starting", agent=agent, actor=event.actor, driver=pool.driver)

@@ -98,7 +98,6 @@ def numbers():
 def make_agent(pools, numbers):
     """Register an agent that is alive: make_agent("code", max_concurrent=2)."""
     from agentpool.registry import queries
-    from agentpool.registry.serializers import template_of
     from balancing.services import agents
 
     def make(agent_type="code", **fields):
@@ -110,7 +109,7 @@ def make_agent(pools, numbers):
         return agents.register(
             agent_id=name,
             pool=pool,
-            fields={**template_of(pool), **roomy, **fields},
+            fields={**pool.launch_template, **roomy, **fields},
             by=None,
             actor="test",
         ).agent

@@ -100,7 +100,7 @@ def children(
     pool = os.environ.get("AGENTPOOL_DB_POOL", _WEB_CONNECTIONS)
     web_env = {**env, "AGENTPOOL_DB_POOL": pool}
     recover_s = min(stale_after_s, _RECOVER_S)
-    django = ("django", "qcluster"), ("django", "pulse")
+    django = ("django", "jobs"), ("django", "pulse")
     jobs, pulse = (_python(*command, "--settings", SETTINGS_MODULE) for command in django)
     main = _python(*servers.asgi(web, site=site))
     found = [Child("web", main, web_env, probe="web", stale_after_s=stale_after_s)]

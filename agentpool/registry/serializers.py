@@ -343,15 +343,6 @@ class Note(Strict):
     note = Text(required=False, allow_blank=True, default="", max_length=400)
 
 
-def template_of(pool: Pool) -> dict[str, Any]:
-    """Return the columns that a new agent of a pool has unless it says otherwise."""
-    names = (
-        "memory_mb cpu_cores token_budget disk_space_mb tools capabilities security_level"
-        " isolation_levels max_concurrent"
-    )
-    return {name: getattr(pool, name) for name in names.split()}
-
-
 def agents_json(agents: list[Agent]) -> list[dict[str, Any]]:
     """Return agents as JSON, with performance, in one query more for any number of them."""
     performance = queries.performance([agent.id for agent in agents])
@@ -544,7 +535,7 @@ class ProfileFields(Strict):
 
 def pool_json(pool: Pool) -> dict[str, Any]:
     """Return a pool with its launch template."""
-    template = template_of(pool)
+    template = pool.launch_template
     return {
         "id": str(pool.id),
         "agent_type": pool.agent_type,

@@ -30,11 +30,11 @@ SETTINGS = {
 }
 _FURNISH = """
 import django; django.setup()
-from agentpool.registry import queries, serializers, services
+from agentpool.registry import queries, services
 from agentpool.registry.states import Scope
 from balancing.services import agents
 pool = queries.pool("code")
-fields = serializers.template_of(pool) | {"max_concurrent": 4, "disk_space_mb": 2000}
+fields = pool.launch_template | {"max_concurrent": 4, "disk_space_mb": 2000}
 agents.register(agent_id="template", pool=pool, fields=fields, by=None, actor="bench")
 made = services.token(scope=Scope.ORCHESTRATOR, name="bench", expires_in_s=None, actor="bench")
 print(made.secret)

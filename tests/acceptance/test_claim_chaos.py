@@ -22,7 +22,6 @@ from django.db.models.functions import Now
 from agentpool.registry import queries as registry_queries
 from agentpool.registry.errors import Refusal
 from agentpool.registry.models import Agent, Lease, LeaseOutcome, Pool, Request, SecurityProfile
-from agentpool.registry.serializers import template_of
 from agentpool.registry.states import LIVE, Outcome
 from balancing import claim, jobs
 from balancing.services import agents, leases, queue, requests
@@ -84,7 +83,7 @@ def furnish(settings):
 def enrol(name):
     pool = registry_queries.pool(name.split("-")[0])
     size = {"max_concurrent": 5, "memory_mb": 4096, "cpu_cores": 5, "token_budget": 10**6}
-    fields = {**template_of(pool), **size, "disk_space_mb": 2000}
+    fields = {**pool.launch_template, **size, "disk_space_mb": 2000}
     agents.register(agent_id=name, pool=pool, fields=fields, by=None, actor="chaos")
 
 

@@ -37,7 +37,6 @@ from agentpool.registry.models import (
     SecurityProfile,
     Tick,
 )
-from agentpool.registry.serializers import template_of
 from agentpool.registry.states import HOLDING, LIVE, PLACEABLE_HEALTH, PLACEABLE_STATUS, Outcome
 from balancing import claim, jobs
 from balancing.fit import Capacity, Needs, fits
@@ -360,7 +359,7 @@ def enrol(name):
     pool = registry_queries.pool(name.split("-")[0])
     slots, memory, cpu, tools = SIZES[name]
     size = {"max_concurrent": slots, "memory_mb": memory, "cpu_cores": cpu, "tools": tools}
-    fields = {**template_of(pool), **size, "token_budget": 120_000, "disk_space_mb": 500}
+    fields = {**pool.launch_template, **size, "token_budget": 120_000, "disk_space_mb": 500}
     agents.register(agent_id=name, pool=pool, fields=fields, by=None, actor="machine")
 
 

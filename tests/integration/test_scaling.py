@@ -11,7 +11,6 @@ from django.db.models.functions import Now
 
 from agentpool.registry.errors import Invalid
 from agentpool.registry.models import Agent, Credential, Launch, Pool, ScalingEvent
-from agentpool.registry.serializers import template_of
 from agentpool.registry.states import Outcome
 from balancing.services import agents, leases
 from scaling import drivers, services
@@ -41,7 +40,7 @@ def register(agent):
     return agents.register(
         agent_id=agent.agent_id,
         pool=agent.pool,
-        fields=template_of(agent.pool),
+        fields=agent.pool.launch_template,
         by=None,
         actor=agent.agent_id,
     ).agent

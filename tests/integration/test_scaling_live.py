@@ -24,7 +24,6 @@ from agentpool.registry.models import (
     ScalingEvent,
     ScalingState,
 )
-from agentpool.registry.serializers import template_of
 from agentpool.registry.states import Outcome
 from balancing.services import agents, leases
 from scaling import decisions, drivers, evaluation, governance, hearing, services
@@ -57,7 +56,7 @@ def come_up():
         agents.register(
             agent_id=agent.agent_id,
             pool=agent.pool,
-            fields=template_of(agent.pool),
+            fields=agent.pool.launch_template,
             by=None,
             actor=agent.agent_id,
         )

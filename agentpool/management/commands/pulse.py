@@ -12,6 +12,8 @@ from agentpool.live import pulse
 
 class Command(BaseCommand):
     help = "Relay the outbox and enqueue due jobs; one process at a time leads, others stand by."
+    # `up` has run them with the migrations; here they would load pages that nobody asks of it.
+    requires_system_checks = ()
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Run until SIGTERM or SIGINT."""

@@ -1,6 +1,7 @@
 """Pools: the agents of one type, and what a new agent of it would be."""
 
 import uuid
+from typing import Any
 
 from django.contrib.postgres.fields import ArrayField
 from django.core.validators import RegexValidator
@@ -91,3 +92,12 @@ class Pool(models.Model):
 
     def __str__(self) -> str:
         return self.agent_type
+
+    @property
+    def launch_template(self) -> dict[str, Any]:
+        """The columns that a new agent of this pool has unless it says otherwise."""
+        names = (
+            "memory_mb cpu_cores token_budget disk_space_mb tools capabilities security_level"
+            " isolation_levels max_concurrent"
+        )
+        return {name: getattr(self, name) for name in names.split()}

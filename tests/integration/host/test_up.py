@@ -179,7 +179,7 @@ def _children_of(home: Installation) -> list[psutil.Process]:
 def _belongs(process: psutil.Process, root: Path) -> bool:
     try:
         is_ours = process.environ().get("AGENTPOOL_HOME") == str(root)
-        is_child = not {"daphne", "qcluster", "pulse"}.isdisjoint(process.cmdline())
+        is_child = not {"daphne", "jobs", "pulse"}.isdisjoint(process.cmdline())
     except psutil.Error:
         return False
     return is_ours and is_child
