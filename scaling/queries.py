@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from django.conf import settings
 from django.db.models import Case, Q, When
 from django.db.models.functions import Now
 
@@ -14,6 +15,7 @@ from agentpool.registry.states import AgentStatus, LaunchStatus
 if TYPE_CHECKING:
     from scaling.traces import Job, Trace
 
+GONE = (AgentStatus.RETIRED, AgentStatus.LOST)
 # Agents that do, or soon will, supply capacity: draining ones do not, starting ones do.
 SUPPLY = (AgentStatus.STARTING, AgentStatus.STANDBY, AgentStatus.IDLE, AgentStatus.BUSY)
 
@@ -38,8 +40,9 @@ def victims(agent_type: str, *, count: int) -> Sequence[Agent]:
 
 def unsettled(*, register_within_s: float) -> Sequence[Launch]:
     """
-    Return launches that need a hand: intended, to be stopped, late, or of an agent that is gone.
+    Return launches that need a hand: intended, to be stopped, late, of an agent that is gone.
 
+    And those of one that has missed a heartbeat: the driver may know that its runtime has ended.
     register_within_s: a started runtime must have spoken by then.
     """
     late = Q(
@@ -47,9 +50,14 @@ def unsettled(*, register_within_s: float) -> Sequence[Launch]:
         agent__status=AgentStatus.STARTING,
         started_at__lt=Now() - timedelta(seconds=register_within_s),
     )
-    gone = Q(status=LaunchStatus.STARTED, agent__status__in=[AgentStatus.RETIRED, AgentStatus.LOST])
+    gone = Q(status=LaunchStatus.STARTED, agent__status__in=GONE)
+    silent = Q(
+        status=LaunchStatus.STARTED,
+        agent__liveness__last_heartbeat_at__lt=Now()
+        - timedelta(seconds=settings.HEARTBEAT_S * 1.5),
+    )
     open_ = Q(status__in=[LaunchStatus.INTENDED, LaunchStatus.STOPPING])
-    return list(Launch.objects.filter(open_ | late | gone).order_by("created_at"))
+    return list(Launch.objects.filter(open_ | late | gone | silent).order_by("created_at"))
 
 
 def running() -> Sequence[Launch]:

@@ -22,9 +22,10 @@ from agentpool.registry import queries as registry_queries
 from agentpool.registry.errors import Invalid, UnsupportedTransition
 from agentpool.registry.models import Agent, Launch, Pool, ScalingEvent
 from agentpool.registry.states import PLACEABLE_STATUS, AgentStatus, LaunchStatus, Scope
-from balancing.services import agents, leases
+from balancing.services import agents, heartbeats, leases
 from scaling import drivers, queries
 from scaling.drivers import DriverError, Spec
+from scaling.queries import GONE
 
 log = logging.getLogger("agentpool.scaling")
 
@@ -175,10 +176,7 @@ def _end(launch: Launch) -> str | None:
     if not driver.reaches(launch.handle):
         return None  # a job worker of the machine where it runs will see to it
     if not driver.is_alive(launch.handle):
-        if launch.agent.status == AgentStatus.STARTING:
-            return _failed(launch, "the runtime ended before it registered")
-        driver.clean(launch.handle)
-        return _moved(launch, LaunchStatus.STOPPED, ended_at=Now())
+        return _ended(launch)
     if launch.agent.status == AgentStatus.STARTING:
         driver.kill(launch.handle)
         return _failed(launch, f"it did not register within {REGISTER_WITHIN_S:g} s")
@@ -187,8 +185,19 @@ def _end(launch: Launch) -> str | None:
         if since > timedelta(seconds=STOP_WITHIN_S):
             driver.kill(launch.handle)
         return None
+    if launch.agent.status not in GONE:
+        return None  # silent, but running: what that means is for the health check to say
     driver.stop(launch.handle, urgent=False)
     return _moved(launch, LaunchStatus.STOPPING, ended_at=Now())
+
+
+def _ended(launch: Launch) -> str:
+    if launch.agent.status == AgentStatus.STARTING:
+        return _failed(launch, "the runtime ended before it registered")
+    if launch.agent.status not in GONE:
+        heartbeats.lose(launch.agent, why="its runtime ended", actor="scaling")
+    drivers.named(launch.driver).clean(launch.handle)
+    return _moved(launch, LaunchStatus.STOPPED, ended_at=Now())
 
 
 def _failed(launch: Launch, error: str) -> str:

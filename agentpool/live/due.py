@@ -106,7 +106,12 @@ def jobs() -> list[Due]:
             " WHERE l.status IN ('intended', 'stopping')"
             " OR (l.status = 'started' AND a.status IN ('retired', 'lost'))"
             " OR (l.status = 'started' AND a.status = 'starting'"
-            "   AND l.started_at < now() - interval '10 seconds'))",
+            "   AND l.started_at < now() - interval '10 seconds'))"
+            # One that misses a heartbeat may have ended, which its driver knows at once.
+            " OR EXISTS (SELECT FROM launch l JOIN liveness v USING (agent_id)"
+            "   WHERE l.status = 'started'"
+            "   AND v.last_heartbeat_at < now() - make_interval(secs => %(missed)s))",
+            params={"missed": settings.HEARTBEAT_S * 1.5},
         ),
     ]
 

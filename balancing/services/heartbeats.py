@@ -285,6 +285,21 @@ def suspect_and_lose() -> dict[str, int]:
     return counts
 
 
+def lose(agent: Agent, *, why: str, actor: str) -> None:
+    """
+    Declare an agent lost that is known to have ended: nobody waits for its silence to last.
+
+    Its leases end as lost, their requests wait again. Raises: UnsupportedTransition, it is gone
+    already, or has changed meanwhile.
+    """
+    with transaction.atomic():
+        if agent.status != AgentStatus.UNREACHABLE:
+            # First of all nobody gives it any more work.
+            agent = agents.move(agent, to=AgentStatus.UNREACHABLE, reason=why, actor=actor)
+        leases.lose_all(agent, why=why, actor=actor)
+        agents.move(queries.agent(agent.id), to=AgentStatus.LOST, reason=why, actor=actor)
+
+
 def lift_expired_health() -> int:
     """Give agents whose maintenance or quarantine has run out their good health back."""
     lifted = 0

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections import Counter
 from pathlib import Path
 
 import allow_tools
@@ -27,6 +28,8 @@ HERE = Path(__file__).resolve().parent
 VAR = ROOT / "var" / "demo"
 REPO = VAR / "repo.git"
 START_S, AGENTS_S, STOP_S = 120, 60, 15
+# An agent that is silent for so long is not counted; after so long the sizes are asked for again.
+SILENT_S, ASK_AGAIN_S = 15, 5
 # With --scale auto: how large a pool may grow, and how long the demo waits until all have drained.
 MOST_AGENTS, DRAIN_S = 4, 420
 
@@ -184,21 +187,30 @@ def _scaled_batch() -> int:
 
 
 def _launch(count: int) -> None:
+    """Have `count` agents in each pool, also where an earlier run was killed and left dead ones."""
     from agentpool.client import Client
 
     allow_tools.main()
-    with Client() as client:
-        for pool in allow_tools.TOOLS:
-            client.scale(agent_type=pool, action="set", count=count, reason="make demo")
-        deadline = time.monotonic() + AGENTS_S
-        with Console().status(
-            f"launching {count} agents in each of {len(allow_tools.TOOLS)} pools …"
-        ):
-            while time.monotonic() < deadline:
-                idle = client.agents(status="idle", limit=500).items
-                if len(idle) >= count * len(allow_tools.TOOLS):
-                    return say(f"{len(idle)} agents are idle.")
-                time.sleep(0.3)
+    pools = list(allow_tools.TOOLS)
+    with (
+        Client() as client,
+        Console().status(f"launching {count} agents in each of {len(pools)} pools …"),
+    ):
+        deadline, ask_at = time.monotonic() + AGENTS_S, 0.0
+        while time.monotonic() < deadline:
+            idle = Counter(
+                agent.agent_type
+                for agent in client.agents(status="idle", limit=500).items
+                if (agent.heartbeat_age_s or 0) < SILENT_S
+            )
+            short = [pool for pool in pools if idle[pool] < count]
+            if not short:
+                return say(f"{idle.total()} agents are idle.")
+            if time.monotonic() >= ask_at:
+                ask_at = time.monotonic() + ASK_AGAIN_S
+                for pool in short:
+                    client.scale(agent_type=pool, action="set", count=count, reason="make demo")
+            time.sleep(0.3)
     raise SystemExit("The agents did not come up; their logs: <data folder>/agents/log.")
 
 

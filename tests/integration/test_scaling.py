@@ -10,7 +10,7 @@ import pytest
 from django.db.models.functions import Now
 
 from agentpool.registry.errors import Invalid
-from agentpool.registry.models import Agent, Credential, Launch, Pool, ScalingEvent
+from agentpool.registry.models import Agent, Credential, Launch, Lease, Liveness, Pool, ScalingEvent
 from agentpool.registry.states import Outcome
 from balancing.services import agents, leases
 from scaling import drivers, services
@@ -280,3 +280,40 @@ def test_an_enrolment_token_of_a_launch_is_good_for_one(memory):
     token = Credential.objects.get(scope="enrolment")
     assert (token.uses_left, token.pool_id) == (1, "code")
     assert token.expires_at is not None
+
+
+def test_a_runtime_that_died_is_lost_as_soon_as_it_misses_a_heartbeat(memory, submit, settings):
+    execute()
+    services.reconcile()
+    agent = register(Agent.objects.get())
+    work = submit("code")
+    memory.running.clear()  # kill -9
+
+    services.reconcile()
+    assert Agent.objects.get().status == "busy"  # it may have spoken this very moment
+
+    _silent(agent, for_s=1.6 * settings.HEARTBEAT_S)
+    services.reconcile()
+
+    agent.refresh_from_db()
+    assert (agent.status, agent.status_reason) == ("lost", "its runtime ended")
+    assert Lease.objects.get(request_id=work.id).status == "lost"
+    work.refresh_from_db()
+    assert (work.status, Launch.objects.get().status) == ("waiting", "stopped")
+
+
+def test_a_runtime_that_is_only_silent_keeps_its_work(memory, submit, settings):
+    execute()
+    services.reconcile()
+    agent = register(Agent.objects.get())
+    submit("code")
+    _silent(agent, for_s=1.6 * settings.HEARTBEAT_S)
+
+    assert services.reconcile() == {}
+
+    assert Agent.objects.get().status == "busy"
+    assert len(memory.running) == 1
+
+
+def _silent(agent, *, for_s):
+    Liveness.objects.filter(agent=agent).update(last_heartbeat_at=Now() - timedelta(seconds=for_s))
