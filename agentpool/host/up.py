@@ -224,6 +224,8 @@ class _Up:
         if token:
             file = _save_config(self._installation, site=self._site, token=token)
             self._say(f"wrote the operator token to {file}")
+        else:
+            _keep_address(self._installation, site=self._site)
 
     def _stop_all(self) -> None:
         deadline = time.monotonic() + _STOP_S
@@ -323,3 +325,18 @@ def _save_config(installation: Installation, *, site: Site, token: str) -> Path:
     if path.exists():
         shutil.copy2(path, path.with_name(f"{path.name}.before"))
     return config.save(url=site.url, token=token, path=path)
+
+
+def _keep_address(installation: Installation, *, site: Site) -> None:
+    """
+    Write where this start listens to the installation's own config file, if it has one.
+
+    A token is used for the file's own address only: at another port nobody would be let in.
+    """
+    path = installation.home / "config.toml"
+    if not path.exists() or json.dumps(site.url) in path.read_text():
+        return
+    from agentpool.client import config  # see above
+
+    stored = config.load(env={"AGENTPOOL_CONFIG": str(path)})
+    config.save(url=site.url, token=stored.token, path=path)

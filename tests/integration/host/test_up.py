@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from agentpool.client import Client
 from agentpool.host import lock, ports, postgres, probes
 from agentpool.host.installation import Installation, code_folder, make_home
 from agentpool.host.probes import Site
@@ -60,12 +61,12 @@ class Run:
 
 
 @pytest.fixture
-def start(home: Installation) -> Iterator[Callable[[], Run]]:
+def start(home: Installation) -> Iterator[Callable[..., Run]]:
     """Start an `up` on a port of its own; all are killed, with their children, at the end."""
     site = Site(port=ports.any_free())
     runs: list[Run] = []
 
-    def start_one() -> Run:
+    def start_one(site: Site = site) -> Run:
         runs.append(Run(site))
         return runs[-1]
 
@@ -120,14 +121,18 @@ def test_a_taken_port_is_named_with_the_way_out() -> None:
     assert "--port" in run.shown
 
 
-def test_a_killed_up_is_replaced_by_the_next(home: Installation, start: Callable[[], Run]) -> None:
+def test_a_killed_up_is_replaced_by_the_next_also_at_another_port(
+    home: Installation, start: Callable[..., Run]
+) -> None:
     first = start()
     _wait(first.is_ready, run=first)
     first.end(signal.SIGKILL)
 
-    second = start()
+    second = start(Site(port=ports.any_free()))
 
     _wait(second.is_ready, run=second)
+    with Client() as client:
+        assert client.pools()
     assert second.end(signal.SIGTERM) == 0
     assert _children_of(home) == []
 
