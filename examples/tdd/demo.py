@@ -21,7 +21,7 @@ import allow_tools
 from rich.console import Console
 
 from agentpool.agent.isolation import LEVELS, Means, tier
-from agentpool.host import installation
+from agentpool.host import installation, runtimes, up
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
@@ -78,6 +78,7 @@ def _prepare(options: argparse.Namespace) -> None:
     # The token and the password stay with the database that knows them, whatever becomes of var/.
     here = installation.current()
     installation.make_home(here)
+    _end_earlier(here)
     os.environ |= {
         "AGENTPOOL_CONFIG": str(here.home / "config.toml"),
         "AGENTPOOL_ADMIN_PASSWORD": _password(here.home / "admin-password"),
@@ -93,6 +94,14 @@ def _prepare(options: argparse.Namespace) -> None:
     subprocess.run([sys.executable, str(HERE / "make_repo.py"), str(REPO)], check=True)
 
 
+def _end_earlier(here: installation.Installation) -> None:
+    """End the agents that a killed demo has left at work: their repository is made anew."""
+    if other := up.running(here):
+        raise SystemExit(f"A demo runs already, at {other.get('url')} (pid {other.get('pid')}).")
+    if left := runtimes.kill(here):
+        say(f"an earlier demo was killed: ended {left} agents it left behind")
+
+
 def _password(file: Path) -> str:
     """Return the password of the demo's admin, made at the first start."""
     if not file.exists():
@@ -105,7 +114,7 @@ def _installation(options: argparse.Namespace):
     """Run `agentpool up` around the batch; its lines go to var/demo/up.log."""
     site = os.environ["AGENTPOOL_URL"]
     with (VAR / "up.log").open("wb") as log:
-        up = subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-m", "agentpool.cli", "up", "--port", str(options.port)],
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -114,21 +123,21 @@ def _installation(options: argparse.Namespace):
         )
     try:
         with Console().status("starting database, web, jobs and pulse …"):
-            _wait_until_ready(site, up)
+            _wait_until_ready(site, process)
         say(f"agentpool is up at {site}; its log: {VAR.relative_to(ROOT)}/up.log")
         yield site
     finally:
-        up.terminate()
+        process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
-            up.wait(STOP_S)
-        if up.poll() is None:
-            up.kill()
+            process.wait(STOP_S)
+        if process.poll() is None:
+            process.kill()
 
 
-def _wait_until_ready(site: str, up: subprocess.Popen) -> None:
+def _wait_until_ready(site: str, process: subprocess.Popen) -> None:
     deadline = time.monotonic() + START_S
     while time.monotonic() < deadline:
-        if up.poll() is not None:
+        if process.poll() is not None:
             break
         if _is_ready(site):
             return
