@@ -62,6 +62,8 @@ class Look:
     alternatives: list[tuple[str, int, str]]
     forecast: dict[str, Any]
     announcements: list[UUID]
+    history: History
+    at_s: float
 
 
 def evaluate() -> dict[str, str]:
@@ -127,12 +129,8 @@ def _look(pool: Pool, state: ScalingState, *, now: datetime, mode: Mode | None =
     decision = decisions.decide(policy=policy, pool=found, demand=demand, history=history, now=at)
     others = decisions.alternatives(policy=policy, pool=found, demand=demand, now=at)
     forecast = asdict(demand.predict(at))
-    if decision.is_carried_out:
-        history.decided(
-            at=at, wanted=decision.wanted, current=decision.current, target=decision.target
-        )
-    state.demand, state.history = demand.state(), history.state()
-    return Look(pool, row, policy, decision, others, forecast, told_of)
+    state.demand = demand.state()
+    return Look(pool, row, policy, decision, others, forecast, told_of, history, at)
 
 
 def _learnt(state: ScalingState, policy: Policy) -> tuple[Demand, History]:
@@ -224,13 +222,21 @@ def _keep(look: Look, state: ScalingState, now: datetime) -> None:
                     ).event
             except Refusal as refusal:
                 error = str(refusal)
+    if decision.is_carried_out:
+        # What was refused starts no cool-down; the wish counts all the same.
+        to = decision.target if event is not None else decision.current
+        look.history.decided(
+            at=look.at_s, wanted=decision.wanted, current=decision.current, target=to
+        )
+    state.history = look.history.state()
     state.decided_at = now
     state.save()
     Announcement.objects.filter(id__in=look.announcements).update(heard_at=now)
     mine = ScalingDecision.objects.filter(pool=look.pool)
     last = mine.order_by("-at").first()
-    if decision.action == "no_action" and last is not None:
-        is_news = last.target != decision.target or last.mode != look.row.mode
+    if event is None and last is not None:
+        was = (last.target, last.mode, last.action, bool(last.error))
+        is_news = was != (decision.target, look.row.mode, decision.action, bool(error))
         if not is_news and now - last.at < STEADY_EVERY:
             return
     ScalingDecision.objects.create(

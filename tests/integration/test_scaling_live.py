@@ -174,7 +174,13 @@ def test_failed_launches_are_backed_off_and_told(memory, submit):
     evaluation.evaluate()
 
     assert Launch.objects.count() == failed
-    assert "launches failed" in ScalingDecision.objects.filter(pool="code").first().error
+    refused = ScalingDecision.objects.filter(pool="code").first()
+    assert "launches failed" in refused.error
+    # What was not launched starts no cool-down, and is not told again each time.
+    history = History.restored(ScalingState.objects.get(pool="code").history)
+    assert history.last_up_at < refused.at.timestamp() - hearing.LAG_S
+    evaluation.evaluate()
+    assert ScalingDecision.objects.filter(pool="code").first() == refused
 
 
 def test_learning_goes_on_where_it_was_after_a_restart(memory, submit, make_agent):
