@@ -41,6 +41,7 @@ FUNCTIONS = [
     "track_records_1",
     "workload_parts_1",
     "predicted_parts_1",
+    "fitting_1",
     "candidates_1",
     "near_1",
     "nearest_1",

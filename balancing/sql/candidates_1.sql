@@ -1,7 +1,7 @@
 -- candidates_1: the agents that a strategy prefers for a request, best first, at most 16, each with
 -- a card {agent_id, score, parts}. Formulas: balancing/scoring.py; a test holds the two together.
--- Plain reads, locks nothing. Looks at no more than 64 agents with a free slot, in index order; if
--- there are more and none of those fits, at the capability classes that are able, plainest first.
+-- Plain reads, locks nothing. Scores the 16 least loaded that fit (fitting_1); best_of_k and bin_pack
+-- look elsewhere first.
 -- mine, held: agents that this transaction has locked, changed and not written yet, and their ids: they
 -- are looked at as they are here (there are none with best_of_k and bin_pack).
 CREATE FUNCTION candidates_1(
@@ -11,30 +11,8 @@ CREATE FUNCTION candidates_1(
 DECLARE
   near agent[];
   prior track_record;
-  c bigint;
 BEGIN
-  IF p_strategy = 'least_loaded' THEN
-    -- The commonest, so in one statement: index order is its order.
-    SELECT array_agg(y.id), array_agg(jsonb_build_object('agent_id', y.agent_id,
-        'score', -y.load - 0.001 * y.generality,
-        'parts', jsonb_build_object('load', y.load, 'generality', y.generality)))
-      INTO ids, cards
-      FROM (
-        (SELECT x.id, x.agent_id, x.load, x.generality FROM (
-          SELECT a.id, a.agent_id, a.load, a.generality, fits_1(a, r) AS fits FROM agent a
-            WHERE a.agent_type = r.agent_type AND a.status IN ('busy', 'idle')
-              AND a.health IN ('good', 'probation', 'unknown') AND a.load < a.max_concurrent
-              AND a.id <> ALL (held)
-            ORDER BY a.load, a.generality LIMIT 64) x
-          WHERE x.fits LIMIT 4)
-        UNION ALL
-        SELECT m.id, m.agent_id, m.load, m.generality FROM unnest(mine) m
-          WHERE m.agent_type = r.agent_type AND m.status IN ('busy', 'idle')
-            AND m.health IN ('good', 'probation', 'unknown') AND m.load < m.max_concurrent
-            AND fits_1(m, r)
-        ORDER BY load, generality LIMIT 4) y;
-    IF ids IS NOT NULL THEN RETURN; END IF;
-  ELSIF p_strategy = 'best_of_k' THEN
+  IF p_strategy = 'best_of_k' THEN
     near := ARRAY(SELECT a FROM agent a WHERE a.id IN (
         SELECT y.id FROM (SELECT gen_random_uuid() AS at FROM generate_series(1, 3)) k
           CROSS JOIN LATERAL (
@@ -52,43 +30,8 @@ BEGIN
           ORDER BY a.load DESC, a.generality DESC LIMIT 64) x
       WHERE x.fits LIMIT 16);
   END IF;
-  IF coalesce(near, '{}') = '{}' AND p_strategy <> 'least_loaded' THEN
-    near := ARRAY(SELECT y.a FROM (
-        (SELECT x.a, x.load, x.generality FROM (
-          SELECT a, a.load, a.generality, fits_1(a, r) AS fits FROM agent a
-            WHERE a.agent_type = r.agent_type AND a.status IN ('busy', 'idle')
-              AND a.health IN ('good', 'probation', 'unknown') AND a.load < a.max_concurrent
-              AND a.id <> ALL (held)
-            ORDER BY a.load, a.generality LIMIT 64) x
-          WHERE x.fits LIMIT 16)
-        UNION ALL
-        SELECT m, m.load, m.generality FROM unnest(mine) m
-          WHERE m.agent_type = r.agent_type AND m.status IN ('busy', 'idle')
-            AND m.health IN ('good', 'probation', 'unknown') AND m.load < m.max_concurrent
-            AND fits_1(m, r)
-        ORDER BY load, generality LIMIT 16) y);
-  END IF;
-  IF coalesce(near, '{}') = '{}' AND EXISTS (
-    SELECT FROM agent a
-      WHERE a.agent_type = r.agent_type AND a.status IN ('busy', 'idle')
-        AND a.health IN ('good', 'probation', 'unknown') AND a.load < a.max_concurrent
-      ORDER BY a.load, a.generality OFFSET 64 LIMIT 1
-  ) THEN
-    -- Whoever of `mine` fits was found above.
-    FOR c IN
-      SELECT k.id FROM capability_class k
-        WHERE k.agent_type = r.agent_type AND k.agents > 0 AND able_1(k, r)
-        ORDER BY cardinality(k.tools) + cardinality(k.capabilities), k.id
-    LOOP
-      near := ARRAY(SELECT a FROM agent a
-        WHERE a.capability_class = c AND a.status IN ('busy', 'idle')
-          AND a.health IN ('good', 'probation', 'unknown') AND a.load < a.max_concurrent
-          AND fits_1(a, r) AND a.id <> ALL (held)
-        ORDER BY a.load LIMIT 16);
-      EXIT WHEN near <> '{}';
-    END LOOP;
-  END IF;
-  IF coalesce(near, '{}') = '{}' THEN RETURN; END IF;
+  IF coalesce(near, '{}') = '{}' THEN near := fitting_1(r, mine, held, 16); END IF;
+  IF near = '{}' THEN RETURN; END IF;
 
   IF p_strategy IN ('workload_aware', 'predictive') THEN
     SELECT * INTO prior FROM track_record t

@@ -27,6 +27,8 @@ DECLARE
   has_near boolean := false;
   has_warm boolean := false;
   near record;
+  -- Whom no agent fits: since `near` was looked up agents were only given something.
+  nobody uuid[] := '{}';
   warm warmth_1;
   warms warmth_1[];
   warm_of uuid[] := '{}';
@@ -68,7 +70,11 @@ BEGIN
     has_warm := has_warm OR r.affinity = 'soft';
     rs[i] := r;
   END LOOP;
-  IF has_near THEN near := near_1(rs, mine, held); END IF;
+  IF has_near THEN
+    near := near_1(rs, mine, held);
+    nobody := ARRAY(SELECT x FROM unnest(near.covered) x
+      WHERE near.requests IS NULL OR x <> ALL (near.requests));
+  END IF;
   IF has_warm AND cardinality(rs) > 1 THEN
     warms := warm_many_1(rs);
     warm_of := ARRAY(SELECT w.request FROM unnest(warms) w);
@@ -103,7 +109,7 @@ BEGIN
           a := mine[place];
         END IF;
       END LOOP;
-      IF a.id IS NULL THEN
+      IF a.id IS NULL AND r.id <> ALL (nobody) THEN
         warm := NULL;
         IF r.affinity <> 'none' THEN
           IF EXISTS (SELECT FROM unnest(new_leases) o

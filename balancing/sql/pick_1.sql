@@ -92,13 +92,25 @@ BEGIN
       RETURN;
     END IF;
   END LOOP;
-  -- All of the best were just locked by others: take whoever is not.
-  SELECT * INTO chosen FROM agent a
-    WHERE a.agent_type = r.agent_type AND a.status IN ('busy', 'idle')
-      AND a.health IN ('good', 'probation', 'unknown') AND a.load < a.max_concurrent
-      AND fits_1(a, r) AND a.id <> ALL (held)
-    ORDER BY a.load, a.generality LIMIT 1
-    FOR NO KEY UPDATE SKIP LOCKED;
+  -- All of the best were just locked by others: take whoever is not, first of those that come next.
+  IF strategy NOT IN ('best_of_k', 'bin_pack') THEN
+    FOREACH chosen IN ARRAY fitting_1(r, '{}', held || c.ids, 40) LOOP
+      SELECT * INTO chosen FROM agent a
+        WHERE a.id = chosen.id AND a.status IN ('busy', 'idle')
+          AND a.health IN ('good', 'probation', 'unknown')
+          AND a.load < a.max_concurrent AND fits_1(a, r)
+        FOR NO KEY UPDATE SKIP LOCKED;
+      EXIT WHEN chosen.id IS NOT NULL;
+    END LOOP;
+  END IF;
+  IF chosen.id IS NULL THEN
+    SELECT * INTO chosen FROM agent a
+      WHERE a.agent_type = r.agent_type AND a.status IN ('busy', 'idle')
+        AND a.health IN ('good', 'probation', 'unknown') AND a.load < a.max_concurrent
+        AND fits_1(a, r) AND a.id <> ALL (held)
+      ORDER BY a.load, a.generality LIMIT 1
+      FOR NO KEY UPDATE SKIP LOCKED;
+  END IF;
   IF chosen.id IS NULL THEN
     SELECT * INTO chosen FROM unnest(mine) m
       WHERE m.agent_type = r.agent_type AND m.status IN ('busy', 'idle')
