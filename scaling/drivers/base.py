@@ -6,7 +6,7 @@ which the launch's row keeps. docs/drivers.md explains how to write one.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 Handle = dict[str, Any]
@@ -23,7 +23,8 @@ class Spec:
 
     launch_id: marks the runtime, so that a start whose result was never stored is found again.
     env: how it reaches the control plane and enrols; slots: leases at once; root: the folder below
-    which runtimes of this installation keep their files.
+    which runtimes of this installation keep their files. cpu_cores, memory_mb: what the agent
+    offers; resources: what it needs of the driver's own kinds, an amount by name.
     """
 
     launch_id: str
@@ -33,6 +34,9 @@ class Spec:
     exec: str
     root: str
     env: Mapping[str, str]
+    cpu_cores: float = 0.0
+    memory_mb: int = 0
+    resources: Mapping[str, float] = field(default_factory=dict)
 
 
 class Driver(Protocol):

@@ -7,8 +7,6 @@ process trees. A handle (pid and start time) or the launch's mark in the environ
 """
 
 import contextlib
-import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -18,18 +16,10 @@ from pathlib import Path
 
 import psutil
 
-from agentpool.agent import isolation
+from scaling.drivers import runtimes
 from scaling.drivers.base import DriverError, Handle, Spec
 
-MARK = "AGENTPOOL_LAUNCH_ID"
 START_TIMEOUT_S = 10
-PASSED_ON = (
-    *("PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "TMPDIR", "PYTHONPATH", "VIRTUAL_ENV"),
-    "SSL_CERT_FILE",
-    # How the runtimes of this machine isolate work; see docs/agents.md.
-    *("AGENTPOOL_ISOLATION", "AGENTPOOL_ALLOW_BARE", "AGENTPOOL_IMAGE"),
-    *("AGENTPOOL_VM_KERNEL", "AGENTPOOL_VM_DISK"),
-)
 
 # Forks, makes a session of its own, prints the child's pid, and is gone.
 _DETACH = """
@@ -52,13 +42,12 @@ class LocalDriver:
 
     def start(self, spec: Spec) -> Handle:
         """Start a runtime; raises DriverError."""
-        folder = Path(spec.root) / spec.agent_id
-        log = _log_file(spec)
-        detach = [sys.executable, "-S", "-E", "-c", _DETACH, log, *_command(spec, folder)]
+        folder = runtimes.folder_of(spec)
         try:
+            start = [str(runtimes.log_file(spec)), *runtimes.command(spec, folder)]
             done = subprocess.run(
-                detach,
-                env={**_passed_on(), **spec.env, MARK: spec.launch_id},
+                [sys.executable, "-S", "-E", "-c", _DETACH, *start],
+                env=runtimes.environment(spec),
                 capture_output=True,
                 stdin=subprocess.DEVNULL,
                 timeout=START_TIMEOUT_S,
@@ -75,7 +64,7 @@ class LocalDriver:
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
                 is_runtime = "agentpool.agent" in process.cmdline()
-                if is_runtime and process.environ().get(MARK) == launch_id:
+                if is_runtime and process.environ().get(runtimes.MARK) == launch_id:
                     return _handle(process)
         return None
 
@@ -109,10 +98,7 @@ class LocalDriver:
     def clean(self, handle: Handle) -> None:
         """Remove the runtime's work folder; its log stays for whoever asks what happened."""
         if (folder := handle.get("folder")) and _process(handle) is None:
-            # A runtime that was killed could not remove containers and control groups.
-            for level in isolation.LEVELS:
-                isolation.tier(level).remove_left(Path(folder).name)
-            shutil.rmtree(folder, ignore_errors=True)
+            runtimes.remove_left(Path(folder))
 
 
 def _handle(process: psutil.Process) -> Handle:
@@ -121,28 +107,8 @@ def _handle(process: psutil.Process) -> Handle:
     return {"pid": process.pid, "create_time": process.create_time(), "folder": folder, **_here()}
 
 
-def _passed_on() -> dict[str, str]:
-    """Return what a runtime may see of this process's environment: no secret of the server."""
-    return {name: os.environ[name] for name in PASSED_ON if name in os.environ}
-
-
 def _here() -> Handle:
     return {"host": socket.gethostname()}
-
-
-def _command(spec: Spec, folder: Path) -> list[str]:
-    command = [sys.executable, "-m", "agentpool.agent", "--pool", spec.agent_type]
-    command += ["--workdir", str(folder)]
-    command += ["--name", spec.agent_id, "--slots", str(spec.slots)]
-    if secrets_dir := os.environ.get("AGENTPOOL_SECRETS_DIR"):
-        command += ["--secrets-dir", secrets_dir]
-    return command + (["--exec", spec.exec] if spec.exec else [])
-
-
-def _log_file(spec: Spec) -> str:
-    folder = Path(spec.root) / "log"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return str(folder / f"{spec.agent_id}.log")
 
 
 def _create_time(pid: int) -> float:

@@ -196,14 +196,14 @@ def local(tmp_path, monkeypatch):
     """The local driver starting a sleeper instead of the runtime: same way, no control plane."""
     import sys
 
-    import scaling.drivers.local as module
+    import scaling.drivers.runtimes as module
 
     def sleeper(spec, folder):
         folder.mkdir(parents=True, exist_ok=True)
         code = "import time; time.sleep(60)  # agentpool.agent"
         return [sys.executable, "-c", code, "agentpool.agent", "--workdir", str(folder)]
 
-    monkeypatch.setattr(module, "_command", sleeper)
+    monkeypatch.setattr(module, "command", sleeper)
     monkeypatch.setenv("DATABASE_URL", os.environ["DATABASE_URL"])
     return LocalDriver()
 
