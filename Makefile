@@ -6,7 +6,7 @@ BESIDE := -n 2 --dist worksteal
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup system demo run test test-fast check bench screenshots fmt docs lock clean
+.PHONY: help setup ray system demo run test test-fast check bench screenshots fmt docs lock clean
 
 help: ## print this menu
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -20,6 +20,12 @@ help: ## print this menu
 
 setup: .venv/.made ## make .venv with everything pinned in requirements/dev.txt
 
+.venv/.ray: .venv/.made requirements/ray.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/ray.txt
+	touch $@
+
+ray: .venv/.ray ## add Ray to .venv, for the driver of that name (80 MB to fetch)
+
 system: ## install the system packages that some tests need (chromium, bubblewrap), when this user may
 	@sh .ci/system-packages
 
@@ -29,7 +35,7 @@ demo: setup ## start a demo and run 24 TDD cycles on it (ONCE=1: stop at the end
 run: setup ## start an empty installation
 	$(BIN)/agentpool up
 
-test: setup system ## every test: browser, kill and stress tests too
+test: setup ray system ## every test: browser, kill and stress tests too
 	$(BIN)/python -m pytest $(BESIDE) -m 'not alone'
 	$(BIN)/python -m pytest -m alone
 
@@ -60,6 +66,7 @@ docs: setup ## check that the documents say what the code does
 lock: ## resolve the pinned requirements anew (needs uv)
 	uv pip compile pyproject.toml --extra server --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url -o requirements/server.txt
 	uv pip compile pyproject.toml --extra server --group dev -c requirements/server.txt --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url -o requirements/dev.txt
+	uv pip compile pyproject.toml --extra ray -c requirements/dev.txt --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url -o requirements/ray.txt
 
 clean: ## remove what the commands above made here (not the databases)
 	rm -rf .venv var .ruff_cache .mypy_cache .pytest_cache .hypothesis .import_linter_cache

@@ -10,7 +10,7 @@ from django.db.models.functions import Now
 
 from agentpool.registry import queries as registry_queries
 from agentpool.registry.models import Agent, Launch, Lease, Pool, Request
-from agentpool.registry.states import AgentStatus, LaunchStatus
+from agentpool.registry.states import AgentStatus, LaunchStatus, RequestStatus
 
 if TYPE_CHECKING:
     from scaling.traces import Job, Trace
@@ -36,6 +36,12 @@ def victims(agent_type: str, *, count: int) -> Sequence[Agent]:
             starting, "load", "updated_at", "id"
         )[:count]
     )
+
+
+def next_waiting(agent_type: str, *, count: int) -> Sequence[Request]:
+    """Return the first requests of a pool's queue that wait for an agent, at most `count`."""
+    waiting = Request.objects.filter(pool_id=agent_type, status=RequestStatus.WAITING)
+    return list(waiting.order_by("-priority", "number")[:count])
 
 
 def unsettled(*, register_within_s: float) -> Sequence[Launch]:

@@ -20,7 +20,7 @@ from django.db.models.functions import Now
 from agentpool.registry import credentials, events
 from agentpool.registry import queries as registry_queries
 from agentpool.registry.errors import Invalid, UnsupportedTransition
-from agentpool.registry.models import Agent, Launch, Pool, ScalingEvent
+from agentpool.registry.models import Agent, Launch, Pool, Request, ScalingEvent
 from agentpool.registry.states import PLACEABLE_STATUS, AgentStatus, LaunchStatus, Scope
 from balancing.services import agents, heartbeats, leases
 from scaling import drivers, queries
@@ -32,6 +32,8 @@ log = logging.getLogger("agentpool.scaling")
 REGISTER_WITHIN_S = 60.0
 STOP_WITHIN_S = 20.0
 TOKEN_LIFE = timedelta(minutes=10)
+# Of an agent, what a request asks for by the same name.
+SIZES = ("memory_mb", "cpu_cores", "token_budget", "disk_space_mb")
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,9 @@ def execute(agent_type: str, *, action: str, count: int, reason: str, actor: str
             reason=reason,
             actor=actor,
         )
-        launched = [_intend(pool, event) for _ in range(target - current)]
+        wanted = max(0, target - current)
+        wishes = [*queries.next_waiting(agent_type, count=wanted), *([None] * wanted)]
+        launched = [_intend(pool, event, wish) for wish in wishes[:wanted]]
         events.append(
             "scaling.executed",
             agent_type=agent_type,
@@ -93,13 +97,17 @@ def _check_bounds(pool: Pool, current: int, target: int) -> None:
         )
 
 
-def _intend(pool: Pool, event: ScalingEvent) -> Agent:
+def _intend(pool: Pool, event: ScalingEvent, wish: Request | None) -> Agent:
+    template = pool.launch_template
+    if wish is not None:
+        # As large as the template says, and at least as the request that it is launched for asks.
+        template |= {name: max(template[name], getattr(wish, name)) for name in SIZES}
     agent = Agent.objects.create(
         agent_id=f"{pool.agent_type}-{secrets.token_hex(4)}",
         pool=pool,
         status=AgentStatus.STARTING,
         status_reason="launched by scaling",
-        **pool.launch_template,
+        **template,
     )
     Launch.objects.create(event=event, agent=agent, driver=pool.driver)
     events.append("agent.starting", agent=agent, actor=event.actor, driver=pool.driver)
@@ -216,7 +224,8 @@ def _moved(launch: Launch, to: LaunchStatus, **columns: object) -> str:
 
 
 def _spec(launch: Launch) -> Spec:
-    pool = launch.agent.pool
+    agent, pool = launch.agent, launch.agent.pool
+    offers = {name: getattr(agent, name) for name in SIZES} | {"cpu_cores": float(agent.cpu_cores)}
     enrolment = credentials.issue(
         scope=Scope.ENROLMENT,
         name=f"launch of {launch.agent.agent_id}",
@@ -236,7 +245,14 @@ def _spec(launch: Launch) -> Spec:
             "AGENTPOOL_URL": settings.PUBLIC_URL,
             "AGENTPOOL_ENROLMENT_TOKEN": enrolment.secret,
         },
+        offers={name: amount for name, amount in offers.items() if amount},
+        resources=dict(_amount(word) for word in pool.driver_resources),
     )
+
+
+def _amount(word: str) -> tuple[str, float]:
+    name, _, amount = word.partition("=")
+    return name, float(amount)
 
 
 # -- stop all -------------------------------------------------------------------------------------

@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
 from enum import IntEnum
+from importlib.metadata import entry_points
 from typing import Any
 from uuid import UUID
 
+from django.core.validators import RegexValidator
 from rest_framework import serializers
 
 from agentpool.registry import queries
@@ -418,8 +420,10 @@ def _agent_json(agent: Agent, at: datetime, performance: Any) -> dict[str, Any]:
 # -- pools and profiles --------------------------------------------------------------------------
 
 
-# Those of scaling.drivers, which stands above this app.
-DRIVERS = ["local", "memory"]
+# Those of scaling.drivers, which stands above this app, and of packages that offer one.
+_OFFERED = entry_points(group="agentpool.drivers")
+DRIVERS = ["local", "ray", "memory", *sorted(point.name for point in _OFFERED)]
+_RESOURCE = RegexValidator(r"^[\w.:-]{1,100}=\d{1,9}(\.\d{1,4})?\Z", "NAME=AMOUNT, such as gpu=1.")
 
 
 class PoolFields(Strict):
@@ -438,6 +442,7 @@ class PoolFields(Strict):
     isolation_levels = Levels(IsolationLevel, required=False)
     max_concurrent = Whole(min_value=1, max_value=1000, required=False)
     driver = serializers.ChoiceField(DRIVERS, required=False)
+    driver_resources = Words(required=False)
     exec = Text(required=False, allow_blank=True, max_length=2000)
     secrets = Words(required=False)
     strategy = serializers.ChoiceField([v.value for v in Strategy], required=False)
@@ -447,6 +452,12 @@ class PoolFields(Strict):
     max_bypass = Whole(min_value=1, required=False)
     queue_limit = Whole(min_value=1, required=False)
     project_queue_limit = Whole(min_value=1, required=False)
+
+    def validate_driver_resources(self, words: list[str]) -> list[str]:
+        """Return them; refuses what is not a name and an amount."""
+        for word in words:
+            _RESOURCE(word)
+        return words
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """Refuse a minimum above the maximum, whichever of the two is given."""
@@ -548,6 +559,7 @@ def pool_json(pool: Pool) -> dict[str, Any]:
             "security_level": SecurityLevel(pool.security_level).name.lower(),
             "isolation_levels": [IsolationLevel(v).name.lower() for v in pool.isolation_levels],
             "driver": pool.driver,
+            "driver_resources": pool.driver_resources,
             "exec": pool.exec,
             "secrets": pool.secrets,
         },

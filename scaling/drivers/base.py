@@ -23,8 +23,9 @@ class Spec:
 
     launch_id: marks the runtime, so that a start whose result was never stored is found again.
     env: how it reaches the control plane and enrols; slots: leases at once; root: the folder below
-    which runtimes of this installation keep their files. cpu_cores, memory_mb: what the agent
-    offers; resources: what it needs of the driver's own kinds, an amount by name.
+    which runtimes of this installation keep their files. offers: of memory_mb, cpu_cores,
+    token_budget and disk_space_mb what the agent offers, without what is 0; resources: what it
+    takes of the driver's own kinds, an amount by name.
     """
 
     launch_id: str
@@ -34,8 +35,7 @@ class Spec:
     exec: str
     root: str
     env: Mapping[str, str]
-    cpu_cores: float = 0.0
-    memory_mb: int = 0
+    offers: Mapping[str, float] = field(default_factory=dict)
     resources: Mapping[str, float] = field(default_factory=dict)
 
 

@@ -14,10 +14,13 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
 from scaling.drivers.base import Driver, DriverError, Handle, Spec
+
+Start = Callable[[Spec], Handle]
 
 
 class DriverKit:
@@ -47,8 +50,7 @@ class DriverKit:
             exec="",
             root=root,
             env={"AGENTPOOL_URL": "http://127.0.0.1:9", "AGENTPOOL_ENROLMENT_TOKEN": "ap_none"},
-            cpu_cores=0.1,
-            memory_mb=64,
+            offers={"cpu_cores": 0.1, "memory_mb": 64},
         )
 
     @pytest.fixture
@@ -57,7 +59,7 @@ class DriverKit:
         return None
 
     @pytest.fixture
-    def start(self, driver: Driver) -> Iterator[Callable[[Spec], Handle]]:
+    def start(self, driver: Driver) -> Iterator[Start]:
         """Start runtimes that are gone after the test."""
         started: list[Handle] = []
 
@@ -68,7 +70,7 @@ class DriverKit:
         yield go
         for handle in started:
             driver.kill(handle)
-            self.eventually(lambda handle=handle: not driver.is_alive(handle))
+            self.eventually(partial(_is_over, driver, handle))
             driver.clean(handle)
 
     def eventually(self, is_so: Callable[[], bool]) -> None:
@@ -78,7 +80,9 @@ class DriverKit:
             assert time.monotonic() < deadline, f"not within {self.within_s:g} s"
             time.sleep(0.1)
 
-    def test_a_started_runtime_lives_and_its_handle_is_json(self, driver, start, spec):
+    def test_a_started_runtime_lives_and_its_handle_is_json(
+        self, driver: Driver, start: Start, spec: Spec
+    ) -> None:
         """It lives as soon as it was started, and its handle can be stored."""
         handle = start(spec)
 
@@ -87,7 +91,9 @@ class DriverKit:
         assert driver.reaches(stored)
         assert driver.is_alive(stored)
 
-    def test_a_start_that_was_never_stored_is_found_by_its_launch(self, another, start, spec):
+    def test_a_start_that_was_never_stored_is_found_by_its_launch(
+        self, another: Driver, start: Start, spec: Spec
+    ) -> None:
         """A job worker that died right after the start has left a runtime: it is adopted."""
         handle = start(spec)
 
@@ -98,13 +104,15 @@ class DriverKit:
         another.kill(found)
         self.eventually(lambda: not another.is_alive(handle))
 
-    def test_an_unknown_launch_is_not_found(self, driver, start, spec):
+    def test_an_unknown_launch_is_not_found(self, driver: Driver, start: Start, spec: Spec) -> None:
         """Nobody's launch is not found among others."""
         start(spec)
 
         assert driver.find("of-nobody") is None
 
-    def test_a_runtime_that_is_stopped_ends_by_itself(self, driver, start, spec):
+    def test_a_runtime_that_is_stopped_ends_by_itself(
+        self, driver: Driver, start: Start, spec: Spec
+    ) -> None:
         """Stop is a wish that it follows; all may be repeated."""
         handle = start(spec)
 
@@ -115,7 +123,9 @@ class DriverKit:
         driver.clean(handle)
         driver.clean(handle)
 
-    def test_a_runtime_that_is_killed_is_gone_and_may_be_killed_again(self, driver, start, spec):
+    def test_a_runtime_that_is_killed_is_gone_and_may_be_killed_again(
+        self, driver: Driver, start: Start, spec: Spec
+    ) -> None:
         """Kill ends it at once; all may be repeated."""
         handle = start(spec)
 
@@ -126,7 +136,9 @@ class DriverKit:
         driver.clean(handle)
         assert driver.find(spec.launch_id) is None
 
-    def test_an_ended_runtime_is_not_confused_with_the_next(self, driver, start, spec):
+    def test_an_ended_runtime_is_not_confused_with_the_next(
+        self, driver: Driver, start: Start, spec: Spec
+    ) -> None:
         """An agent's next runtime does not make the handle of its last one live again."""
         first = start(spec)
         driver.kill(first)
@@ -137,7 +149,9 @@ class DriverKit:
         assert driver.is_alive(second)
         assert not driver.is_alive(first)
 
-    def test_what_cannot_be_started_says_why_and_leaves_nothing(self, driver, impossible):
+    def test_what_cannot_be_started_says_why_and_leaves_nothing(
+        self, driver: Driver, impossible: Spec | None
+    ) -> None:
         """A start that fails says why in words, and leaves nothing to be found."""
         if impossible is None:
             pytest.skip("this driver starts anything")
@@ -146,3 +160,7 @@ class DriverKit:
             driver.start(impossible)
 
         assert driver.find(impossible.launch_id) is None
+
+
+def _is_over(driver: Driver, handle: Handle) -> bool:
+    return not driver.is_alive(handle)

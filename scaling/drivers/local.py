@@ -42,6 +42,9 @@ class LocalDriver:
 
     def start(self, spec: Spec) -> Handle:
         """Start a runtime; raises DriverError."""
+        if spec.resources:
+            named = ", ".join(spec.resources)
+            raise DriverError(f"The driver local knows no resources of its own, such as {named}.")
         folder = runtimes.folder_of(spec)
         try:
             start = [str(runtimes.log_file(spec)), *runtimes.command(spec, folder)]

@@ -94,8 +94,8 @@ class RayDriver:
         """Start a runtime; raises DriverError: no cluster, or no node has room for it."""
         ray = _connected()
         needs = {
-            "num_cpus": spec.cpu_cores,
-            "memory": spec.memory_mb * 2**20,
+            "num_cpus": spec.offers.get("cpu_cores", 0),
+            "memory": int(spec.offers.get("memory_mb", 0)) * 2**20,
             "resources": dict(spec.resources),
         }
         made = ray.remote(Runtime).options(
@@ -208,7 +208,9 @@ def _actor(ray: Any, launch_id: str) -> Any:
 
 
 def _no_room(ray: Any, spec: Spec) -> str:
-    asked = {"CPU": spec.cpu_cores, "memory MB": spec.memory_mb, **spec.resources}
+    offers = spec.offers
+    asked = {"CPU": offers.get("cpu_cores", 0), "memory MB": offers.get("memory_mb", 0)}
+    asked |= spec.resources
     free = ray.available_resources()
     free["memory MB"] = free.get("memory", 0) // 2**20
     told = ", ".join(

@@ -24,6 +24,8 @@ def command(spec: Spec, folder: Path) -> list[str]:
     argv = [sys.executable, "-m", "agentpool.agent", "--pool", spec.agent_type]
     argv += ["--workdir", str(folder)]
     argv += ["--name", spec.agent_id, "--slots", str(spec.slots)]
+    for name, amount in spec.offers.items():
+        argv += [f"--{name.replace('_', '-')}", str(amount)]
     if secrets_dir := os.environ.get("AGENTPOOL_SECRETS_DIR"):
         argv += ["--secrets-dir", secrets_dir]
     return argv + (["--exec", spec.exec] if spec.exec else [])

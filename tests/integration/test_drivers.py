@@ -1,7 +1,5 @@
 """Every driver through the same kit, with real runtimes; Ray on a cluster of three nodes here."""
 
-import os
-import warnings
 from dataclasses import replace
 
 import psutil
@@ -13,6 +11,7 @@ from scaling.drivers.local import LocalDriver
 from scaling.drivers.memory import MemoryDriver
 from scaling.drivers.ray import RayDriver
 
+pytest_plugins = ["tests.ray_nodes"]
 pytestmark = pytest.mark.slow
 
 
@@ -46,34 +45,6 @@ class TestMemory(DriverKit):
         return spec
 
 
-@pytest.fixture(scope="module")
-def nodes():
-    """A Ray cluster: a head where nothing runs, and two nodes of one core, each with a name."""
-    if not os.environ.get("CI"):
-        pytest.importorskip("ray", reason="Ray is not installed: make test installs it")
-    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        # A node that is killed is noticed in seconds.
-        patch.setenv("RAY_health_check_period_ms", "500")
-        patch.setenv("RAY_health_check_failure_threshold", "3")
-        patch.setenv("RAY_health_check_initial_delay_ms", "500")
-        import ray
-        from ray.cluster_utils import Cluster
-
-        cluster = Cluster(
-            initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False}
-        )
-        found = {
-            name: cluster.add_node(num_cpus=1, resources={name: 1}, include_dashboard=False)
-            for name in ("east", "west")
-        }
-        patch.setenv("AGENTPOOL_RAY_ADDRESS", cluster.address)
-        yield found, cluster
-        ray.shutdown()
-        cluster.shutdown()
-
-
 class TestRay(DriverKit):
     @pytest.fixture
     def driver(self, nodes):
@@ -81,10 +52,10 @@ class TestRay(DriverKit):
 
     @pytest.fixture
     def impossible(self, spec):
-        return replace(spec, cpu_cores=8)
+        return replace(spec, offers={"cpu_cores": 8})
 
     def test_runtimes_land_where_there_is_room(self, start, spec):
-        large = replace(spec, cpu_cores=0.8)
+        large = replace(spec, offers={"cpu_cores": 0.8})
         first = start(large)
         second = start(replace(large, launch_id="second", agent_id="second"))
 

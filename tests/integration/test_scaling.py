@@ -317,3 +317,36 @@ def test_a_runtime_that_is_only_silent_keeps_its_work(memory, submit, settings):
 
 def _silent(agent, *, for_s):
     Liveness.objects.filter(agent=agent).update(last_heartbeat_at=Now() - timedelta(seconds=for_s))
+
+
+def test_an_agent_is_as_large_as_the_request_that_it_is_launched_for(memory, submit):
+    submit("code", memory_mb=4000, token_budget=90_000)
+
+    execute(count=2)
+    services.reconcile()
+
+    large, usual = Agent.objects.order_by("-memory_mb")
+    template = Pool.objects.get(agent_type="code").launch_template
+    assert (large.memory_mb, large.token_budget) == (4000, 90_000)
+    assert large.cpu_cores == template["cpu_cores"]
+    assert (usual.memory_mb, usual.token_budget) == (
+        template["memory_mb"],
+        template["token_budget"],
+    )
+    # The runtime is told, or it would register with what the template says.
+    assert sorted(s.offers["memory_mb"] for s in memory.running.values()) == [
+        template["memory_mb"],
+        4000,
+    ]
+
+
+def test_resources_of_the_driver_go_with_the_launch(memory, api):
+    answer = api.patch("/pools/code", {"driver_resources": ["gpu=1", "west=0.5"]})
+    assert answer.status_code == 200, answer.body
+    execute()
+
+    services.reconcile()
+
+    assert next(iter(memory.running.values())).resources == {"gpu": 1, "west": 0.5}
+    refused = api.patch("/pools/code", {"driver_resources": ["gpu"]})
+    assert (refused.status_code, "NAME=AMOUNT" in str(refused.body)) == (422, True), refused.body

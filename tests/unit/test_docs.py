@@ -148,7 +148,8 @@ def test_defaults_in_the_settings_page_are_those_of_the_code():
 
 
 def test_every_name_in_the_settings_page_is_read_somewhere():
-    sources = [path.read_text() for path in (ROOT / "agentpool").rglob("*.py")]
+    folders = (ROOT / "agentpool", ROOT / "scaling", ROOT / "balancing")
+    sources = [path.read_text() for folder in folders for path in folder.rglob("*.py")]
     told = {row[0].strip("`") for row in rows(page("settings.md"))}
 
     assert {name for name in told if not any(f'"{name}"' in text for text in sources)} == set()

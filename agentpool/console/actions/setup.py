@@ -75,6 +75,8 @@ def _pool_fields(rows: Sequence[Pool]) -> Sequence[Field]:
         Field("security_level", "Security", "select", security, _names(SecurityLevel)),
         Field("capabilities", "Capabilities", "lines", " ".join(row.capabilities)),
         Field("tools", "Tools", "lines", " ".join(row.tools)),
+        Field("driver", "Started by", "select", row.driver, [(d, d) for d in serializers.DRIVERS]),
+        Field("driver_resources", "Of its cluster", "lines", " ".join(row.driver_resources)),
         Field("exec", "Command of an agent", value=row.exec, hint="what the runtime starts"),
         Field(
             "strategy",

@@ -135,6 +135,7 @@ class PoolForm(SameAsRest):
         help_texts: ClassVar = {
             **WORDS_HELP,
             "exec": "The LLM tool, say, that works for the agents; empty: work brings its command.",
+            "driver_resources": "Of the driver ray, what an agent takes there: gpu=1, one a line.",
             "mean_service_s": "What a grant is charged with until it ends.",
             "max_concurrent": "Slots: so many leases at once on one agent.",
         }
@@ -191,6 +192,7 @@ class PoolAdmin(Acting, Configuration):
                     ("tools", "capabilities"),
                     ("isolation_levels", "secrets"),
                     ("driver", "exec"),
+                    "driver_resources",
                 )
             },
         ),

@@ -49,6 +49,8 @@ class Pool(models.Model):
     isolation_levels = ArrayField(models.PositiveSmallIntegerField(), default=_process_only)
     max_concurrent = models.PositiveSmallIntegerField(default=1)
     driver = models.TextField(default="local")
+    # What an agent takes of the driver's own kinds of resources: NAME=AMOUNT each.
+    driver_resources = words()
     exec = models.TextField(blank=True, default="")
     secrets = words()
 
