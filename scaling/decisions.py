@@ -271,9 +271,14 @@ def _predictive(
     )
     return Wanted(
         pool.busy + pool.waiting + reserve,
-        "{busy} busy, {waiting} waiting; {expected:.2g} arrivals expected in {lead_s:.0f} s, up to "
-        "{held} held for; {ending:.1f} will end",
+        "{busy} busy, {waiting} waiting; " + _AHEAD
+        if seen.lead_s >= 0.5
+        else "{busy} busy, {waiting} waiting; an agent starts within what a request may wait",
     )
+
+
+# Of what comes while an agent starts up.
+_AHEAD = "in {lead_s:.0f} s {expected:.2g} more are expected, room is held for {held}, {ending:.1f} will end"
 
 
 RULES: Mapping[Rule, Size] = {
