@@ -278,7 +278,10 @@ def _predictive(
 
 
 # Of what comes while an agent starts up.
-_AHEAD = "in {lead_s:.0f} s {expected:.2g} more are expected, room is held for {held}, {ending:.1f} will end"
+_AHEAD = (
+    "in {lead_s:.0f} s {expected:.2g} more are expected, room is held for {held};"
+    " {ending:.1f} will end"
+)
 
 
 RULES: Mapping[Rule, Size] = {
