@@ -26,6 +26,7 @@ _COMMANDS = {
     "resources": ("agentpool.cli.resources:resources", "Show what there is and what is used."),
     "limits": ("agentpool.cli.resources:limits", "Look at resource limits and set them."),
     "logs": ("agentpool.cli.leases:logs", "Print what the work of a lease printed."),
+    "metrics": ("agentpool.cli.metrics:metrics", "See what the pools are and do, and did."),
     "events": ("agentpool.cli.events:events", "Print what happens in the pool."),
     "cycles": ("agentpool.cli.cycles:cycles", "Run a batch of cycles."),
     "scaling": ("agentpool.cli.scaling:scaling", "See and steer how many agents there are."),

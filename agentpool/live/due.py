@@ -42,6 +42,13 @@ def jobs() -> list[Due]:
     return [
         Due(job="agentpool.registry.jobs.canary", every_s=settings.CANARY_EVERY_S),
         Due(
+            job="agentpool.registry.jobs.sample",
+            every_s=2,
+            # Once in each half minute, aligned as metrics.begin_of does it.
+            sql="SELECT NOT EXISTS (SELECT FROM metric_state WHERE covered_until"
+            " > now() - interval '30 seconds')",
+        ),
+        Due(
             job="balancing.jobs.check_health",
             every_s=max(0.5, settings.SUSPECT_S / 6),
             sql="SELECT EXISTS (SELECT FROM liveness v JOIN agent a ON a.id = v.agent_id"

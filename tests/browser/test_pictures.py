@@ -53,6 +53,7 @@ def addresses(furnished):
         "cycle": f"/cycles?project={project}&cycle={cycle}",
         "decisions": "/decisions",
         "resources": "/resources",
+        "metrics": "/pool-metrics",
         "scaling": "/scaling",
         "scaling_decision": f"/scaling/decisions/{sizing.id}",
         "settings": "/settings",

@@ -94,10 +94,15 @@ def events(
 
 
 def metrics_summary(
-    *, since: str | None = None, until: str | None = None, step_s: float | None = None
+    *,
+    agent_type: str | None = None,
+    since: str | None = None,
+    until: str | None = None,
+    step_s: float | None = None,
 ) -> Call[Json]:
-    """Return the pool metrics per type and in total, or their series."""
-    params = present({"since": since, "until": until, "step_s": step_s})
+    """Return the pool metrics per type and in total, or with `since` their series."""
+    named = {"agent_type": agent_type, "since": since, "until": until, "step_s": step_s}
+    params = present(named)
     return get("/metrics/summary", parse=models.as_json, params=params)
 
 

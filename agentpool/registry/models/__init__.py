@@ -12,7 +12,7 @@ from agentpool.registry.models.log import LogChunk, LogTotal
 from agentpool.registry.models.pool import TYPE_NAME, Pool
 from agentpool.registry.models.profile import SecurityProfile
 from agentpool.registry.models.request import AFFINITIES, Request
-from agentpool.registry.models.sample import PoolSample
+from agentpool.registry.models.sample import MetricState, MetricTotal, PoolSample
 from agentpool.registry.models.scaling import (
     SCALING_MODES,
     SCALING_RULES,
@@ -45,6 +45,8 @@ __all__ = [
     "LockKey",
     "LogChunk",
     "LogTotal",
+    "MetricState",
+    "MetricTotal",
     "Pool",
     "PoolSample",
     "RelayState",
