@@ -232,6 +232,9 @@ KEEP_SAMPLES_FIVE_MIN_DAYS = _number("AGENTPOOL_KEEP_SAMPLES_FIVE_MIN_DAYS", 14)
 KEEP_SAMPLES_HOURLY_DAYS = _number("AGENTPOOL_KEEP_SAMPLES_HOURLY_DAYS", 120)
 KEEP_SAMPLES_DAILY_DAYS = _number("AGENTPOOL_KEEP_SAMPLES_DAILY_DAYS", 1100)
 
+# Who may read /metrics: "open" is everybody who reaches the port, "token" whoever has a token.
+METRICS_AUTH = os.environ.get("AGENTPOOL_METRICS_AUTH", "open")
+
 UNFOLD = {
     "SITE_TITLE": "agentpool",
     "SITE_HEADER": "agentpool",

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from importlib import resources
 from typing import Any
 
 import click
@@ -64,6 +65,22 @@ def series(*, agent_type: str | None, back: str, step: str | None, is_json: bool
         return
     rows = [(_moment(each), *_row(each["agent_type"], each)) for each in found["series"]]
     show.table(("from", "type", *_COLUMNS), rows, empty="Nothing was collected in this time.")
+
+
+@metrics.command(epilog=show.examples("agentpool metrics alerts > /etc/prometheus/agentpool.yml"))
+def alerts() -> None:
+    """Print alert rules for Prometheus."""
+    click.echo(_file("alerts.yml"), nl=False)
+
+
+@metrics.command(epilog=show.examples("agentpool metrics dashboard > agentpool.json"))
+def dashboard() -> None:
+    """Print a dashboard for Grafana, to be imported there."""
+    click.echo(_file("dashboard.json"), nl=False)
+
+
+def _file(name: str) -> str:
+    return (resources.files("agentpool") / "monitoring" / name).read_text(encoding="utf-8")
 
 
 def _row(name: str, each: Mapping[str, Any]) -> tuple[str, ...]:

@@ -54,3 +54,11 @@ def test_a_series_is_asked_for_by_its_range_and_step(server: Any, capsys: Any) -
 @pytest.mark.parametrize("text", ["5", "h", "5w", ""])
 def test_a_length_of_time_that_is_none_is_refused(text: str) -> None:
     assert main(["metrics", "series", "--back", text]) == 2
+
+
+def test_the_files_for_prometheus_and_grafana_are_printed(capsys: Any) -> None:
+    assert main(["metrics", "dashboard"]) == 0
+    assert json.loads(capsys.readouterr().out)["title"] == "agentpool"
+
+    assert main(["metrics", "alerts"]) == 0
+    assert "alert: AgentpoolPartIsSilent" in capsys.readouterr().out
