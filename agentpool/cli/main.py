@@ -25,6 +25,7 @@ _COMMANDS = {
     "leases": ("agentpool.cli.leases:leases", "Look at leases; park, resize, release."),
     "resources": ("agentpool.cli.resources:resources", "Show what there is and what is used."),
     "limits": ("agentpool.cli.resources:limits", "Look at resource limits and set them."),
+    "rebalance": ("agentpool.cli.rebalance:rebalance", "Fit grants to what is used of them."),
     "logs": ("agentpool.cli.leases:logs", "Print what the work of a lease printed."),
     "metrics": ("agentpool.cli.metrics:metrics", "See what the pools are and do, and did."),
     "events": ("agentpool.cli.events:events", "Print what happens in the pool."),

@@ -91,6 +91,23 @@ def jobs() -> list[Due]:
             " > coalesce((SELECT last_seq FROM share_state), 0)",
         ),
         Due(
+            job="balancing.jobs.rebalance",
+            every_s=2,
+            # A look each 10 s while work runs; at once when an answer is there, or work is pressed
+            # by a grant that was cut.
+            sql="SELECT EXISTS (SELECT FROM lease l WHERE l.status = 'active'"
+            "   AND l.expires_at > now() AND l.measured_memory_mb > 0"
+            "   AND NOT EXISTS (SELECT FROM tick WHERE name = 'rebalance'"
+            "     AND at > now() - interval '9 seconds'))"
+            " OR EXISTS (SELECT FROM rebalancing b JOIN lease l ON l.id = b.lease_id"
+            "   LEFT JOIN lease_isolation i ON i.lease_id = l.id"
+            "   WHERE b.status IN ('asked', 'applied') AND (l.status <> 'active'"
+            "     OR b.status = 'asked' AND i.at > b.asked_at"
+            "     OR b.status = 'applied' AND l.measured_memory_mb > 0.9 * l.memory_mb))"
+            " OR EXISTS (SELECT FROM rebalancing WHERE NOT is_measured"
+            "   AND applied_at < now() - interval '11 minutes')",
+        ),
+        Due(
             job="scaling.jobs.evaluate",
             every_s=1,
             # Half a minute after the last time, and soon after something was asked for or lost.

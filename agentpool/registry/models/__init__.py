@@ -11,6 +11,13 @@ from agentpool.registry.models.liveness import Liveness, Tick
 from agentpool.registry.models.log import LogChunk, LogTotal
 from agentpool.registry.models.pool import TYPE_NAME, Pool
 from agentpool.registry.models.profile import SecurityProfile
+from agentpool.registry.models.rebalancing import (
+    REBALANCING_OPEN,
+    REBALANCING_STATUSES,
+    RebalancePolicy,
+    Rebalancing,
+    UsageWatch,
+)
 from agentpool.registry.models.request import AFFINITIES, Request
 from agentpool.registry.models.sample import MetricState, MetricTotal, PoolSample
 from agentpool.registry.models.scaling import (
@@ -26,6 +33,8 @@ from agentpool.registry.models.share import Share, ShareState, TrackRecord
 __all__ = [
     "AFFINITIES",
     "AGENT_ID",
+    "REBALANCING_OPEN",
+    "REBALANCING_STATUSES",
     "SCALING_ACTIONS",
     "SCALING_MODES",
     "SCALING_RULES",
@@ -49,6 +58,8 @@ __all__ = [
     "MetricTotal",
     "Pool",
     "PoolSample",
+    "RebalancePolicy",
+    "Rebalancing",
     "RelayState",
     "Request",
     "ResourceLimit",
@@ -61,4 +72,5 @@ __all__ = [
     "ShareState",
     "Tick",
     "TrackRecord",
+    "UsageWatch",
 ]
