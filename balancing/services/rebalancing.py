@@ -99,7 +99,9 @@ def look() -> dict[str, int]:
     return {"watched": len(found), "changed": changed}
 
 
-def rebalance(*, dry_run: bool, actor: str, agent_type: str | None = None) -> Result:
+def rebalance(
+    *, dry_run: bool, actor: str, agent_type: str | None = None, note: str = ""
+) -> Result:
     """
     Find what could change now, whatever the pools' modes, and change it unless it is a dry run.
 
@@ -124,9 +126,12 @@ def rebalance(*, dry_run: bool, actor: str, agent_type: str | None = None) -> Re
                 rows.append(_row(each, change, mode="dry_run", actor=actor))
             elif row := apply(each, change, mode="manual", actor=actor):
                 rows.append(row)
-    if rows and not dry_run:
+    done = Result(dry_run, rows)
+    if not dry_run:
         _remember(found, only={row.lease_id for row in rows})
-    return Result(dry_run, rows)
+        about: dict[str, Any] = {"found": len(rows), "begun": done.successful, "note": note}
+        events.append("rebalancing.run", agent_type=agent_type or "", actor=actor, **about)
+    return done
 
 
 def apply(each: Watched, change: Change, *, mode: str, actor: str) -> Rebalancing | None:

@@ -39,11 +39,11 @@ def site(root: Path) -> Iterator[Running]:
 
 def submit(client: Any, share: float, memory_mb: int) -> Any:
     needs = {"memory_mb": memory_mb, "min_memory_mb": 60, "disk_space_mb": 50}
-    return client.submit(
+    return client.request(
         agent_type="design",
         project="p",
         requirements=needs,
-        payload={"command": ["python3", "-c", WORK, str(share)]},
+        payload={"command": ["python", "-c", WORK, str(share)]},
         ttl_s=120,
     )
 

@@ -56,6 +56,7 @@ def addresses(furnished):
         "metrics": "/pool-metrics",
         "scaling": "/scaling",
         "scaling_decision": f"/scaling/decisions/{sizing.id}",
+        "rebalancing": "/rebalancing",
         "settings": "/settings",
         "confirm": f"/do/drain?agent={coder.id}",
     }
