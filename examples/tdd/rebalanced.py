@@ -1,4 +1,4 @@
-"""Shows beside the batch how grants follow use: two works that hold too much, one that needs more."""
+"""Shows beside the batch how grants follow use: two works hold too much, one needs more."""
 
 import contextlib
 import time
@@ -79,9 +79,9 @@ def end(requests: Sequence[str], *, within_s: float) -> bool:
 
 
 def _report(rows: Sequence[dict]) -> None:
-    shown = Table("work", "grant", "is", "why", title="Grants that followed use", box=None)
+    shown = Table("agent", "grant", "is", "why", "then", title="Grants that followed use", box=None)
     for row in rows:
         unit = "MB" if row["resource"] == "memory_mb" else "cores"
         change = f"{row['current_allocation']:g} > {row['suggested_allocation']:g} {unit}"
-        shown.add_row(row["agent_id"], change, row["status"], row["reason"])
+        shown.add_row(row["agent_id"], change, row["status"], row["reason"], row["verdict"])
     Console(highlight=False).print(shown)
