@@ -13,6 +13,8 @@ from enum import StrEnum
 from typing import Any
 
 MEMORY, CPU = "memory_mb", "cpu_cores"
+# Among what a lease is spared: to grow. Its runtime did not agree once.
+GROWTH = "growth"
 CORE_STEP = Decimal("0.001")
 
 
@@ -67,7 +69,8 @@ class Use:
     What a lease's work uses: MB and cores, now and at most so far.
 
     low_*_s: for how long it has been below the low share; since_change_s: since its grant was
-    changed, infinite if never. spared: resources of which a shrink did harm once, not tried again.
+    changed, infinite if never. spared: what is not tried again: resources whose shrink did harm or
+    was refused, GROWTH when that was.
     """
 
     memory_mb: float
@@ -157,7 +160,8 @@ def rules_of(settings: Mapping[str, Any]) -> Rules:
 
 
 def _growth(use: Use, held: Held, rules: Rules) -> Iterator[Change]:
-    if not is_pressed(used=use.memory_mb, granted=held.memory_mb, rules=rules):
+    is_asked = is_pressed(used=use.memory_mb, granted=held.memory_mb, rules=rules)
+    if GROWTH in use.spared or not is_asked:
         return
     wanted = math.ceil(use.memory_mb * (1 + rules.grown_share))
     after = min(wanted, held.most_memory_mb)

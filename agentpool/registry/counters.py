@@ -8,17 +8,21 @@ killed loses those seconds.
 
 import bisect
 import json
+import logging
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from django.db import connection
+from django.db import DatabaseError, connection
 from django.db.models import Count
 
 from agentpool.registry import measuring
 from agentpool.registry.measuring import Fact
 from agentpool.registry.models import MetricState, ScalingDecision
 from agentpool.registry.states import Outcome
+
+log = logging.getLogger(__name__)
 
 # Upper bounds of the histograms, seconds.
 WAIT_BOUNDS_S = (0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600)
@@ -130,8 +134,10 @@ def store(increments: Increments) -> None:
 
 # -- what a process adds up ------------------------------------------------------------------------
 
+FLUSH_S = 15.0
 _lock = threading.Lock()
 _pending = Increments()
+_flushed_at = time.monotonic()
 
 
 def add(family: str, labels: Mapping[str, str], value: float = 1) -> None:
@@ -146,11 +152,26 @@ def observe(family: str, labels: Mapping[str, str], value: float) -> None:
         _pending.observe(family, labels, value)
 
 
+def flush_if_due() -> None:
+    """
+    Hand over where nothing else does it each few seconds, as in a process that only serves REST.
+
+    Must run outside of a transaction, which would hold the counters' rows; fails silently, as
+    counting must not harm a call.
+    """
+    if time.monotonic() - _flushed_at > FLUSH_S:
+        try:
+            flush()
+        except DatabaseError as error:
+            log.warning("could not hand over counters: %s", error)
+
+
 def flush() -> None:
     """Hand over what this process has added up; what cannot be written stays for the next time."""
-    global _pending
+    global _pending, _flushed_at
     with _lock:
         taken, _pending = _pending, Increments()
+        _flushed_at = time.monotonic()
     try:
         store(taken)
     except Exception:

@@ -71,6 +71,7 @@ def answers(calls: Sequence[Call]) -> list[Answer]:
     if wishes:
         took_s = time.perf_counter() - began
         counters.observe("agentpool_decision_duration_seconds", {"kind": "placing"}, took_s)
+        counters.flush_if_due()
     if done.refused:
         good = iter(answers([call for call in calls if call.credential not in done.refused]))
         return [_revoked() if call.credential in done.refused else next(good) for call in calls]

@@ -32,6 +32,8 @@ from balancing.watching import Watched
 
 # How often leases are looked at, seconds, whoever asks.
 LOOK_EVERY_S = 10.0
+# Where many are watched, so that remembering them costs at most so many rows a second.
+LEASES_A_SECOND = 1000
 _TICK = "rebalance"
 ACTOR = "rebalancing"
 
@@ -219,7 +221,8 @@ def set_policy(
 
 def _is_due() -> bool:
     Tick.objects.get_or_create(name=_TICK, defaults={"at": Now() - timedelta(days=1)})
-    late = Tick.objects.filter(name=_TICK, at__lt=Now() - timedelta(seconds=LOOK_EVERY_S - 1))
+    every_s = max(LOOK_EVERY_S - 1, UsageWatch.objects.count() / LEASES_A_SECOND)
+    late = Tick.objects.filter(name=_TICK, at__lt=Now() - timedelta(seconds=every_s))
     return bool(late.update(at=Now()))
 
 
@@ -269,9 +272,15 @@ def _opened(each: Watched, change: Change, *, mode: str, actor: str) -> Rebalanc
     """Return the stored row of a change that begins, which may have been proposed before."""
     row = _row(each, change, mode=mode, actor=actor)
     row.status, row.asked_at = "asked", each.at
-    Rebalancing.objects.filter(
-        lease_id=each.lease_id, resource=change.resource, status="proposed"
-    ).update(status="withdrawn", verdict="it is being done", closed_at=Now())
+    earlier = Rebalancing.objects.filter(lease_id=each.lease_id, resource=change.resource)
+    earlier.filter(status="proposed").update(
+        status="withdrawn", verdict="it is being done", closed_at=Now()
+    )
+    if change.kind == "grow":
+        # Work that goes on growing is not held up by the watch over the last time.
+        earlier.filter(status="applied", kind="grow").update(
+            status="kept", verdict="it grows again", closed_at=Now()
+        )
     try:
         with transaction.atomic():
             row.save(force_insert=True)

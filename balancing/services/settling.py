@@ -49,10 +49,26 @@ def _settle(row: Rebalancing, lease: Lease | None, rules: Rules, at: datetime) -
         _move(row, "ended", how, at)
     elif lease.status != LeaseStatus.ACTIVE:
         return  # parked: it holds nothing, and is looked at again when it goes on
+    elif _granted(lease, row.resource) not in _expected(row):
+        _move(row, "withdrawn", "somebody else has changed the grant", at)
     elif row.status == "asked":
         _acknowledge(row, lease, rules, at)
     else:
         _watch(row, lease, rules, at)
+
+
+def _granted(lease: Lease, resource: str) -> Decimal:
+    return Decimal(lease.memory_mb if resource == MEMORY else lease.cpu_cores)
+
+
+def _expected(row: Rebalancing) -> tuple[Decimal, ...]:
+    """
+    Return what the lease may hold unless somebody else has changed it.
+
+    A shrink that was asked for waits for its yes; a process may have died just after it.
+    """
+    is_waiting = row.status == "asked" and row.kind == "shrink"
+    return (row.before, row.after) if is_waiting else (row.after,)
 
 
 # -- asked -----------------------------------------------------------------------------------------
@@ -90,7 +106,17 @@ def _roll_back(row: Rebalancing, lease: Lease, why: str, at: datetime) -> None:
         )
     else:
         ask(lease, {row.resource: row.before}, actor=ACTOR)
+    _spare(lease, rebalancing.GROWTH if row.kind == "grow" else row.resource, at)
     _move(row, "refused", why, at)
+
+
+def _spare(lease: Lease, what: str, at: datetime) -> None:
+    """Note what is not to be tried again with this lease."""
+    watch = UsageWatch.objects.filter(lease=lease).first()
+    if watch is not None:
+        watch.spared = sorted({*watch.spared, what})
+        watch.changed_at = at
+        watch.save(update_fields=["spared", "changed_at"])
 
 
 def _amount(policy: Mapping[str, float], resource: str) -> Decimal | None:
@@ -133,11 +159,7 @@ def _undo(row: Rebalancing, lease: Lease, why: str, at: datetime) -> None:
         # Looked at again; the work keeps what it has, and grows as soon as there is room.
         Rebalancing.objects.filter(id=row.id).update(verdict=f"not undone yet: {refusal.detail}")
         return
-    watch = UsageWatch.objects.filter(lease=lease).first()
-    if watch is not None:
-        watch.spared = sorted({*watch.spared, row.resource})
-        watch.changed_at = at
-        watch.save(update_fields=["spared", "changed_at"])
+    _spare(lease, row.resource, at)
     _move(row, "undone", why, at)
 
 

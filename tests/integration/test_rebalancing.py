@@ -166,6 +166,37 @@ def test_a_lease_under_pressure_grows_at_once_and_is_rolled_back_without_an_answ
     settling.settle()
     assert only().status == "refused"
     assert Lease.objects.get().memory_mb == Agent.objects.get().used_memory_mb == 400
+    look()
+    assert Rebalancing.objects.count() == 1  # who has not agreed is not asked again
+    whole()
+
+
+def test_work_that_goes_on_growing_is_not_held_up(work, whole):
+    auto()
+    lease = work(memory_mb=400, room_mb=1000, cpu_cores=1)
+    Lease.objects.filter(id=lease.id).update(memory_mb=400)
+    Agent.objects.update(used_memory_mb=400)
+    for used, granted in ((390, 585), (580, 870), (860, 1000)):
+        uses(lease, used)
+        look()
+        holds(lease, memory_mb=granted, cpu_cores=float(lease.cpu_cores))
+        settling.settle()
+        assert Lease.objects.get().memory_mb == granted
+
+    statuses = Rebalancing.objects.order_by("at").values_list("status", flat=True)
+    assert list(statuses) == ["kept", "kept", "applied"]
+    whole()
+
+
+def test_what_somebody_else_has_changed_is_left_to_them(work, whole):
+    lease = shrunk(work)
+    leases.resize(lease.id, token=lease.fencing_token, amounts={"memory_mb": 900}, actor="holder")
+    uses(lease, 880)
+
+    settling.settle()
+
+    memory = Rebalancing.objects.get(resource="memory_mb")
+    assert (memory.status, Lease.objects.get().memory_mb) == ("withdrawn", 900)
     whole()
 
 
