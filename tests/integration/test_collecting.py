@@ -1,5 +1,9 @@
 """The collector: every event counts once, whoever is killed; series come from what is kept."""
 
+import os
+import subprocess
+import sys
+import time
 from contextlib import suppress
 from datetime import timedelta
 
@@ -185,3 +189,41 @@ def test_agents_are_counted_in_one_pass(make_agent, django_assert_num_queries):
 
     assert (found["code"].total_agents, found["qa"].slots, found["data"].slots) == (3, 3, 0)
     assert connection.in_atomic_block is False
+
+
+COLLECT = "import django; django.setup(); from agentpool.registry import jobs; jobs.sample()"
+
+
+@pytest.mark.kill
+def test_a_collector_that_is_killed_while_it_writes_counts_nothing_twice(
+    make_agent, submit, numbered
+):
+    make_agent()
+    submit()
+    numbered()
+    name = connection.settings_dict["NAME"]
+    url = os.environ["DATABASE_URL"].rsplit("/", 1)[0] + f"/{name}"
+    env = {**os.environ, "DATABASE_URL": url, "DJANGO_SETTINGS_MODULE": "agentpool.settings"}
+    with connect() as other:
+        # A counter that another transaction holds: there the collector stands, all else written.
+        other.execute("BEGIN")
+        other.execute(
+            "INSERT INTO metric_total (family, labels, value)"
+            ' VALUES (\'agentpool_requests_total\', \'{"type": "code", "outcome": "granted"}\', 0)'
+        )
+        victim = subprocess.Popen([sys.executable, "-c", COLLECT], env=env)
+        stands = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+        while not other.execute(stands).fetchone()[0]:
+            assert victim.poll() is None
+            time.sleep(0.05)
+        victim.kill()
+        victim.wait()
+        other.execute("ROLLBACK")
+
+    collecting.collect()
+    rewind()
+    collecting.collect()
+
+    assert (counted(), counted(86_400)) == (1, 1)
+    found = MetricTotal.objects.get(family="agentpool_requests_total", labels__outcome="granted")
+    assert found.value == 1
