@@ -12,7 +12,7 @@ from typing import Any
 
 from django.db import connection, transaction
 
-from agentpool.registry import counters, events, measuring, metrics, queries
+from agentpool.registry import counters, events, measuring, metrics, queries, tracing
 from agentpool.registry.metrics import FINEST_S, STEPS_S, Flows, Stretch
 from agentpool.registry.models import MetricState, PoolSample
 
@@ -49,7 +49,9 @@ def collect() -> int:
             state = _locked_state()
             if state is None:
                 return 0
+            after = state.last_seq
             is_last, read = _collect_batch(state)
+        tracing.export(after, state.last_seq)
         if is_last:
             return read
 
