@@ -228,6 +228,14 @@ KEEP_EVENTS_DAYS = _number("AGENTPOOL_KEEP_EVENTS_DAYS", 7)
 KEEP_FINISHED_DAYS = _number("AGENTPOOL_KEEP_FINISHED_DAYS", 90)
 KEEP_LOGS_DAYS = _number("AGENTPOOL_KEEP_LOGS_DAYS", 14)
 KEEP_SAMPLES_DAYS = _number("AGENTPOOL_KEEP_SAMPLES_DAYS", 2)
+KEEP_SAMPLES_FIVE_MIN_DAYS = _number("AGENTPOOL_KEEP_SAMPLES_FIVE_MIN_DAYS", 14)
+KEEP_SAMPLES_HOURLY_DAYS = _number("AGENTPOOL_KEEP_SAMPLES_HOURLY_DAYS", 120)
+KEEP_SAMPLES_DAILY_DAYS = _number("AGENTPOOL_KEEP_SAMPLES_DAILY_DAYS", 1100)
+
+# Who may read /metrics: "open" is everybody who reaches the port, "token" whoever has a token.
+METRICS_AUTH = os.environ.get("AGENTPOOL_METRICS_AUTH", "open")
+# Where traces go by OTLP over HTTP, as http://collector:4318/v1/traces; empty: nowhere.
+OTEL_ENDPOINT = os.environ.get("AGENTPOOL_OTEL_ENDPOINT", "")
 
 UNFOLD = {
     "SITE_TITLE": "agentpool",

@@ -10,6 +10,7 @@ import agentpool.registry.urls
 import balancing.urls
 import scaling.urls
 from agentpool.live import status
+from agentpool.registry import exposition
 
 admin.autodiscover()
 
@@ -24,6 +25,7 @@ api = [
 urlpatterns = [
     path("healthz", status.healthz),
     path("readyz", status.readyz),
+    path("metrics", exposition.metrics),
     path("api/schema", SpectacularAPIView.as_view(), name="schema"),
     path("api/docs", SpectacularSwaggerView.as_view(url_name="schema"), name="docs"),
     path("api/agent-pool", include(api)),

@@ -19,6 +19,7 @@ from typing import Any, Generic, TypeVar
 from django.conf import settings
 from rest_framework import serializers as drf
 
+from agentpool.registry import counters
 from agentpool.registry.serializers import MAX_BIGINT, MAX_INT
 from balancing import claim, serializers
 from balancing.claim import Wish
@@ -183,6 +184,10 @@ _USAGE_KINDS: dict[str, tuple[type, ...]] = {
 _USAGE_MOST: dict[str, float] = {name: field.max_value for name, field in _usage.items()}
 
 
+# A provider's name as labels may have it.
+_PROVIDER = re.compile(r"[A-Za-z0-9._-]{1,40}")
+
+
 def heartbeat(data: Any) -> Heartbeat:
     """
     Return what a heartbeat says.
@@ -198,6 +203,10 @@ def heartbeat(data: Any) -> Heartbeat:
             age_s=data.get("age_s", 0.0),
         )
     body = _read_whole(serializers.HeartbeatBody, data)
+    for each in body["throttled"]:
+        # The name is an agent's word: what is no plain one is told together.
+        name = each["provider"] if _PROVIDER.fullmatch(each["provider"]) else "other"
+        counters.add("agentpool_provider_throttled_total", {"provider": name})
     return Heartbeat(
         incarnation=body.get("incarnation"),
         leases=body["leases"],

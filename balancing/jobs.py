@@ -1,7 +1,16 @@
 """What Django-Q runs for balancing: health, expiry, and the look at queues that somebody missed."""
 
 from balancing import queries
-from balancing.services import agents, heartbeats, leases, notes, queue, requests
+from balancing.services import (
+    agents,
+    heartbeats,
+    leases,
+    notes,
+    queue,
+    rebalancing,
+    requests,
+    settling,
+)
 
 
 def check_health() -> dict[str, int]:
@@ -32,3 +41,8 @@ def reserve() -> dict[str, int]:
 def learn() -> dict[str, int]:
     """Charge projects for what they used; take up what the newest outcomes say of agents."""
     return queue.learn()
+
+
+def rebalance() -> dict[str, int]:
+    """Settle the changes of grants that are open; look what running leases use of theirs."""
+    return {**settling.settle(), **rebalancing.look()}

@@ -3,7 +3,7 @@
 from django.urls import path
 
 from agentpool.registry import converters  # noqa: F401  (importing registers them)
-from balancing import api
+from balancing import api, rebalance_api
 
 # What is called for each lease comes first: paths are tried in order, the most wanted one first.
 leases = [
@@ -27,6 +27,9 @@ urlpatterns = [
     path("/resources", api.Resources.as_view()),
     path("/resources/limits", api.ResourceLimits.as_view()),
     path("/resources/limits/<uuid:limit_id>", api.ResourceLimitDetail.as_view()),
+    path("/resources/rebalance", rebalance_api.Rebalance.as_view()),
+    path("/resources/rebalance/history", rebalance_api.RebalanceHistory.as_view()),
+    path("/resources/rebalance/policy", rebalance_api.RebalancePolicies.as_view()),
     path("/health/check", api.HealthCheck.as_view()),
     path("/<uuid:pool_id>", api.AgentDetail.as_view()),
     path("/<agent_id:agent_id>/status", api.AgentStatusDoor.as_view()),

@@ -6,6 +6,7 @@ written together or not at all. The drivers are called later, by `services.recon
 """
 
 import logging
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
@@ -17,6 +18,7 @@ from django.db.models import Avg, Count, Q, QuerySet, Sum
 from django.db.models.expressions import RawSQL
 from django.db.models.functions import Now
 
+from agentpool.registry import counters
 from agentpool.registry import queries as registry_queries
 from agentpool.registry.errors import Refusal
 from agentpool.registry.models import (
@@ -68,7 +70,7 @@ class Look:
 
 def evaluate() -> dict[str, str]:
     """Decide for every pool whose turn it is; return the action of each."""
-    done = {}
+    done, began = {}, time.perf_counter()
     for pool in Pool.objects.order_by("agent_type"):
         try:
             with transaction.atomic():
@@ -81,6 +83,10 @@ def evaluate() -> dict[str, str]:
         else:
             if look is not None:
                 done[pool.agent_type] = look.decision.action
+    if done:
+        took_s = time.perf_counter() - began
+        counters.observe("agentpool_decision_duration_seconds", {"kind": "sizing"}, took_s)
+        counters.flush()
     return done
 
 

@@ -55,7 +55,11 @@
   }
 
   function draw(name, box, told) {
-    const labels = told.at.map((at) => new Date(at).toLocaleTimeString(undefined, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" }));
+    const clock = { hour: "2-digit", minute: "2-digit", hourCycle: "h23" };
+    // Beyond two days the time alone says too little.
+    const days = Date.parse(told.at.at(-1)) - Date.parse(told.at[0]) > 2 * 86_400_000;
+    const form = days ? { month: "short", day: "numeric", ...clock } : clock;
+    const labels = told.at.map((at) => new Date(at).toLocaleString(undefined, form));
     const data = { labels, datasets: told.lines.map((line, index) => dataset(line, index, told)) };
     const chart = charts.get(name);
     if (chart && chart.canvas.isConnected) {

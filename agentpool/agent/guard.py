@@ -49,8 +49,7 @@ class Guard:
         self._is_warned = False
         self._tokens_at = 0.0
         self._began_at = clock.now()
-        held = {**asdict(environment.enforcement), "policy": policy().says()}
-        self._told.write("enforcement", json.dumps(held))
+        self.tell_held()
 
     def look(self) -> None:
         """Stop the work that breaks a limit of its grant, and note what it was refused."""
@@ -62,6 +61,11 @@ class Guard:
                 self._control.stop(Reason.LIMIT, f"{words}: {broken.detail}", is_urgent=True)
         for each in self._environment.incidents():
             self.note(each)
+
+    def tell_held(self) -> None:
+        """Tell which limits hold: at the start, and as the answer to each change of them."""
+        held = {**asdict(self._environment.enforcement), "policy": self._policy().says()}
+        self._told.write("enforcement", json.dumps(held))
 
     def note(self, incident: Incident) -> None:
         """Tell one incident."""
@@ -103,4 +107,4 @@ class Guard:
             for each in told
             if each["stream"] not in ("enforcement", "stderr")
         ]
-        self._report(held[0] if held else None, incidents)
+        self._report(held[-1] if held else None, incidents)

@@ -25,12 +25,14 @@ from agentpool.agent import (
 from agentpool.agent.bench import Bench
 from agentpool.agent.control import Control, Reason
 from agentpool.agent.ending import Ending
-from agentpool.agent.isolation.policy import policy_of
+from agentpool.agent.isolation.policy import Policy, policy_of
 from agentpool.client import calls, errors, models
 
 _DEFAULT_ACK_S = 15.0
 _FIRST_BACKOFF_S = 0.2
 _LONGEST_BACKOFF_S = 5.0
+# A smaller limit is not taken when more than this share of it is in use.
+_FULL_SHARE = 0.9
 _AWAY = (errors.Unreachable, errors.Unavailable, errors.RateLimited)
 
 
@@ -73,15 +75,34 @@ class Work:
         return said
 
     def resize(self, grant: Mapping[str, Any]) -> None:
-        """Take a changed grant: its limits hold at once, the work finds it in its payload file."""
-        self._grant = {**self._grant, **grant}
-        self._policy = policy_of(profile=self._offer.get("profile") or {}, grant=self._grant)
-        if self._environment is not None and not self._environment.resize(self._policy):
+        """
+        Take a changed grant: its limits hold at once, the work finds it in its payload file.
+
+        What would hold less than the work uses now is refused: it would be killed. Either way the
+        control plane is told which limits hold.
+        """
+        wanted = {**self._grant, **grant}
+        policy = policy_of(profile=self._offer.get("profile") or {}, grant=wanted)
+        if self._is_held_to(policy):
+            self._grant, self._policy = wanted, policy
+        else:
             journal.note("resize.refused", lease=self.lease_id)
+        if self._guard is not None:
+            self._guard.tell_held()
         # Told by the websocket and by a heartbeat, perhaps while the folder is being removed.
         with self._telling, contextlib.suppress(OSError):
             if self._folder.payload.exists():
                 self._tell_work()
+
+    def _is_held_to(self, policy: Policy) -> bool:
+        """Hold the environment to other limits, if they leave the work what it has."""
+        environment = self._environment
+        if environment is None:
+            return True
+        is_less = policy.memory_mb < self._policy.memory_mb
+        if is_less and environment.measure().memory_mb > _FULL_SHARE * policy.memory_mb:
+            return False
+        return environment.resize(policy)
 
     # --- the thread -------------------------------------------------------------------------
 

@@ -220,6 +220,9 @@ class Client:
     set_resource_limits = Sync(calls.set_resource_limits)
     remove_resource_limit = Sync(calls.remove_resource_limit)
     rebalance = Sync(calls.rebalance)
+    rebalance_history = Sync(calls.rebalance_history)
+    rebalance_policies = Sync(calls.rebalance_policies)
+    set_rebalance_policy = Sync(calls.set_rebalance_policy)
     optimize = Sync(calls.optimize)
     readiness = Sync(calls.readiness)
 

@@ -205,5 +205,8 @@ class AsyncClient:
     set_resource_limits = Async(calls.set_resource_limits)
     remove_resource_limit = Async(calls.remove_resource_limit)
     rebalance = Async(calls.rebalance)
+    rebalance_history = Async(calls.rebalance_history)
+    rebalance_policies = Async(calls.rebalance_policies)
+    set_rebalance_policy = Async(calls.set_rebalance_policy)
     optimize = Async(calls.optimize)
     readiness = Async(calls.readiness)

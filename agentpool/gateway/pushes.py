@@ -134,7 +134,7 @@ class Pusher:
                     self._push("offer", agent_id=agent_id, offer=offer)
             elif kind in _LOST:
                 self._push("lease_lost", agent_id=agent_id, **_loss(event))
-            elif kind == "lease.resized":
+            elif kind in ("lease.resized", "lease.resize_asked"):
                 self._push("command", agent_id=agent_id, command=_resize(event))
             elif kind in _STATUS:
                 for command in await in_thread(ops.commands_of, agent_id):

@@ -42,6 +42,13 @@ def jobs() -> list[Due]:
     return [
         Due(job="agentpool.registry.jobs.canary", every_s=settings.CANARY_EVERY_S),
         Due(
+            job="agentpool.registry.jobs.sample",
+            every_s=2,
+            # Once in each half minute, aligned as metrics.begin_of does it.
+            sql="SELECT NOT EXISTS (SELECT FROM metric_state WHERE covered_until"
+            " > now() - interval '30 seconds')",
+        ),
+        Due(
             job="balancing.jobs.check_health",
             every_s=max(0.5, settings.SUSPECT_S / 6),
             sql="SELECT EXISTS (SELECT FROM liveness v JOIN agent a ON a.id = v.agent_id"
@@ -82,6 +89,23 @@ def jobs() -> list[Due]:
             every_s=2,
             sql="SELECT coalesce((SELECT last_seq FROM relay_state), 0)"
             " > coalesce((SELECT last_seq FROM share_state), 0)",
+        ),
+        Due(
+            job="balancing.jobs.rebalance",
+            every_s=2,
+            # A look each 10 s while work runs; at once when an answer is there, or work is pressed
+            # by a grant that was cut.
+            sql="SELECT EXISTS (SELECT FROM lease l WHERE l.status = 'active'"
+            "   AND l.expires_at > now() AND l.measured_memory_mb > 0"
+            "   AND NOT EXISTS (SELECT FROM tick WHERE name = 'rebalance'"
+            "     AND at > now() - interval '9 seconds'))"
+            " OR EXISTS (SELECT FROM rebalancing b JOIN lease l ON l.id = b.lease_id"
+            "   LEFT JOIN lease_isolation i ON i.lease_id = l.id"
+            "   WHERE b.status IN ('asked', 'applied') AND (l.status <> 'active'"
+            "     OR b.status = 'asked' AND i.at > b.asked_at"
+            "     OR b.status = 'applied' AND l.measured_memory_mb > 0.9 * l.memory_mb))"
+            " OR EXISTS (SELECT FROM rebalancing WHERE NOT is_measured"
+            "   AND applied_at < now() - interval '11 minutes')",
         ),
         Due(
             job="scaling.jobs.evaluate",

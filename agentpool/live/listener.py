@@ -19,7 +19,7 @@ from django.conf import settings
 from agentpool.live.connect import connect_async
 from agentpool.live.relay import EVENTS_CHANNEL
 from agentpool.live.threads import in_thread
-from agentpool.registry import services
+from agentpool.registry import counters, services
 
 log = logging.getLogger("agentpool.listener")
 
@@ -201,6 +201,7 @@ class Listener:
         while True:
             try:
                 await in_thread(services.tick_web)
+                await in_thread(counters.flush)
             except Exception:
                 log.warning("could not note the tick", exc_info=True)
             await asyncio.sleep(every_s)

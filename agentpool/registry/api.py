@@ -1,6 +1,5 @@
 """REST doors to facts: agents as they are, pools, tokens, profiles, events, metrics."""
 
-from datetime import timedelta
 from typing import Any, ClassVar
 from uuid import UUID
 
@@ -11,13 +10,12 @@ from rest_framework import serializers as drf
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from agentpool.registry import queries, serializers, services
+from agentpool.registry import measuring, metrics, queries, serializers, services
 from agentpool.registry.errors import Forbidden
 from agentpool.registry.models import (
     Agent,
     Credential,
     Pool,
-    PoolSample,
     SecurityProfile,
 )
 from agentpool.registry.rest import (
@@ -348,61 +346,22 @@ class MetricsSummary(APIView):
         if "agent_type" in query:
             types = [queries.pool(query["agent_type"]).agent_type]
         if "since" in query:
-            return Response({"series": _series(types, query)})
-        at = queries.now()
-        samples = [queries.measure(agent_type, at=at) for agent_type in types]
-        return Response(
-            {
-                "timestamp": at,
-                "pools": [serializers.sample_json(sample) for sample in samples],
-                "total": _total(samples),
-            }
-        )
+            return Response(_series(types, query))
+        at, found = measuring.now()
+        pools = [measuring.told(name, at, found[name]) for name in types]
+        total = measuring.told("", at, metrics.total(found[name] for name in types))
+        del total["agent_type"]
+        return Response({"timestamp": at, "pools": pools, "total": total})
 
 
-def _series(types: list[str], query: dict[str, Any]) -> list[dict[str, Any]]:
-    rows = PoolSample.objects.filter(pool_id__in=types, at__gte=query["since"]).order_by("at")
-    if "until" in query:
-        rows = rows.filter(at__lte=query["until"])
-    step = timedelta(seconds=query.get("step_s", 30))
-    shown: list[dict[str, Any]] = []
-    last: dict[str, Any] = {}
-    for sample in rows.iterator():
-        # Half a step of tolerance: samples are taken each 30 s, give or take the job's start.
-        if sample.pool_id in last and sample.at - last[sample.pool_id] < step * 0.75:
-            continue
-        last[sample.pool_id] = sample.at
-        shown.append(serializers.sample_json(sample))
-    return shown
-
-
-_SUMMED = (
-    "total_agents",
-    "available_agents",
-    "busy_agents",
-    "standby_agents",
-    "slots",
-    "slots_used",
-    "queue_depth",
-    "request_rate_per_minute",
-    "completion_rate_per_minute",
-    "total_memory_allocated_mb",
-    "total_cpu_allocated",
-    "total_tokens_allocated",
-)
-
-
-def _total(samples: list[PoolSample]) -> dict[str, Any]:
-    total: dict[str, Any] = {
-        name: sum(float(getattr(sample, name)) for sample in samples) for name in _SUMMED
-    }
-    total["utilization"] = total["slots_used"] / total["slots"] if total["slots"] else 0.0
-    done = total["completion_rate_per_minute"]
-    for name in ("success_rate", "error_rate", "timeout_rate"):
-        known = [s for s in samples if getattr(s, name) is not None]
-        weighted = sum(getattr(s, name) * s.completion_rate_per_minute for s in known)
-        total[name] = weighted / done if done else None
-    return total
+def _series(types: list[str], query: dict[str, Any]) -> dict[str, Any]:
+    step_s, points = measuring.series(
+        types,
+        since=query["since"],
+        until=query.get("until"),
+        step_s=query.get("step_s"),
+    )
+    return {"step_s": step_s, "series": points}
 
 
 class MetricsHealth(APIView):

@@ -1,6 +1,6 @@
 """What Django-Q runs for the registry: the canary, the samples, the daily clean-up."""
 
-from agentpool.registry import services
+from agentpool.registry import collecting, services
 
 
 def canary() -> None:
@@ -9,10 +9,10 @@ def canary() -> None:
 
 
 def sample() -> int:
-    """Store one reading of each pool."""
-    return services.sample_pools()
+    """Count what has happened, and read each pool; harmless when it is not time to."""
+    return collecting.collect()
 
 
 def prune() -> dict[str, int]:
     """Delete what is older than its kept time."""
-    return services.prune()
+    return {**services.prune(), "samples": collecting.prune()}

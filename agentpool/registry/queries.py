@@ -10,7 +10,6 @@ from uuid import UUID
 from django.conf import settings
 from django.db import connection, transaction
 from django.db.models import (
-    Avg,
     Count,
     F,
     OuterRef,
@@ -30,11 +29,9 @@ from agentpool.registry.models import (
     Credential,
     Event,
     Lease,
-    LeaseOutcome,
     LogChunk,
     LogTotal,
     Pool,
-    PoolSample,
     RelayState,
     Request,
     Tick,
@@ -43,7 +40,6 @@ from agentpool.registry.states import (
     LIVE,
     PLACEABLE_STATUS,
     AgentStatus,
-    Outcome,
     RequestStatus,
 )
 
@@ -257,7 +253,7 @@ def dropped_bytes(lease: Lease) -> int:
     return total.dropped_bytes if total else 0
 
 
-# -- metrics -----------------------------------------------------------------------------------
+# -- pools as they are ---------------------------------------------------------------------------
 
 
 def pool_states() -> Sequence[Mapping[str, Any]]:
@@ -286,76 +282,6 @@ def pool_states() -> Sequence[Mapping[str, Any]]:
 
 def _age_s(since: datetime | None, at: datetime) -> float:
     return (at - since).total_seconds() if since else 0.0
-
-
-def measure(agent_type: str, *, at: datetime) -> PoolSample:
-    """
-    Return (unsaved) what one pool looks like at a moment; rates and means over the minute before.
-
-    Source of the fields: seed 2, PoolMetrics. utilization counts slots of agents that are idle or
-    busy; resource_efficiency = .4 memory + .4 CPU + .2 tokens used of granted, over 60 minutes.
-    """
-    state = next(s for s in pool_states() if s["agent_type"] == agent_type)
-    minute = at - timedelta(minutes=1)
-    ended = LeaseOutcome.objects.filter(pool_id=agent_type, ended_at__gt=minute, ended_at__lte=at)
-    done = ended.aggregate(
-        n=Count("pk"),
-        service=Avg("duration_s"),
-        ok=Count("pk", filter=Q(outcome=Outcome.SUCCESS)),
-        late=Count("pk", filter=Q(outcome=Outcome.TIMEOUT)),
-        # What was cancelled says nothing about the agent.
-        judged=Count("pk", filter=~Q(outcome=Outcome.CANCELLED)),
-    )
-    granted = Lease.objects.filter(pool_id=agent_type, acquired_at__gt=minute, acquired_at__lte=at)
-    held = Lease.objects.filter(pool_id=agent_type, status__in=LIVE).aggregate(
-        memory=Sum("memory_mb", default=0),
-        cpu=Sum("cpu_cores", default=0),
-        tokens=Sum("token_budget", default=0),
-    )
-    working = state["n_idle"] + state["n_busy"]
-    return PoolSample(
-        pool_id=agent_type,
-        at=at,
-        total_agents=working + state["n_draining"] + state["n_unreachable"] + state["n_standby"],
-        available_agents=state["n_idle"],
-        busy_agents=state["n_busy"],
-        standby_agents=state["n_standby"],
-        slots=state["slots"],
-        slots_used=state["slots_used"],
-        utilization=state["slots_used"] / state["slots"] if state["slots"] else 0.0,
-        queue_depth=state["queue_depth"] or 0,
-        average_wait_time_s=granted.aggregate(v=Avg("waited_s"))["v"] or 0.0,
-        request_rate_per_minute=Request.objects.filter(
-            pool_id=agent_type, created_at__gt=minute, created_at__lte=at
-        ).count(),
-        completion_rate_per_minute=done["n"],
-        average_service_time_s=done["service"] or 0.0,
-        success_rate=_share(done["ok"], done["judged"]),
-        error_rate=_share(done["judged"] - done["ok"] - done["late"], done["judged"]),
-        timeout_rate=_share(done["late"], done["judged"]),
-        total_memory_allocated_mb=held["memory"],
-        total_cpu_allocated=held["cpu"],
-        total_tokens_allocated=held["tokens"],
-        resource_efficiency=_efficiency(agent_type, at),
-        throughput_per_agent=done["n"] / working if working else 0.0,
-    )
-
-
-def _share(part: int, whole: int) -> float | None:
-    return part / whole if whole else None
-
-
-def _efficiency(agent_type: str, at: datetime) -> float | None:
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT avg(0.4 * least(1, peak_memory_mb / nullif(memory_mb, 0))"
-            " + 0.4 * least(1, cpu_seconds / nullif(duration_s * cpu_cores::float8, 0))"
-            " + 0.2 * least(1, (tokens_in + tokens_out)::float8 / nullif(token_budget, 0)))"
-            " FROM outcome WHERE agent_type = %s AND ended_at BETWEEN %s AND %s",
-            [agent_type, at - timedelta(minutes=60), at],
-        )
-        value: float | None = cursor.fetchone()[0]
-        return value
 
 
 # -- invariants --------------------------------------------------------------------------------

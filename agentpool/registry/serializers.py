@@ -22,7 +22,6 @@ from agentpool.registry.models import (
     Event,
     LogChunk,
     Pool,
-    PoolSample,
     SecurityProfile,
 )
 from agentpool.registry.states import (
@@ -635,17 +634,6 @@ def event_json(event: Event) -> dict[str, Any]:
 def chunk_json(chunk: LogChunk) -> dict[str, Any]:
     """Return some lines of a log."""
     return {"seq": chunk.id, "at": chunk.at, "stream": chunk.stream, "text": chunk.text}
-
-
-def sample_json(sample: PoolSample) -> dict[str, Any]:
-    """Return a pool's reading: the fields of the seed's PoolMetrics."""
-    shown = {
-        f.name: getattr(sample, f.attname)
-        for f in PoolSample._meta.concrete_fields
-        if f.name not in ("id", "pool", "at")
-    }
-    shown["total_cpu_allocated"] = float(shown["total_cpu_allocated"])
-    return {"agent_type": sample.pool_id, "timestamp": sample.at, **shown}
 
 
 def _text(value: UUID | None) -> str | None:

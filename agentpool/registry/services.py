@@ -25,7 +25,6 @@ from agentpool.registry.models import (
     LogChunk,
     LogTotal,
     Pool,
-    PoolSample,
     Request,
     SecurityProfile,
     Share,
@@ -264,15 +263,7 @@ def _drop_oldest(lease: Lease, excess: int) -> int:
     return dropped
 
 
-# -- samples, ticks, pruning -----------------------------------------------------------------------
-
-
-def sample_pools() -> int:
-    """Store one reading of each pool, all at the same moment; return how many."""
-    at = queries.now()
-    types = list(Pool.objects.values_list("agent_type", flat=True))
-    rows = [queries.measure(agent_type, at=at) for agent_type in types]
-    return len(PoolSample.objects.bulk_create(rows, ignore_conflicts=True))
+# -- ticks, pruning --------------------------------------------------------------------------------
 
 
 def tick(name: str) -> None:
@@ -297,7 +288,6 @@ def prune() -> dict[str, int]:
     kept = {
         "events": (Event.objects.all(), "at", settings.KEEP_EVENTS_DAYS),
         "logs": (LogChunk.objects.all(), "at", settings.KEEP_LOGS_DAYS),
-        "samples": (PoolSample.objects.all(), "at", settings.KEEP_SAMPLES_DAYS),
         "leases": (
             Lease.objects.exclude(status__in=LIVE),
             "released_at",

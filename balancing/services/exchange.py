@@ -1,6 +1,7 @@
 """Ends and grants what arrived together, by any door of a process, in one transaction."""
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -8,7 +9,7 @@ from uuid import UUID
 
 from django.db import DatabaseError, connection
 
-from agentpool.registry import credentials, events
+from agentpool.registry import counters, credentials, events
 from agentpool.registry.errors import Refusal, Unauthenticated
 from balancing import claim
 from balancing.claim import Close, Exchanged
@@ -59,6 +60,7 @@ def answers(calls: Sequence[Call]) -> list[Answer]:
     closes = [call.wish for call in calls if isinstance(call.wish, Close)]
     wishes = [call.wish for call in calls if isinstance(call.wish, Wish)]
     held = {call.credential for call in calls if call.credential is not None}
+    began = time.perf_counter()
     try:
         done = claim.exchange(closes, wishes, credentials=held)
     except DatabaseError:
@@ -66,6 +68,10 @@ def answers(calls: Sequence[Call]) -> list[Answer]:
             raise  # nobody knows whether it was committed: once more could be twice
         # Whatever it was concerns one of them: let that one fail by itself.
         return [_tried(_alone, call) for call in calls]
+    if wishes:
+        took_s = time.perf_counter() - began
+        counters.observe("agentpool_decision_duration_seconds", {"kind": "placing"}, took_s)
+        counters.flush_if_due()
     if done.refused:
         good = iter(answers([call for call in calls if call.credential not in done.refused]))
         return [_revoked() if call.credential in done.refused else next(good) for call in calls]

@@ -10,7 +10,7 @@ from django.db import transaction
 from django.db.models import F
 from django.db.models.functions import Greatest, Least, Now
 
-from agentpool.registry import events
+from agentpool.registry import counters, events
 from agentpool.registry.errors import (
     AgentBusy,
     CapacityExhausted,
@@ -349,6 +349,7 @@ def mine(lease_id: UUID, token: int) -> Lease:
 
 
 def _why_lost(lease: Lease) -> LeaseLost:
+    counters.add("agentpool_fenced_writes_total", {})
     if lease.status in LIVE:
         return LeaseLost("The fencing token is not this lease's.")
     return LeaseLost(f"The lease has ended: it is {lease.status}.")

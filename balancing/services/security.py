@@ -39,13 +39,13 @@ def report(
     incidents: Sequence[Mapping[str, str]],
 ) -> Lease:
     """
-    Store how a lease's work is isolated, once, and an event for each incident.
+    Store how a lease's work is isolated, once, the limits that hold, and an event an incident.
 
     The agent is quarantined when its type's profile says so. Raises: LeaseLost.
     """
     lease = leases.mine(lease_id, token)
     if enforcement is not None:
-        LeaseIsolation.objects.get_or_create(lease=lease, defaults=dict(enforcement))
+        _store(lease, enforcement)
     # A report may come again, when its answer was lost: each incident is told once a lease.
     told = Event.objects.filter(request_id=lease.request_id, lease_id=lease.id)
     known = {(event.kind, event.detail.get("what")) for event in told}
@@ -64,6 +64,15 @@ def report(
     if incidents:
         _judge(lease)
     return lease
+
+
+def _store(lease: Lease, enforcement: Mapping[str, Any]) -> None:
+    """Keep the tier and what it enforces as first said; the limits of its policy may change."""
+    _, is_new = LeaseIsolation.objects.get_or_create(lease=lease, defaults=dict(enforcement))
+    if not is_new:
+        LeaseIsolation.objects.filter(lease=lease).update(
+            policy=enforcement["policy"], at=registry_queries.now()
+        )
 
 
 def count(agent_id: str) -> int:

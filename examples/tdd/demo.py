@@ -30,6 +30,8 @@ REPO = VAR / "repo.git"
 START_S, AGENTS_S, STOP_S = 120, 60, 15
 # An agent that is silent for so long is not counted; after so long the sizes are asked for again.
 SILENT_S, ASK_AGAIN_S = 15, 5
+# How long after the batch the works beside it may take, whose grants follow their use.
+REBALANCED_S = 60
 # With --scale auto: how large a pool may grow, and how long the demo waits until all have drained.
 MOST_AGENTS, DRAIN_S = 4, 420
 
@@ -158,8 +160,16 @@ def _batch(options: argparse.Namespace) -> int:
     """Launch the agents, run the cycles, check main; return the worst exit code."""
     if options.scale:
         return _scaled_batch()
+    import rebalanced
+
     _launch(options.agents)
-    return _cycles()
+    works = rebalanced.begin()
+    code = _cycles()
+    say("")
+    if not rebalanced.end(works, within_s=REBALANCED_S):
+        say("[yellow]A work whose grant was to follow its use has not ended well.[/]")
+        return code or 1
+    return code
 
 
 def _cycles() -> int:

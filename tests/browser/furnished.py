@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 from django.db.models.functions import Now
 
+from agentpool.registry import metrics
 from agentpool.registry import queries as registry_queries
 from agentpool.registry import services as registry_services
 from agentpool.registry.models import (
@@ -256,35 +257,42 @@ def _troubles(live):
 
 
 def _samples(draw):
-    now = registry_queries.now()
+    now = metrics.begin_of(registry_queries.now(), 300)
     rows = []
     for agent_type in FLEET:
         phase = draw.uniform(0, 6)
         for n in range(120):
             wave = 0.5 + 0.35 * math.sin(n / 14 + phase) + draw.uniform(-0.06, 0.06)
-            rows.append(
-                PoolSample(
-                    pool_id=agent_type,
-                    at=now - timedelta(seconds=30 * (120 - n)),
+            stretch = metrics.Stretch(
+                covered_s=30,
+                readings=1,
+                gauges=metrics.Gauges(
                     total_agents=5,
                     available_agents=2,
                     busy_agents=3,
-                    standby_agents=0,
                     slots=10,
-                    slots_used=5,
-                    utilization=max(0.0, min(1.0, wave)),
-                    queue_depth=0,
-                    average_wait_time_s=max(0.0, 9 * (wave - 0.55)),
-                    request_rate_per_minute=4,
-                    completion_rate_per_minute=4,
-                    average_service_time_s=60,
+                    slots_used=10 * max(0.0, min(1.0, wave)),
                     total_memory_allocated_mb=4096,
                     total_cpu_allocated=4,
                     total_tokens_allocated=200_000,
-                    throughput_per_agent=1,
-                )
+                ),
+                flows=metrics.arrived()
+                + metrics.granted(waited_s=max(0.0, 9 * (wave - 0.55)))
+                + metrics.ended(outcome="success", duration_s=60 * wave, efficiency=wave / 2),
             )
+            at = now - timedelta(seconds=30 * (120 - n))
+            rows += [
+                PoolSample(pool_id=agent_type, at=at, **metrics.row(stretch)),
+                *([_five_minutes(agent_type, at, stretch)] if n % 10 == 0 else []),
+            ]
     PoolSample.objects.bulk_create(rows)
+
+
+def _five_minutes(agent_type, at, stretch):
+    whole = stretch
+    for _ in range(9):
+        whole += stretch
+    return PoolSample(pool_id=agent_type, at=at, step_s=300, **metrics.row(whole))
 
 
 LAUNCHES_FAILED = "the last 2 launches failed; the next is in 8 s"

@@ -2,8 +2,7 @@
 
 import pytest
 
-from agentpool.registry import roles
-from agentpool.registry import services as registry_services
+from agentpool.registry import collecting, roles
 from agentpool.registry.models import Agent
 from agentpool.registry.states import Outcome
 from balancing.services import leases
@@ -35,7 +34,7 @@ def row(page, agent_id):
 
 
 def test_the_dashboard_counts_draws_and_moves(live, make_agent, submit):
-    registry_services.sample_pools()
+    collecting.collect()
     page = live("/admin/")
     agents = page.get_by_role("link", name="Agents 0", exact=True)
     agents.wait_for()

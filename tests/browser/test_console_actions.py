@@ -16,6 +16,7 @@ from agentpool.registry.models import (
     Event,
     Lease,
     Pool,
+    RebalancePolicy,
     Request,
     ResourceLimit,
     ScalingPolicy,
@@ -53,6 +54,7 @@ def scene(make_agent, submit):
         "pool": "code",
         "profile": "code",
         "scaling": "code",
+        "rebalancing": "code",
     }
 
 
@@ -147,6 +149,14 @@ CASES = {
         {},
         {"rule": "warm", "k": "4", "min_idle": "2"},
         lambda s: (policy().rule, policy().settings) == ("warm", {"k": 4, "min_idle": 2}),
+    ),
+    "rebalance-now": ({}, {}, lambda s: Event.objects.filter(kind="rebalancing.run").exists()),
+    "rebalance-policy": (
+        {},
+        {"mode": "auto", "hold_s": "5"},
+        lambda s: (
+            RebalancePolicy.objects.filter(mode="auto", settings={"hold_s": 5}, pool="code")
+        ).exists(),
     ),
     "announce": (
         {},

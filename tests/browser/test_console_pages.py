@@ -6,7 +6,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 
 from agentpool.console.pages import PAGES
-from agentpool.registry import services
+from agentpool.registry import collecting
 from balancing.services import limits
 from tests.browser.test_pictures import addresses
 from tests.integration.test_deadlines_and_priorities import limit
@@ -104,7 +104,7 @@ def test_charts_are_drawn_followed_and_left_out_without_javascript(furnished, op
     drawn = "[...document.querySelectorAll('[data-chart]')].map(box =>"
     drawn += " Chart.getChart(box.querySelector('canvas')).data.datasets.map(d => d.data.length))"
     live, plain = live_page("/"), open_page("/", java_script_enabled=False)
-    for path, count in {"/": 2, "/resources": 3}.items():
+    for path, count in {"/": 2, "/resources": 3, "/pool-metrics": 8}.items():
         live.goto(path)
         live.locator(".charts").wait_for()
         plain.goto(path, wait_until="domcontentloaded")
@@ -114,7 +114,7 @@ def test_charts_are_drawn_followed_and_left_out_without_javascript(furnished, op
         assert not plain.locator(".charts").is_visible()
 
     before = live.evaluate(drawn)
-    services.sample_pools()
+    collecting.collect()
     make_news()
     was = json.dumps(json.dumps(before, separators=(",", ":")))
     live.wait_for_function(f"JSON.stringify({drawn}) !== {was}")

@@ -53,8 +53,10 @@ def addresses(furnished):
         "cycle": f"/cycles?project={project}&cycle={cycle}",
         "decisions": "/decisions",
         "resources": "/resources",
+        "metrics": "/pool-metrics",
         "scaling": "/scaling",
         "scaling_decision": f"/scaling/decisions/{sizing.id}",
+        "rebalancing": "/rebalancing",
         "settings": "/settings",
         "confirm": f"/do/drain?agent={coder.id}",
     }

@@ -6,8 +6,8 @@ from django.contrib.auth import get_user_model
 from django.test import Client
 from django.urls import reverse
 
+from agentpool.registry import collecting, roles
 from agentpool.registry import queries as registry_queries
-from agentpool.registry import roles
 from agentpool.registry import services as registry_services
 from agentpool.registry.models import Agent, Credential, Event, Pool, Request
 from agentpool.registry.states import Outcome
@@ -28,7 +28,7 @@ def rows(make_agent, submit):
     leases.release(
         wish.held.id, token=wish.held.fencing_token, outcome=Outcome.SUCCESS, actor="test"
     )
-    registry_services.sample_pools()
+    collecting.collect()
     scaling.execute("qa", action="scale_up", count=1, reason="a test", actor="test")
     governance.set_policy("code", rule="warm", settings={"k": 1}, actor="test")
     soon = registry_queries.now()

@@ -11,7 +11,7 @@ from django_q.models import Schedule
 
 from agentpool.live import due
 from agentpool.live.connect import connect
-from agentpool.registry import credentials
+from agentpool.registry import collecting, credentials
 from agentpool.registry.management.commands.prepare import SCHEDULES
 from agentpool.registry.models import Agent, Pool, SecurityProfile
 from agentpool.registry.profiles import DEFAULT_PROFILES
@@ -65,6 +65,7 @@ def test_every_job_the_pulse_may_enqueue_runs(pools, job):
 def test_nothing_but_the_canary_is_due_when_nothing_happens(make_agent, job):
     make_agent()
     evaluation.evaluate()  # each pool's size is decided twice a minute
+    collecting.collect()  # and each pool is read
 
     with connect() as own:
         is_due = job.is_due(own, now=0)

@@ -94,10 +94,15 @@ def events(
 
 
 def metrics_summary(
-    *, since: str | None = None, until: str | None = None, step_s: float | None = None
+    *,
+    agent_type: str | None = None,
+    since: str | None = None,
+    until: str | None = None,
+    step_s: float | None = None,
 ) -> Call[Json]:
-    """Return the pool metrics per type and in total, or their series."""
-    params = present({"since": since, "until": until, "step_s": step_s})
+    """Return the pool metrics per type and in total, or with `since` their series."""
+    named = {"agent_type": agent_type, "since": since, "until": until, "step_s": step_s}
+    params = present(named)
     return get("/metrics/summary", parse=models.as_json, params=params)
 
 
@@ -179,15 +184,33 @@ def set_resource_limits(*, limits: Json) -> Call[Json]:
     return post("/resources/limits", dict(limits), parse=models.as_json, repeatable=True)
 
 
-def rebalance(*, dry_run: bool = False) -> Call[Json]:
+def rebalance(*, dry_run: bool = False, agent_type: str | None = None) -> Call[Json]:
     """Rebalance what the leases reserve; a dry run only tells what it would do."""
     return Call(
         method="POST",
         path=f"{base.BASE}/resources/rebalance",
         parse=models.as_json,
         params={"dry_run": "true"} if dry_run else {},
-        body={},
+        body=present({"agent_type": agent_type}),
     )
+
+
+def rebalance_history(
+    *, agent_type: str | None = None, status: str | None = None, limit: int | None = None
+) -> Call[Json]:
+    """Return the changes of grants, newest first, with what became of them."""
+    params = present({"agent_type": agent_type, "status": status, "limit": limit})
+    return get("/resources/rebalance/history", parse=models.as_json, params=params)
+
+
+def rebalance_policies() -> Call[Json]:
+    """Return whether the grants of each type change by themselves, and by which rules."""
+    return get("/resources/rebalance/policy", parse=models.as_json)
+
+
+def set_rebalance_policy(*, policy: Json) -> Call[Json]:
+    """Set `mode` and `settings` of an `agent_type`; they are judged as a whole."""
+    return post("/resources/rebalance/policy", dict(policy), parse=models.as_json, repeatable=True)
 
 
 def optimize() -> Call[Json]:

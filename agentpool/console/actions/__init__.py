@@ -5,7 +5,7 @@ from uuid import UUID
 
 from rest_framework.exceptions import ValidationError
 
-from agentpool.console.actions import agents, scaling, setup, tokens, work
+from agentpool.console.actions import agents, rebalancing, scaling, setup, tokens, work
 from agentpool.console.actions.base import (
     Action,
     Done,
@@ -28,6 +28,7 @@ ACTIONS: Mapping[str, Action] = {
         *setup.ACTIONS,
         *tokens.ACTIONS,
         *scaling.ACTIONS,
+        *rebalancing.ACTIONS,
     )
 }
 KINDS: Mapping[str, Kind] = {
@@ -41,10 +42,11 @@ KINDS: Mapping[str, Kind] = {
         setup.LIMIT,
         tokens.TOKEN,
         scaling.SCALING,
+        rebalancing.REBALANCING,
     )
 }
 # Named by what they are; all other rows by their ids.
-_BY_NAME = frozenset({"pool", "profile", "scaling"})
+_BY_NAME = frozenset({"pool", "profile", "scaling", "rebalancing"})
 MOST_ROWS = 1000
 
 

@@ -9,11 +9,11 @@ from django.db.models.fields import DateTimeField
 
 from agentpool.console import charts, page, series
 from agentpool.console.page import Params, Picture
+from agentpool.registry import measuring
 from agentpool.registry import queries as registry_queries
 from agentpool.registry.models import (
     Announcement,
     Pool,
-    PoolSample,
     ScalingDecision,
     ScalingPolicy,
 )
@@ -160,7 +160,8 @@ def _points(since: datetime, step: timedelta) -> Mapping[str, Sequence[Mapping[s
 def _waits(since: datetime, step: timedelta) -> Mapping[str, Mapping[datetime, float]]:
     """Return the mean wait in each step, seconds, by pool."""
     rows = (
-        PoolSample.objects.filter(at__gt=since)
+        measuring.samples()
+        .filter(at__gt=since)
         .annotate(bin=_binned(step))
         .order_by()
         .values("pool_id", "bin")

@@ -168,7 +168,8 @@ def _past() -> list[tuple[str, float, float, float]]:
         cursor.execute(
             "SELECT agent_type, floor(extract(epoch FROM at) / %(step)s) * %(step)s AS since,"
             " avg(utilization), avg(average_wait_time_s) FROM pool_sample"
-            " WHERE at > now() - make_interval(hours => %(hours)s)"
+            " WHERE step_s = 30 AND covered_s > 0"
+            " AND at > now() - make_interval(hours => %(hours)s)"
             " GROUP BY 1, 2 ORDER BY 1, 2",
             {"step": STEP_S, "hours": HOURS},
         )

@@ -114,41 +114,51 @@ class EventAdmin(ReadOnly):
 
 @admin.register(models.PoolSample)
 class PoolSampleAdmin(ReadOnly):
-    """Samples: a reading of each pool every 30 s."""
+    """Samples: what each pool was and did in 30 s, and in longer stretches."""
 
     section = "registry"
     icon = "monitoring"
     rank = 5
     empty = "There are no samples yet: a job takes one of each pool every 30 s."
-    list_display = ("pool", "when", "use", "queue_depth", "wait", "agents", "done", "errors")
-    list_filter = (("pool", RelatedDropdownFilter), ("at", Between))
+    list_display = ("pool", "when", "length", "use", "queue", "wait", "agents", "done", "errors")
+    list_filter = (("pool", RelatedDropdownFilter), "step_s", ("at", Between))
     list_filter_submit = True
     paginator = InfinitePaginator
 
-    @show.column("when", ordering="at")
+    @show.column("from", ordering="at")
     def when(self, row: models.PoolSample) -> Any:
-        """Return when it was taken."""
+        """Return when the stretch began."""
         return show.moment(row.at)
+
+    @show.column("length", ordering="step_s")
+    def length(self, row: models.PoolSample) -> str:
+        """Return how long the stretch is."""
+        return show.duration(row.step_s)
+
+    @show.column("queue", ordering="queue_depth")
+    def queue(self, row: models.PoolSample) -> str:
+        """Return how many requests waited."""
+        return f"{row.queue_depth:g}"
 
     @show.column("slots used", ordering="utilization")
     def use(self, row: models.PoolSample) -> Any:
         """Return a bar of used slots."""
-        return show.bar(row.slots_used, row.slots, f"{row.slots_used} of {row.slots}")
+        return show.bar(row.slots_used, row.slots, f"{row.slots_used:g} of {row.slots:g}")
 
     @show.column("mean wait", ordering="average_wait_time_s")
     def wait(self, row: models.PoolSample) -> str:
-        """Return the mean wait of the minute's grants."""
+        """Return the mean wait of its grants."""
         return show.duration(row.average_wait_time_s)
 
     @show.column("agents", ordering="total_agents")
     def agents(self, row: models.PoolSample) -> str:
         """Return agents and how many of them are idle."""
-        return f"{row.total_agents} ({row.available_agents} idle)"
+        return f"{row.total_agents:g} ({row.available_agents:g} idle)"
 
     @show.column("ended a minute", ordering="completion_rate_per_minute")
     def done(self, row: models.PoolSample) -> str:
-        """Return how many leases ended in the minute."""
-        return f"{row.completion_rate_per_minute:g}"
+        """Return how many leases ended a minute."""
+        return f"{row.completion_rate_per_minute:.3g}"
 
     @show.column("failed", ordering="error_rate")
     def errors(self, row: models.PoolSample) -> str | None:

@@ -11,8 +11,15 @@ from agentpool.registry.models.liveness import Liveness, Tick
 from agentpool.registry.models.log import LogChunk, LogTotal
 from agentpool.registry.models.pool import TYPE_NAME, Pool
 from agentpool.registry.models.profile import SecurityProfile
+from agentpool.registry.models.rebalancing import (
+    REBALANCING_OPEN,
+    REBALANCING_STATUSES,
+    RebalancePolicy,
+    Rebalancing,
+    UsageWatch,
+)
 from agentpool.registry.models.request import AFFINITIES, Request
-from agentpool.registry.models.sample import PoolSample
+from agentpool.registry.models.sample import MetricState, MetricTotal, PoolSample
 from agentpool.registry.models.scaling import (
     SCALING_MODES,
     SCALING_RULES,
@@ -26,6 +33,8 @@ from agentpool.registry.models.share import Share, ShareState, TrackRecord
 __all__ = [
     "AFFINITIES",
     "AGENT_ID",
+    "REBALANCING_OPEN",
+    "REBALANCING_STATUSES",
     "SCALING_ACTIONS",
     "SCALING_MODES",
     "SCALING_RULES",
@@ -45,8 +54,12 @@ __all__ = [
     "LockKey",
     "LogChunk",
     "LogTotal",
+    "MetricState",
+    "MetricTotal",
     "Pool",
     "PoolSample",
+    "RebalancePolicy",
+    "Rebalancing",
     "RelayState",
     "Request",
     "ResourceLimit",
@@ -59,4 +72,5 @@ __all__ = [
     "ShareState",
     "Tick",
     "TrackRecord",
+    "UsageWatch",
 ]

@@ -11,7 +11,8 @@ class LeaseIsolation(models.Model):
     """
     The tier, and which aspects of the policy it holds (`enforced`) or only tells (`declared`).
 
-    Written once, when the runtime reports it; policy: profile, grant and host's ability together.
+    Written when the runtime reports it: at the start, and after each change of its limits, which it
+    so acknowledges. policy: profile, grant and host's ability together.
     """
 
     lease = models.OneToOneField(

@@ -132,3 +132,41 @@ def test_an_environment_that_is_too_old_is_ended(
     assert was_left_alone
     assert control.reason() is Reason.LIMIT
     assert "timed_out" in [each["kind"] for each in told]
+
+
+HOLDER = """
+import sys, time
+held = bytearray(300 * 2**20)
+print('up', flush=True)
+time.sleep(6)
+print('done')
+"""
+
+
+@BOTH
+def test_a_smaller_grant_is_acknowledged_and_one_that_would_kill_is_refused(
+    plane: Any, agent: Any, level: str
+) -> None:
+    needs(level)
+    agent("--isolation", level, "--memory-mb", "2048")
+    lease_id = plane.offer(
+        {"command": ["python3", "-c", HOLDER]}, grant={"memory_mb": 900, "cpu_cores": 1}
+    )
+    plane.wait(lambda: plane.printed(lease_id))
+    time.sleep(2.5)  # a control group's count of memory may be two seconds old
+
+    plane.command(kind="resize", lease_id=lease_id, grant={"memory_mb": 200})
+    plane.wait(lambda: len(limits_told(plane, lease_id)) == 2)
+    plane.command(kind="resize", lease_id=lease_id, grant={"memory_mb": 500})
+    plane.wait(lambda: len(limits_told(plane, lease_id)) == 3)
+
+    assert limits_told(plane, lease_id) == [900, 900, 500]
+    release = plane.release_of(lease_id, within_s=20)
+    assert release["outcome"] == "success", release
+
+
+def limits_told(plane: Any, lease_id: str) -> list[int]:
+    told = [
+        said["enforcement"] for said in plane.security.get(lease_id, []) if "enforcement" in said
+    ]
+    return [each["policy"]["memory_mb"] for each in told if each]
