@@ -14,14 +14,21 @@ from agentpool.agent.isolation.policy import Policy
 _MB = 2**20
 
 
-def wrapped(group: cgroup.Group | None, policy: Policy) -> list[str]:
-    """Return the commands around bubblewrap: into the group, under the limits, tied to us."""
+def wrapped(
+    group: cgroup.Group | None, policy: Policy, *, is_machine: bool = False
+) -> list[str]:
+    """
+    Return the commands around bubblewrap: into the group, under the limits, tied to us.
+
+    is_machine: a virtual machine, whose memory is a file of the kernel's, larger than any of work.
+    """
     found = []
     if group is not None:
         into = "".join(f'echo 0 >"{file}"; ' for file in group.entrances())
         found += ["/bin/sh", "-c", f'set -e; {into}exec "$@"', "sh"]
     # A single file is never larger than all that may be written.
-    found += ["prlimit", f"--fsize={policy.disk_space_mb * _MB}", "--core=0"]
+    found += ["prlimit", "--core=0"]
+    found += [] if is_machine else [f"--fsize={policy.disk_space_mb * _MB}"]
     found += ["--"]
     if group is None:
         allowed = sorted(os.sched_getaffinity(0))

@@ -7,7 +7,7 @@ place of /usr/bin. Nothing here starts anything.
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from agentpool.agent.isolation import INSIDE, Means, Spec, around, tools
@@ -25,6 +25,14 @@ _SHOWN = (
     *("/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/localtime", "/etc/timezone", "/etc/protocols"),
     *("/etc/services", "/etc/mime.types", "/etc/pki", "/etc/crypto-policies"),
 )
+# Of the sandbox around a virtual machine: the root that the machine mounts, and what it is made of.
+SHARED, MACHINE = Path("/guest"), Path("/machine")
+_OF_QEMU = (
+    *("/usr/lib", "/usr/lib32", "/usr/lib64", "/usr/libx32", "/usr/local/lib", "/usr/libexec"),
+    *("/usr/share/qemu", "/usr/share/seabios", "/etc/ld.so.cache", "/etc/alternatives"),
+)
+# How many words of bubblewrap's follow an option, the last of them a place inside.
+_WORDS = {"--dir": 1, "--tmpfs": 1, "--bind": 2, "--ro-bind": 2, "--ro-bind-try": 2, "--symlink": 2}
 # Of an image, where this tier's notes about refused tools stand.
 REFUSALS = INSIDE / "refusals"
 _GIT_PARTS = Path("/usr/lib/git-core")
@@ -41,26 +49,56 @@ def arguments(
     binaries: the folder in the place of /usr/bin. roots: the parts of the workspace to mount
     writable. uid: whom `inside.py` will become, 0: bubblewrap makes a user namespace instead.
     """
-    found = _namespaces(policy, uid)
     # First, so that exposed folders may stand in them.
-    found += ["--bind", str(spec.folder / "tmp"), "/tmp"]  # noqa: S108 - the sandbox's own
+    found = [*_namespaces(policy, uid), *_private_tmp(spec)]
     # What lies in /run is memory that no process is seen to hold.
     run_bytes = str(policy.memory_mb * 2**20)
     found += ["--proc", "/proc", "--dev", "/dev", "--size", run_bytes, "--tmpfs", "/run"]
-    for place in ("/usr/local/lib", "/etc/hosts", "/lease/in"):
+    found += _system(spec, policy, binaries)
+    found += ["--ro-bind", str(INSIDE_PROGRAM), "/lease/inside.py"]
+    found += ["--ro-bind", str(spec.folder / TOLD), f"/lease/{TOLD}"]
+    found += ["--ro-bind", str(spec.folder / "doors"), str(INSIDE / "doors")]
+    interpreter, shown_at = around.python()
+    found += ["--ro-bind", str(interpreter), shown_at] if shown_at == "/lease/python" else []
+    return [*found, *_lease(spec, roots), "--chdir", str(inside(spec, cwd))]
+
+
+def shared(*, spec: Spec, policy: Policy, binaries: Path, roots: Sequence[Path]) -> list[str]:
+    """Return bubblewrap's arguments for the same root below SHARED: a machine mounts it."""
+    found = [*_private_tmp(spec), *_system(spec, replace(policy, network="none"), binaries)]
+    found += ["--ro-bind", str(spec.folder / "etc" / "resolv.conf"), "/etc/resolv.conf"]
+    for name in ("proc", "dev", "run"):
+        found += ["--dir", f"/{name}"]
+    found += _lease(spec, roots)
+    return _below(SHARED, found)
+
+
+def around_machine(*, policy: Policy, uid: int, files: Mapping[str, Path]) -> list[str]:
+    """
+    Return bubblewrap's arguments for the sandbox in which a whole virtual machine runs.
+
+    files: what stands in MACHINE, by name; `kvm` is a device. There is little else: libraries.
+    """
+    found = _namespaces(policy, uid, rights=("CAP_SYS_CHROOT", "CAP_SETPCAP"))
+    found += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/run", "--tmpfs", "/tmp"]  # noqa: S108
+    for place in ("/usr/share/qemu", "/usr/local/lib", "/etc/hosts", f"{MACHINE}/qemu", f"{SHARED}/in"):
         found += _way_to(Path(place))
-    for shown in (*_SHOWN, *(("/etc/resolv.conf",) if policy.network == "full" else ())):
+    for shown in _OF_QEMU:
         found += ["--ro-bind-try", shown, shown]
-    for folder in exposed(spec.means):
-        found += [*_way_to(folder), "--ro-bind", str(folder), str(folder)]
-    if _hides_git(policy):
-        found += ["--tmpfs", str(_GIT_PARTS)]
-    found += ["--ro-bind", str(binaries), "/usr/bin"]
+    base = Path(sys.base_prefix)
+    if base not in (Path("/usr"), Path("/")):
+        found += [*_way_to(base), "--ro-bind", str(base), str(base)]
     for name, to in _LINKS.items():
         if Path("/", to).is_dir():
             found += ["--symlink", to, f"/{name}"]
-    found += [*_private_etc(spec), *_lease(spec, roots), "--chdir", str(inside(spec, cwd))]
-    return found
+    interpreter, shown_at = around.python()
+    found += ["--ro-bind", str(interpreter), shown_at] if shown_at == "/lease/python" else []
+    for name, file in files.items():
+        place = "/dev/kvm" if name == "kvm" else f"{MACHINE}/{name}"
+        found += ["--dev-bind" if name == "kvm" else "--ro-bind", str(file), place]
+    if policy.network == "full":
+        found += ["--ro-bind-try", "/etc/resolv.conf", "/etc/resolv.conf"]
+    return [*found, "--chdir", "/"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,38 +155,73 @@ def exposed(means: Means) -> list[Path]:
     return [p for p in (*own, *means.exposed) if p not in inside_usr and p.is_dir()]
 
 
-def write_etc(folder: Path, uid: int) -> None:
-    """Write the few files of /etc that programs ask for, with nothing of this machine in them."""
+def write_etc(folder: Path, uid: int, *, resolver: str = "") -> None:
+    """
+    Write the few files of /etc that programs ask for, with nothing of this machine in them.
+
+    resolver: the address of one that is not this machine's.
+    """
     # Two are for containers: an empty folder to hide another, and no resolver in the place of that
     # of the machine, which the engine would show.
     (folder / "nothing").mkdir(parents=True, exist_ok=True)
-    for name, text in {**_etc(uid), "resolv.conf": ""}.items():
+    said = f"nameserver {resolver}\n" if resolver else ""
+    for name, text in {**_etc(uid), "resolv.conf": said}.items():
         (folder / name).write_text(text)
 
 
-def _namespaces(policy: Policy, uid: int) -> list[str]:
+def _namespaces(policy: Policy, uid: int, rights: Sequence[str] = ()) -> list[str]:
     found = ["--unshare-ipc", "--unshare-pid", "--unshare-uts", "--unshare-cgroup-try"]
     if policy.network != "full":
         found += ["--unshare-net"]
     found += ["--cap-drop", "ALL"]
-    if uid:
-        # Just enough for inside.py to become the lease's own user.
-        for capability in ("CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP"):
-            found += ["--cap-add", capability]
-    else:
+    # Just enough for the first program inside to become the lease's own user.
+    become = ("CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP") if uid else ()
+    for capability in dict.fromkeys((*become, *rights)):
+        found += ["--cap-add", capability]
+    if not uid:
         found += ["--unshare-user"]
     return [*found, "--hostname", "agentpool", "--die-with-parent", "--new-session"]
+
+
+def _private_tmp(spec: Spec) -> list[str]:
+    return ["--bind", str(spec.folder / "tmp"), "/tmp"]  # noqa: S108 - the sandbox's own
+
+
+def _system(spec: Spec, policy: Policy, binaries: Path) -> list[str]:
+    """Return the mounts of the machine's own system, and of what stands in its place."""
+    found = []
+    for place in ("/usr/local/lib", "/etc/hosts", "/lease/in"):
+        found += _way_to(Path(place))
+    for shown in (*_SHOWN, *(("/etc/resolv.conf",) if policy.network == "full" else ())):
+        found += ["--ro-bind-try", shown, shown]
+    for folder in exposed(spec.means):
+        found += [*_way_to(folder), "--ro-bind", str(folder), str(folder)]
+    if _hides_git(policy):
+        found += ["--tmpfs", str(_GIT_PARTS)]
+    found += ["--ro-bind", str(binaries), "/usr/bin"]
+    for name, to in _LINKS.items():
+        if Path("/", to).is_dir():
+            found += ["--symlink", to, f"/{name}"]
+    return found + _private_etc(spec)
+
+
+def _below(top: Path, arguments: Sequence[str]) -> list[str]:
+    """Return bubblewrap's arguments with every place inside moved below a folder."""
+    found, rest = [], list(arguments)
+    while rest:
+        option = rest.pop(0)
+        count = _WORDS.get(option, 1)
+        words = [rest.pop(0) for _ in range(count)]
+        if option in _WORDS:
+            words[-1] = f"{top}{words[-1]}"
+        found += [option, *words]
+    return found
 
 
 def _lease(spec: Spec, roots: Sequence[Path]) -> list[str]:
     """Return the mounts of the lease's folder and workspace."""
     found = ["--bind", str(spec.folder / "tmp"), "/lease/tmp"]
-    found += ["--ro-bind", str(INSIDE_PROGRAM), "/lease/inside.py"]
-    found += ["--ro-bind", str(spec.folder / TOLD), f"/lease/{TOLD}"]
-    interpreter, shown_at = around.python()
-    found += ["--ro-bind", str(interpreter), shown_at] if shown_at == "/lease/python" else []
-    for name in ("in", "doors"):
-        found += ["--ro-bind", str(spec.folder / name), str(INSIDE / name)]
+    found += ["--ro-bind", str(spec.folder / "in"), str(INSIDE / "in")]
     for name in ("out", "home"):
         found += ["--bind", str(spec.folder / name), str(INSIDE / name)]
     found += ["--ro-bind", str(spec.place), str(INSIDE / "work")]

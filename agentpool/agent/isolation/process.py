@@ -31,7 +31,7 @@ from agentpool.agent.isolation import (
 )
 from agentpool.agent.isolation.confined import PATH, Confined, enforcement, exit_code
 
-_SYSCALL_SECCOMP = {"x86_64": 317, "aarch64": 277}
+SYSCALL_SECCOMP = {"x86_64": 317, "aarch64": 277}
 
 
 class Sandbox(Confined):
@@ -147,7 +147,7 @@ class Sandbox(Confined):
         """Write what `inside.py` reads; return the descriptor over which it sends the filter's."""
         control, program, number = None, b"", 0
         if self._machine is not None:
-            number = _SYSCALL_SECCOMP[os.uname().machine]
+            number = SYSCALL_SECCOMP[os.uname().machine]
             program = seccomp.program(self._machine, asks=True)
             control = self._observe(self._machine).theirs.fileno()
         doors_told = ",".join(f"{port}={path}" for port, path in ports.items())

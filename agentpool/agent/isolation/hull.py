@@ -1,0 +1,83 @@
+"""
+Starts a virtual machine inside the sandbox around it: what shares its root, and qemu.
+
+Run within bubblewrap by the machine's Python without the site module. Both programs become the
+lease's own user first; the one that shares the root keeps, for its start alone, the right to shut
+itself up in that root. When either ends, so does this, and with it the sandbox.
+
+    hull.py UID LARGEST SOCKET SHARE… -- QEMU…
+
+What shares the root takes the descriptor of its socket as `--fd=N`; qemu finds it at SOCKET.
+"""
+
+import _socket
+import ctypes
+import os
+import sys
+
+# This file's folder is first on the path.
+from inside import _drop_to  # type: ignore[import-not-found]
+
+_PR_SET_KEEPCAPS, _PR_CAP_AMBIENT, _AMBIENT_RAISE = 8, 47, 2
+_PR_SET_PDEATHSIG, _SIGKILL, _SIGXFSZ = 1, 9, 25
+_CAP_SETPCAP, _CAP_SYS_CHROOT = 8, 18
+_RLIMIT_FSIZE, _RLIMIT_NOFILE = 1, 7
+_VERSION = 0x20080522
+
+
+def main(uid: int, largest: int, socket: str, share: list[str], qemu: list[str]) -> int:
+    """Start both, wait for the first that ends, and return its code."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    door = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+    door.bind(socket)
+    os.chmod(socket, 0o666)  # noqa: S103 - there is nobody else in this sandbox
+    door.listen(1)
+    os.set_inheritable(door.fileno(), True)
+    if os.fork() == 0:
+        _become_share(libc, uid, largest, [*share, f"--fd={door.fileno()}"])
+    door.close()
+    machine = os.fork()
+    if machine == 0:
+        libc.prctl(_PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0)
+        if uid:
+            _drop_to(libc, uid)
+        os.execv(qemu[0], qemu)  # noqa: S606 - there is no shell in this
+    ended, status = os.wait()
+    if ended != machine:
+        os.write(2, b"agentpool: what shares the machine's root has ended\n")
+        return 70
+    return os.waitstatus_to_exitcode(status) & 0xFF
+
+
+def _become_share(libc: ctypes.CDLL, uid: int, largest: int, words: list[str]) -> None:
+    """Become what shares the root, with two rights and no file larger than may be written."""
+    libc.prctl(_PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0)
+    import _signal
+
+    # Told as an error instead: the work in the machine gets it.
+    _signal.signal(_SIGXFSZ, _signal.SIG_IGN)
+    libc.setrlimit(_RLIMIT_FSIZE, ctypes.byref((ctypes.c_ulong * 2)(largest, largest)))
+    open_files = (ctypes.c_ulong * 2)()
+    libc.getrlimit(_RLIMIT_NOFILE, ctypes.byref(open_files))
+    open_files[0] = open_files[1]
+    libc.setrlimit(_RLIMIT_NOFILE, ctypes.byref(open_files))
+    if uid:
+        libc.prctl(_PR_SET_KEEPCAPS, 1, 0, 0, 0)
+        os.setgroups([])
+        os.setresgid(uid, uid, uid)
+        os.setresuid(uid, uid, uid)
+    kept = 1 << _CAP_SETPCAP | 1 << _CAP_SYS_CHROOT
+    head, sets = (ctypes.c_uint32 * 2)(_VERSION, 0), (ctypes.c_uint32 * 6)(kept, kept, kept)
+    if libc.capset(ctypes.byref(head), ctypes.byref(sets)):
+        os.write(2, f"agentpool: capset: {os.strerror(ctypes.get_errno())}\n".encode())
+        os._exit(78)
+    for capability in (_CAP_SETPCAP, _CAP_SYS_CHROOT):
+        libc.prctl(_PR_CAP_AMBIENT, _AMBIENT_RAISE, capability, 0, 0)
+    os.execv(words[0], words)  # noqa: S606 - there is no shell in this
+
+
+if __name__ == "__main__":
+    words = sys.argv[4:]
+    middle = words.index("--")
+    told = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+    sys.exit(main(*told, words[:middle], words[middle + 1 :]))
