@@ -23,7 +23,7 @@ _ROOT, _GROUPS, _CODE, _MODULES = (f"{_TOP}/{name}" for name in ("root", "groups
 _OUT, _ERR = 1, 2
 _MOST_TOLD = 16 * 2**20
 _LOOK_S, _READY_S, _END_S = 1.0, 20.0, 5.0
-_MS_NOSUID, _MS_NODEV, _MS_MOVE = 2, 4, 8192
+_MS_NOSUID, _MS_NODEV, _MS_BIND, _MS_MOVE = 2, 4, 4096, 8192
 _CLONE_NEWNS, _POWER_OFF = 0x20000, 0x4321FEDC
 _PR_SET_NO_NEW_PRIVS = 38
 _FINIT_MODULE = {"x86_64": 313, "aarch64": 273}
@@ -98,6 +98,8 @@ class Guest:
                 os._exit(78)
         self._handle = os.pidfd_open(self._command)
         for number in (theirs_out, theirs_err):
+            # The work may open what it prints to by name, too, as /dev/stderr.
+            os.fchown(number, told["uid"], told["uid"])  # type: ignore[arg-type]
             os.close(number)
         for number, source in ((_OUT, out), (_ERR, err)):
             os.set_blocking(source, False)
@@ -228,8 +230,11 @@ def _write_early(libc: ctypes.CDLL) -> None:
     _mount(libc, "groups", _GROUPS, "cgroup2")
     _write("/proc/self/oom_score_adj", "-1000")
     until = time.monotonic() + _READY_S
-    while not _mounted(libc, "guest", _ROOT, "virtiofs", until=until):
-        time.sleep(0.005)
+    for name, place in (("system", _ROOT), ("lease", f"{_ROOT}/lease")):
+        while not _mounted(libc, name, place, "virtiofs", until=until):
+            time.sleep(0.005)
+    if libc.mount(f"{_ROOT}/lease/tmp".encode(), f"{_ROOT}/tmp".encode(), None, _MS_BIND, None):
+        raise OSError(ctypes.get_errno(), "can't be shown", "/tmp")  # noqa: S108
     quiet = _MS_NOSUID | _MS_NODEV
     # Of other users' processes the work sees nothing: that is, of ours.
     _mount(libc, "proc", f"{_ROOT}/proc", "proc", quiet, "hidepid=2")

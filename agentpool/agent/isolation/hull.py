@@ -1,13 +1,13 @@
 """
-Starts a virtual machine inside the sandbox around it: what shares its root, and qemu.
+Starts a virtual machine inside the sandbox around it: what shares its folders, and qemu.
 
-Run within bubblewrap by the machine's Python without the site module. Both programs become the
-lease's own user first; the one that shares the root keeps, for its start alone, the right to shut
-itself up in that root. When either ends, so does this, and with it the sandbox.
+Run within bubblewrap by the machine's Python without the site module. All programs become the
+lease's own user first; those that share a folder keep, for their start alone, the right to shut
+themselves up in it. When one ends, so does this, and with it the sandbox.
 
-    hull.py UID LARGEST SOCKET SHARE… -- QEMU…
+    hull.py UID LARGEST SOCKET SHARE… -- SOCKET SHARE… -- QEMU…
 
-What shares the root takes the descriptor of its socket as `--fd=N`; qemu finds it at SOCKET.
+What shares a folder takes the descriptor of its socket as `--fd=N`; qemu finds it at SOCKET.
 """
 
 import _socket
@@ -25,17 +25,18 @@ _RLIMIT_FSIZE, _RLIMIT_NOFILE = 1, 7
 _VERSION = 0x20080522
 
 
-def main(uid: int, largest: int, socket: str, share: list[str], qemu: list[str]) -> int:
-    """Start both, wait for the first that ends, and return its code."""
+def main(uid: int, largest: int, shares: list[list[str]], qemu: list[str]) -> int:
+    """Start all, wait for the first that ends, and return its code."""
     libc = ctypes.CDLL(None, use_errno=True)
-    door = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
-    door.bind(socket)
-    os.chmod(socket, 0o666)  # noqa: S103 - there is nobody else in this sandbox
-    door.listen(1)
-    os.set_inheritable(door.fileno(), True)
-    if os.fork() == 0:
-        _become_share(libc, uid, largest, [*share, f"--fd={door.fileno()}"])
-    door.close()
+    for socket, *share in shares:
+        door = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+        door.bind(socket)
+        os.chmod(socket, 0o666)  # noqa: S103 - there is nobody else in this sandbox
+        door.listen(1)
+        if os.fork() == 0:
+            os.set_inheritable(door.fileno(), True)
+            _become_share(libc, uid, largest, [*share, f"--fd={door.fileno()}"])
+        door.close()
     machine = os.fork()
     if machine == 0:
         libc.prctl(_PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0)
@@ -44,7 +45,7 @@ def main(uid: int, largest: int, socket: str, share: list[str], qemu: list[str])
         os.execv(qemu[0], qemu)  # noqa: S606 - there is no shell in this
     ended, status = os.wait()
     if ended != machine:
-        os.write(2, b"agentpool: what shares the machine's root has ended\n")
+        os.write(2, b"agentpool: what shares the machine's folders has ended\n")
         return 70
     return os.waitstatus_to_exitcode(status) & 0xFF
 
@@ -76,8 +77,16 @@ def _become_share(libc: ctypes.CDLL, uid: int, largest: int, words: list[str]) -
     os.execv(words[0], words)  # noqa: S606 - there is no shell in this
 
 
+def _parts(words: list[str]) -> list[list[str]]:
+    found: list[list[str]] = [[]]
+    for word in words:
+        if word == "--":
+            found.append([])
+        else:
+            found[-1].append(word)
+    return found
+
+
 if __name__ == "__main__":
-    words = sys.argv[4:]
-    middle = words.index("--")
-    told = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
-    sys.exit(main(*told, words[:middle], words[middle + 1 :]))
+    *told, qemu_words = _parts(sys.argv[3:])
+    sys.exit(main(int(sys.argv[1]), int(sys.argv[2]), told, qemu_words))

@@ -64,13 +64,16 @@ def arguments(
 
 
 def shared(*, spec: Spec, policy: Policy, binaries: Path, roots: Sequence[Path]) -> list[str]:
-    """Return bubblewrap's arguments for the same root below SHARED: a machine mounts it."""
-    found = [*_private_tmp(spec), *_system(spec, replace(policy, network="none"), binaries)]
-    found += ["--ro-bind", str(spec.folder / "etc" / "resolv.conf"), "/etc/resolv.conf"]
-    for name in ("proc", "dev", "run"):
-        found += ["--dir", f"/{name}"]
-    found += _lease(spec, roots)
-    return _below(SHARED, found)
+    """
+    Return bubblewrap's arguments for the same root, in two parts that a machine mounts.
+
+    SHARED/system does not change while the machine runs, SHARED/lease does.
+    """
+    system = _system(spec, replace(policy, network="none"), binaries)
+    system += ["--ro-bind", str(spec.folder / "etc" / "resolv.conf"), "/etc/resolv.conf"]
+    for name in ("proc", "dev", "run", "tmp", "lease"):
+        system += ["--perms", "0755", "--dir", f"/{name}"]
+    return [*_below(SHARED / "system", system), *_below(SHARED, _lease(spec, roots))]
 
 
 def around_machine(*, policy: Policy, uid: int, files: Mapping[str, Path]) -> list[str]:
@@ -81,7 +84,7 @@ def around_machine(*, policy: Policy, uid: int, files: Mapping[str, Path]) -> li
     """
     found = _namespaces(policy, uid, rights=("CAP_SYS_CHROOT", "CAP_SETPCAP"))
     found += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/run", "--tmpfs", "/tmp"]  # noqa: S108
-    for place in ("/usr/share/qemu", "/usr/local/lib", "/etc/hosts", f"{MACHINE}/qemu", f"{SHARED}/in"):
+    for place in ("/usr/share/qemu", "/usr/local/lib", "/etc/hosts", f"{MACHINE}/qemu", f"{SHARED}/system/in", f"{SHARED}/lease/in"):
         found += _way_to(Path(place))
     for shown in _OF_QEMU:
         found += ["--ro-bind-try", shown, shown]

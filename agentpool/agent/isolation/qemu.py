@@ -18,8 +18,8 @@ from pathlib import Path
 from agentpool.agent.isolation.policy import Policy
 
 KVM = Path("/dev/kvm")
-# Where qemu finds what shares the guest's root, in the sandbox around both.
-SHARE_SOCKET = "/run/share.sock"
+# What a machine mounts, and how long it may keep what it has read of it.
+SHARES = {"system": "always", "lease": "auto"}
 INSTALL = "apt-get install qemu-system-x86"
 # The guest sees the address of the user's network that qemu makes for `full`, and its resolver.
 ADDRESS = ("10.0.2.15", "255.255.255.0", "10.0.2.2")
@@ -120,8 +120,9 @@ def words(*, policy: Policy, channel: int, python: str, files: Path) -> list[str
     found = [f"{files}/qemu", *_plain(accelerator), "-smp", str(cores(policy)), "-m", str(size)]
     found += ["-object", f"memory-backend-memfd,id=ram,size={size}M,share=on"]
     found += ["-machine", "memory-backend=ram", "-serial", "stdio"]
-    found += ["-chardev", f"socket,id=fs,path={SHARE_SOCKET}"]
-    found += ["-device", "vhost-user-fs-pci,chardev=fs,tag=guest"]
+    for name in SHARES:
+        found += ["-chardev", f"socket,id={name},path={_socket(name)}"]
+        found += ["-device", f"vhost-user-fs-pci,chardev={name},tag={name}"]
     found += ["-chardev", f"socket,id=channel,fd={channel}", "-device", "virtio-serial-pci"]
     found += ["-device", "virtserialport,chardev=channel,nr=1"]
     if policy.network == "full":
@@ -134,12 +135,23 @@ def words(*, policy: Policy, channel: int, python: str, files: Path) -> list[str
     return [*found, "-sandbox", f"on,{denied}"]
 
 
-def share(folder: Path) -> list[str]:
-    """Return the words that start what shares a folder, with no right over what is in it."""
+def shares(folder: Path) -> list[str]:
+    """
+    Return the words of what shares the folders below one, each with no right over what is in it.
+
+    Before each stands its socket, after each what `hull.py` takes for the end.
+    """
     lacks = ":".join(f"-{each}" for each in _RIGHTS)
-    found = [daemon(), "-f", "-o", f"source={folder}", "-o", "sandbox=chroot"]
-    found += ["-o", "announce_submounts", "-o", f"modcaps={lacks}", "-o", "log_level=err"]
-    return [*found, "--rlimit-nofile=0"]
+    found: list[str] = []
+    for name, keeps in SHARES.items():
+        found += [_socket(name), daemon(), "-f", "-o", f"source={folder}/{name},cache={keeps}"]
+        found += ["-o", f"sandbox=chroot,announce_submounts,modcaps={lacks},log_level=err"]
+        found += ["--rlimit-nofile=0", "--"]
+    return found
+
+
+def _socket(name: str) -> str:
+    return f"/run/{name}.sock"
 
 
 def _plain(accelerator: str) -> list[str]:

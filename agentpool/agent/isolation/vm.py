@@ -223,8 +223,8 @@ class Machine(process.Sandbox):
                     *around.wrapped(self._group, policy, is_machine=True),
                     *("bwrap", "--args", str(told), "--"),
                     *(around.python()[1], "-E", "-s", "-S", "-B"),
-                    *(f"{mounts.MACHINE}/hull.py", str(self._uid), largest, qemu.SHARE_SOCKET),
-                    *(*qemu.share(mounts.SHARED), "--", *machine),
+                    *(f"{mounts.MACHINE}/hull.py", str(self._uid), largest),
+                    *(*qemu.shares(mounts.SHARED), *machine),
                 ],
                 env={
                     "PATH": os.environ.get("PATH", os.defpath),
