@@ -14,9 +14,7 @@ from agentpool.agent.isolation.policy import Policy
 _MB = 2**20
 
 
-def wrapped(
-    group: cgroup.Group | None, policy: Policy, *, is_machine: bool = False
-) -> list[str]:
+def wrapped(group: cgroup.Group | None, policy: Policy, *, is_machine: bool = False) -> list[str]:
     """
     Return the commands around bubblewrap: into the group, under the limits, tied to us.
 

@@ -7,14 +7,15 @@ kernel, Python and version of the code, and kept beside the other things that ou
 """
 
 import hashlib
-import importlib._bootstrap_external as compiled  # type: ignore[import-not-found]
 import os
+import py_compile
 import re
 import stat
 import struct
 import subprocess
 import sys
 import sysconfig
+import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ INSTALL = (
 _MODULES = ("virtio_pci", "virtio_console", "virtiofs", "virtio_net", "virtio_blk", "overlay")
 _HERE = Path(__file__).parent
 # What stands at the top of the archive, as programs of their own.
-_PROGRAMS = ("guest", "inside", "streams")
+_PROGRAMS = ("guest", "ready", "inside", "streams")
 # What the helper in the guest imports of agentpool, by path below its package.
 _PACKAGE = (
     *("__init__", "agent/__init__", "agent/isolation/__init__", "agent/isolation/observer"),
@@ -116,7 +117,10 @@ def _sources() -> list[Path]:
 
 def _content(kernel: Kernel) -> Mapping[str, bytes]:
     """Return every file of the archive by its path."""
-    found = {f"machine/modules/{n:02}-{m.stem}": _module(m) for n, m in enumerate(_needed(kernel.modules))}
+    found = {
+        f"machine/modules/{n:02}-{m.stem}": _module(m)
+        for n, m in enumerate(_needed(kernel.modules))
+    }
     found |= {name.lstrip("/"): _loaded(data) for name, data in _python()}
     for name in _PROGRAMS:
         found[f"machine/{name}.pyc"] = _compiled(_HERE / f"{name}.py")
@@ -178,8 +182,8 @@ def _python() -> Iterator[tuple[str, bytes]]:
             yield str(file.with_suffix(".pyc")), _compiled(file)
         else:
             libraries.add(str(file))
-    for file in _with_libraries(libraries):
-        yield file, Path(file).read_bytes()
+    for name in _with_libraries(libraries):
+        yield name, Path(name).read_bytes()
 
 
 def _with_libraries(files: Iterable[str]) -> set[str]:
@@ -191,16 +195,27 @@ def _with_libraries(files: Iterable[str]) -> set[str]:
 
 def _compiled(file: Path) -> bytes:
     """Return a source as bytecode that stands by itself, without what asserts and docs take."""
-    code = compile(file.read_bytes(), file.name, "exec", dont_inherit=True, optimize=2)
-    # Never checked against a source, as there is none.
-    return bytes(compiled._code_to_hash_pyc(code, bytes(8), False))
+    with tempfile.NamedTemporaryFile(suffix=".pyc") as target:
+        py_compile.compile(
+            str(file),
+            cfile=target.name,
+            dfile=file.name,
+            doraise=True,
+            optimize=2,
+            # There is no source to check it against.
+            invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
+        )
+        return Path(target.name).read_bytes()
 
 
 def _loaded(data: bytes) -> bytes:
     """Return a program without what the loader never looks at, such as notes for debuggers."""
     if data[:5] != b"\x7fELF\x02":
         return data
-    (start,), (size, count) = struct.unpack_from("<Q", data, 32), struct.unpack_from("<HH", data, 54)
+    (start,), (size, count) = (
+        struct.unpack_from("<Q", data, 32),
+        struct.unpack_from("<HH", data, 54),
+    )
     end = start + size * count
     for number in range(count):
         head = struct.unpack_from("<IIQQQQ", data, start + number * size)

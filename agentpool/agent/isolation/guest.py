@@ -14,28 +14,23 @@ import sys
 import time
 
 # Beside this file in the guest; agentpool's packages would cost each start a second.
+import ready  # type: ignore[import-not-found]
 from inside import _become, _drop_to, _shut  # type: ignore[import-not-found]
 from streams import Closed, Exchange  # type: ignore[import-not-found]
 
-# Python itself may stand anywhere else.
-_TOP = "/machine"
-_ROOT, _GROUPS, _CODE, _MODULES = (f"{_TOP}/{name}" for name in ("root", "groups", "code", "modules"))
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import _socket
+    from typing import Any
+
 _OUT, _ERR = 1, 2
-_MOST_TOLD = 16 * 2**20
-_LOOK_S, _READY_S, _END_S = 1.0, 20.0, 5.0
-_MS_NOSUID, _MS_NODEV, _MS_BIND, _MS_MOVE = 2, 4, 4096, 8192
-_CLONE_NEWNS, _POWER_OFF = 0x20000, 0x4321FEDC
-_PR_SET_NO_NEW_PRIVS = 38
-_FINIT_MODULE = {"x86_64": 313, "aarch64": 273}
+_MOST_TOLD, _MOST_NOTES = 16 * 2**20, 200
+_LOOK_S, _END_S = 1.0, 5.0
+_POWER_OFF = 0x4321FEDC
+_PR_SET_NO_NEW_PRIVS, _SIGTERM = 38, 15
 _RLIMIT_FSIZE, _RLIMIT_CORE, _RLIMIT_NOFILE = 1, 4, 7
 _MOST_OPEN = 65536
-# Name, mode, major and minor of the devices that the work has.
-_DEVICES = (
-    *(("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9)),
-    ("tty", 5, 0),
-)
-_LINKS = (("fd", "/proc/self/fd"), ("stdin", "/proc/self/fd/0"), ("stdout", "/proc/self/fd/1"))
-_SIGTERM = 15
+_WORK = f"{ready.GROUPS}/work"
 
 
 class Guest:
@@ -46,7 +41,7 @@ class Guest:
         self._exchange = Exchange(
             channel, told=self._take, connect=lambda port: None, most_message=_MOST_TOLD
         )
-        self._told: dict[str, object] = {}
+        self._told: dict[str, Any] = {}
         self._command = self._notes = self._handle = -1
         self._status: int | None = None
         self._said: set[bytes] = set()
@@ -73,20 +68,21 @@ class Guest:
 
             self._start(marshal.loads(rest))  # noqa: S302 - of the runtime, which made us
         elif word == b"terminate":
-            for line in _read(f"{_GROUPS}/work/cgroup.procs").split():
+            for line in ready.read(f"{_WORK}/cgroup.procs").split():
                 os.kill(int(line), _SIGTERM)
         elif word == b"limits":
             memory, cpu = rest.decode().split(" ", 1)
-            _write(f"{_GROUPS}/work/memory.max", memory)
-            _write(f"{_GROUPS}/work/cpu.max", cpu)
+            ready.write(f"{_WORK}/memory.max", memory)
+            ready.write(f"{_WORK}/cpu.max", cpu)
 
     # --- the command ------------------------------------------------------------------------
 
-    def _start(self, told: dict[str, object]) -> None:
+    def _start(self, told: "dict[str, Any]") -> None:
         """Make the group of the work, open the doors, and start the command in it."""
         self._told = told
-        _make_group(told)
-        _network(self._exchange, told)
+        ready.make_group(told)
+        for door, port in ready.open_network(told):
+            self._exchange.open_door(door, port)
         (out, theirs_out), (err, theirs_err) = os.pipe(), os.pipe()
         ours, theirs = _pair() if told["filter"] else (None, None)
         self._command = os.fork()
@@ -99,7 +95,7 @@ class Guest:
         self._handle = os.pidfd_open(self._command)
         for number in (theirs_out, theirs_err):
             # The work may open what it prints to by name, too, as /dev/stderr.
-            os.fchown(number, told["uid"], told["uid"])  # type: ignore[arg-type]
+            os.fchown(number, told["uid"], told["uid"])
             os.close(number)
         for number, source in ((_OUT, out), (_ERR, err)):
             os.set_blocking(source, False)
@@ -115,10 +111,10 @@ class Guest:
             os.dup2(number, to)
         try:
             os.setsid()
-            _write("/proc/self/oom_score_adj", "0")
-            _write(f"{_GROUPS}/work/cgroup.procs", "0")
-            _enter_root(libc)
-            os.chdir(told["cwd"])  # type: ignore[arg-type]
+            ready.write("/proc/self/oom_score_adj", "0")
+            ready.write(f"{_WORK}/cgroup.procs", "0")
+            ready.enter_root(libc)
+            os.chdir(told["cwd"])
             _limit(libc, _RLIMIT_FSIZE, told["largest_file"])
             _limit(libc, _RLIMIT_CORE, 0)
             _limit(libc, _RLIMIT_NOFILE, _MOST_OPEN)
@@ -130,18 +126,18 @@ class Guest:
         except OSError as error:
             os.write(2, f"agentpool: {error.filename or 'the command'}: {error}\n".encode())
 
-    def _observe(self, ours: object) -> int:
+    def _observe(self, ours: "_socket.socket") -> int:
         """Take the filter's questions over to a helper that answers; return where it notes."""
         import _socket
 
         try:
-            data, rights, *_ = ours.recvmsg(1, _socket.CMSG_SPACE(4))  # type: ignore[attr-defined]
+            data, rights, *_ = ours.recvmsg(1, _socket.CMSG_SPACE(4))
             if not data or not rights:
                 return -1
             listener = int.from_bytes(rights[0][2][:4], sys.byteorder)
-            ours.send(b"k")  # type: ignore[attr-defined]
+            ours.send(b"k")
         finally:
-            ours.close()  # type: ignore[attr-defined]
+            ours.close()
         notes, theirs = os.pipe()
         if os.fork() == 0:
             try:
@@ -178,19 +174,19 @@ class Guest:
 
     def _measure(self) -> None:
         self._looked_at = time.monotonic()
-        held = _field("memory.stat", b"anon") + _field("memory.stat", b"shmem")
-        self._exchange.say(b"use %d %d" % (held, _field("cpu.stat", b"usage_usec")))
+        held = ready.field("memory.stat", b"anon") + ready.field("memory.stat", b"shmem")
+        self._exchange.say(b"use %d %d" % (held, ready.field("cpu.stat", b"usage_usec")))
         for kind, name, key in (
             (b"killed_for_memory", "memory.events", b"oom_kill"),
             (b"too_many_processes", "pids.events", b"max"),
         ):
-            if kind not in self._said and _field(name, key):
+            if kind not in self._said and ready.field(name, key):
                 self._said.add(kind)
                 self._exchange.say(b"held " + kind)
 
     def _end(self, code: int) -> None:
         """Kill what is left, let everything out that was printed and noted, and say the end."""
-        _write(f"{_GROUPS}/work/cgroup.kill", "1")
+        ready.write(f"{_WORK}/cgroup.kill", "1")
         until = time.monotonic() + _END_S
         while not self._exchange.has_ended(_OUT, _ERR) and time.monotonic() < until:
             self._exchange.turn(0.05)
@@ -208,8 +204,9 @@ def main() -> None:
     """Be process 1."""
     libc = ctypes.CDLL(None, use_errno=True)
     try:
-        _write_early(libc)
-        Guest(libc, _port()).run()
+        ready.mount_all(libc)
+        ready.write("/proc/self/oom_score_adj", "-1000")
+        Guest(libc, ready.channel()).run()
     except Closed:
         pass
     except BaseException:
@@ -218,141 +215,31 @@ def main() -> None:
     libc.reboot(_POWER_OFF)
 
 
-def _write_early(libc: ctypes.CDLL) -> None:
-    """Load what the archive has of the kernel, and mount what the machine consists of."""
-    number = _FINIT_MODULE[os.uname().machine]
-    for name in sorted(os.listdir(_MODULES)):
-        file = os.open(f"{_MODULES}/{name}", os.O_RDONLY)
-        libc.syscall(number, file, b"", 0)
-        os.close(file)
-    _mount(libc, "proc", "/proc", "proc")
-    _mount(libc, "dev", "/dev", "devtmpfs")
-    _mount(libc, "groups", _GROUPS, "cgroup2")
-    _write("/proc/self/oom_score_adj", "-1000")
-    until = time.monotonic() + _READY_S
-    for name, place in (("system", _ROOT), ("lease", f"{_ROOT}/lease")):
-        while not _mounted(libc, name, place, "virtiofs", until=until):
-            time.sleep(0.005)
-    if libc.mount(f"{_ROOT}/lease/tmp".encode(), f"{_ROOT}/tmp".encode(), None, _MS_BIND, None):
-        raise OSError(ctypes.get_errno(), "can't be shown", "/tmp")  # noqa: S108
-    quiet = _MS_NOSUID | _MS_NODEV
-    # Of other users' processes the work sees nothing: that is, of ours.
-    _mount(libc, "proc", f"{_ROOT}/proc", "proc", quiet, "hidepid=2")
-    _mount(libc, "run", f"{_ROOT}/run", "tmpfs", quiet, "mode=755")
-    _make_devices(libc, f"{_ROOT}/dev")
-
-
-def _make_devices(libc: ctypes.CDLL, folder: str) -> None:
-    _mount(libc, "dev", folder, "tmpfs", _MS_NOSUID, "mode=755")
-    os.umask(0)
-    for name, major, minor in _DEVICES:
-        os.mknod(f"{folder}/{name}", 0o20666, os.makedev(major, minor))
-    for name, target in (*_LINKS, ("stderr", "/proc/self/fd/2"), ("ptmx", "pts/ptmx")):
-        os.symlink(target, f"{folder}/{name}")
-    for name in ("pts", "shm"):
-        os.mkdir(f"{folder}/{name}")
-    _mount(libc, "pts", f"{folder}/pts", "devpts", _MS_NOSUID, "newinstance,ptmxmode=0666")
-    _mount(libc, "shm", f"{folder}/shm", "tmpfs", _MS_NOSUID | _MS_NODEV, "mode=1777")
-    os.umask(0o022)
-
-
-def _port() -> int:
-    """Return the channel to the runtime, once the kernel has it."""
-    until = time.monotonic() + _READY_S
-    while time.monotonic() < until:
-        for name in os.listdir("/dev"):
-            if name.startswith("vport"):
-                return os.open(f"/dev/{name}", os.O_RDWR | os.O_NONBLOCK)
-        time.sleep(0.005)
-    raise OSError("there is no channel")
-
-
-def _make_group(told: dict[str, object]) -> None:
-    _write(f"{_GROUPS}/cgroup.subtree_control", "+memory +pids +cpu")
-    os.mkdir(f"{_GROUPS}/work")
-    for name, value in (
-        *(("memory.max", told["memory"]), ("memory.swap.max", 0), ("memory.oom.group", 1)),
-        *(("pids.max", told["pids"]), ("cpu.max", told["cpu"])),
-    ):
-        if name != "memory.swap.max" or os.path.exists(f"{_GROUPS}/work/{name}"):
-            _write(f"{_GROUPS}/work/{name}", str(value))
-
-
-def _network(exchange: "Exchange", told: dict[str, object]) -> None:
-    """Bring up the loopback, on it the doors, and the way out where the policy says `full`."""
-    import _socket
-
-    asking = _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM)
-    _set_up(asking, b"lo")
-    for port in told["ports"]:  # type: ignore[attr-defined]
-        door = _socket.socket(_socket.AF_INET, _socket.SOCK_STREAM)
-        door.bind(("127.0.0.1", port))
-        door.listen(64)
-        exchange.open_door(door, port)
-    if told["address"]:
-        address, mask, gateway = (_socket.inet_aton(each) for each in told["address"])  # type: ignore[attr-defined]
-        _address(asking, b"eth0", address, mask, gateway)
-    asking.close()
-
-
-def _set_up(asking: object, name: bytes) -> None:
-    import fcntl
-
-    request = name.ljust(16, b"\0") + (1 | 0x40).to_bytes(2, sys.byteorder) + bytes(14)
-    fcntl.ioctl(asking.fileno(), 0x8914, request)  # type: ignore[attr-defined]
-
-
-def _address(asking: object, name: bytes, address: bytes, mask: bytes, gateway: bytes) -> None:
-    """Give an interface its address, and lead everything else through the gateway."""
-    import fcntl
-
-    def of(ip: bytes) -> bytes:
-        return (2).to_bytes(2, sys.byteorder) + bytes(2) + ip + bytes(8)
-
-    number = asking.fileno()  # type: ignore[attr-defined]
-    fcntl.ioctl(number, 0x8916, name.ljust(16, b"\0") + of(address) + bytes(8))
-    fcntl.ioctl(number, 0x891C, name.ljust(16, b"\0") + of(mask) + bytes(8))
-    _set_up(asking, name)
-    # struct rtentry: padding, destination, gateway, mask, flags (up, gateway), the rest.
-    any_ = of(bytes(4))
-    flags = (1 | 2).to_bytes(2, sys.byteorder)
-    fcntl.ioctl(number, 0x890B, bytes(8) + any_ + of(gateway) + any_ + flags + bytes(62))
-
-
-def _pair() -> tuple[object, object]:
+def _pair() -> "tuple[_socket.socket, _socket.socket]":
     import _socket
 
     return _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM)
 
 
-def _enter_root(libc: ctypes.CDLL) -> None:
-    """Make the shared root the only one that this process and its children have."""
-    if libc.unshare(_CLONE_NEWNS):
-        raise OSError(ctypes.get_errno(), "no mount namespace", "/")
-    os.chdir(_ROOT)
-    if libc.mount(b".", b"/", None, _MS_MOVE, None):
-        raise OSError(ctypes.get_errno(), "the root can't be moved", "/")
-    os.chroot(".")
-
-
-def _answer(listener: int, notes: int, told: dict[str, object]) -> None:
+def _answer(listener: int, notes: int, told: "dict[str, Any]") -> None:
     """Answer the filter's questions for as long as there are any, and note what was refused."""
-    sys.path.insert(0, _CODE)
+    sys.path.insert(0, ready.CODE)
+    from agentpool.agent.isolation import Incident
     from agentpool.agent.isolation.observer import Observer
     from agentpool.agent.isolation.policy import Policy
     from agentpool.agent.isolation.seccomp import Machine
 
-    known: set[object] = set()
+    known: set[Incident] = set()
 
-    def note(incident: object) -> None:
-        if incident not in known and len(known) < 200:
+    def note(incident: Incident) -> None:
+        if incident not in known and len(known) < _MOST_NOTES:
             known.add(incident)
-            kind, detail = incident.kind, incident.detail  # type: ignore[attr-defined]
+            kind, detail = incident.kind, incident.detail
             os.write(notes, f"{kind} {detail.encode().hex()}\n".encode())
 
     observer = Observer(
-        policy=Policy(**told["policy"]),  # type: ignore[arg-type]
-        machine=Machine(*told["machine"]),  # type: ignore[misc]
+        policy=Policy(**told["policy"]),
+        machine=Machine(*told["machine"]),
         note=note,
         work=f"{told['work']}",
     )
@@ -361,49 +248,8 @@ def _answer(listener: int, notes: int, told: dict[str, object]) -> None:
         time.sleep(3600)
 
 
-def _limit(libc: ctypes.CDLL, which: int, most: object) -> None:
+def _limit(libc: ctypes.CDLL, which: int, most: int) -> None:
     libc.setrlimit(which, ctypes.byref((ctypes.c_ulong * 2)(most, most)))
-
-
-def _mount(
-    libc: ctypes.CDLL, source: str, target: str, kind: str, flags: int = 0, data: str = ""
-) -> None:
-    if libc.mount(source.encode(), target.encode(), kind.encode(), flags, data.encode()):
-        raise OSError(ctypes.get_errno(), f"{kind} can't be mounted", target)
-
-
-def _mounted(libc: ctypes.CDLL, source: str, target: str, kind: str, *, until: float) -> bool:
-    try:
-        _mount(libc, source, target, kind)
-    except OSError:
-        if time.monotonic() > until:
-            raise
-        return False
-    return True
-
-
-def _field(name: str, key: bytes) -> int:
-    for line in _read(f"{_GROUPS}/work/{name}").splitlines():
-        word, _, value = line.partition(b" ")
-        if word == key:
-            return int(value)
-    return 0
-
-
-def _read(path: str) -> bytes:
-    number = os.open(path, os.O_RDONLY)
-    try:
-        return os.read(number, 65536)
-    finally:
-        os.close(number)
-
-
-def _write(path: str, text: str) -> None:
-    number = os.open(path, os.O_WRONLY)
-    try:
-        os.write(number, text.encode())
-    finally:
-        os.close(number)
 
 
 if __name__ == "__main__":

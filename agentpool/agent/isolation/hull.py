@@ -53,7 +53,7 @@ def main(uid: int, largest: int, shares: list[list[str]], qemu: list[str]) -> in
 def _become_share(libc: ctypes.CDLL, uid: int, largest: int, words: list[str]) -> None:
     """Become what shares the root, with two rights and no file larger than may be written."""
     libc.prctl(_PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0)
-    import _signal
+    import _signal  # type: ignore[import-not-found]
 
     # Told as an error instead: the work in the machine gets it.
     _signal.signal(_SIGXFSZ, _signal.SIG_IGN)

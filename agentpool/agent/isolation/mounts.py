@@ -84,7 +84,14 @@ def around_machine(*, policy: Policy, uid: int, files: Mapping[str, Path]) -> li
     """
     found = _namespaces(policy, uid, rights=("CAP_SYS_CHROOT", "CAP_SETPCAP"))
     found += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/run", "--tmpfs", "/tmp"]  # noqa: S108
-    for place in ("/usr/share/qemu", "/usr/local/lib", "/etc/hosts", f"{MACHINE}/qemu", f"{SHARED}/system/in", f"{SHARED}/lease/in"):
+    for place in (
+        "/usr/share/qemu",
+        "/usr/local/lib",
+        "/etc/hosts",
+        f"{MACHINE}/qemu",
+        f"{SHARED}/system/in",
+        f"{SHARED}/lease/in",
+    ):
         found += _way_to(Path(place))
     for shown in _OF_QEMU:
         found += ["--ro-bind-try", shown, shown]

@@ -32,9 +32,7 @@ _DATA = Path("/usr/share/qemu")
 _FLASH = _DATA / "qboot.rom"
 _DAEMONS = ("/usr/lib/qemu/virtiofsd", "/usr/libexec/virtiofsd")
 # What the daemon would keep for itself when started by root.
-_RIGHTS = (
-    *("chown", "dac_override", "fowner", "fsetid", "setgid", "setuid", "mknod", "setfcap"),
-)
+_RIGHTS = (*("chown", "dac_override", "fowner", "fsetid", "setgid", "setuid", "mknod", "setfcap"),)
 _API_VERSION, _GET_API_VERSION = 12, 0xAE00
 _TRY_S = 5.0
 _SAID, _EXIT_PORT = 0x21, 0xF4
@@ -126,7 +124,12 @@ def words(*, policy: Policy, channel: int, python: str, files: Path) -> list[str
     found += ["-chardev", f"socket,id=channel,fd={channel}", "-device", "virtio-serial-pci"]
     found += ["-device", "virtserialport,chardev=channel,nr=1"]
     if policy.network == "full":
-        found += ["-netdev", "user,id=net,ipv6=off", "-device", "virtio-net-pci,netdev=net,romfile="]
+        found += [
+            "-netdev",
+            "user,id=net,ipv6=off",
+            "-device",
+            "virtio-net-pci,netdev=net,romfile=",
+        ]
     if _FLASH.exists():
         found += ["-bios", str(_FLASH)]
     found += ["-kernel", f"{files}/kernel", "-initrd", f"{files}/archive"]

@@ -1,0 +1,185 @@
+"""
+Makes a guest ready: loads its kernel's modules, mounts what it consists of, brings up its network.
+
+Part of the guest's first program (`guest.py`); it imports next to nothing.
+"""
+
+import ctypes
+import fcntl
+import os
+import sys
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import _socket
+    from typing import Any
+
+# Python itself may stand anywhere else.
+ROOT, GROUPS, CODE = "/machine/root", "/machine/groups", "/machine/code"
+_MODULES = "/machine/modules"
+READY_S = 20.0
+_MS_NOSUID, _MS_NODEV, _MS_BIND, _MS_MOVE = 2, 4, 4096, 8192
+_CLONE_NEWNS = 0x20000
+_FINIT_MODULE = {"x86_64": 313, "aarch64": 273}
+_AF_INET = (2).to_bytes(2, sys.byteorder)
+_SET_FLAGS, _SET_ADDRESS, _SET_MASK, _ADD_ROUTE = 0x8914, 0x8916, 0x891C, 0x890B
+_UP, _RUNNING, _GATEWAY = 1, 0x40, 2
+# Name, major and minor of the devices that the work has.
+_DEVICES = (
+    *(("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9)),
+    ("tty", 5, 0),
+)
+_LINKS = (
+    *(("fd", "/proc/self/fd"), ("stdin", "/proc/self/fd/0"), ("stdout", "/proc/self/fd/1")),
+    *(("stderr", "/proc/self/fd/2"), ("ptmx", "pts/ptmx")),
+)
+
+
+def mount_all(libc: ctypes.CDLL) -> None:
+    """Load what the archive has of the kernel, and mount what the machine consists of."""
+    number = _FINIT_MODULE[os.uname().machine]
+    for name in sorted(os.listdir(_MODULES)):
+        file = os.open(f"{_MODULES}/{name}", os.O_RDONLY)
+        libc.syscall(number, file, b"", 0)
+        os.close(file)
+    _mount(libc, "proc", "/proc", "proc")
+    _mount(libc, "dev", "/dev", "devtmpfs")
+    _mount(libc, "groups", GROUPS, "cgroup2")
+    until = time.monotonic() + READY_S
+    for name, place in (("system", ROOT), ("lease", f"{ROOT}/lease")):
+        while not _mounted(libc, name, place, "virtiofs", until=until):
+            time.sleep(0.005)
+    _mount(libc, f"{ROOT}/lease/tmp", f"{ROOT}/tmp", "", _MS_BIND)  # noqa: S108
+    quiet = _MS_NOSUID | _MS_NODEV
+    # Of other users' processes the work sees nothing: that is, of ours.
+    _mount(libc, "proc", f"{ROOT}/proc", "proc", quiet, "hidepid=2")
+    _mount(libc, "run", f"{ROOT}/run", "tmpfs", quiet, "mode=755")
+    _make_devices(libc, f"{ROOT}/dev")
+
+
+def channel() -> int:
+    """Return the channel to the runtime, once the kernel has it. Raises: OSError."""
+    until = time.monotonic() + READY_S
+    while time.monotonic() < until:
+        for name in os.listdir("/dev"):
+            if name.startswith("vport"):
+                return os.open(f"/dev/{name}", os.O_RDWR | os.O_NONBLOCK)
+        time.sleep(0.005)
+    raise OSError("there is no channel")
+
+
+def make_group(told: "dict[str, Any]") -> None:
+    """Make the control group of the work, with its limits."""
+    write(f"{GROUPS}/cgroup.subtree_control", "+memory +pids +cpu")
+    os.mkdir(f"{GROUPS}/work")
+    write(f"{GROUPS}/work/memory.oom.group", "1")
+    for name, key in (("memory.max", "memory"), ("pids.max", "pids"), ("cpu.max", "cpu")):
+        write(f"{GROUPS}/work/{name}", str(told[key]))
+
+
+def open_network(told: "dict[str, Any]") -> "list[tuple[_socket.socket, int]]":
+    """Bring up the loopback, and the way out where one is; return the doors with their ports."""
+    import _socket
+
+    asking, found = _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM), []
+    _bring_up(asking, b"lo")
+    for port in told["ports"]:
+        door = _socket.socket(_socket.AF_INET, _socket.SOCK_STREAM)
+        door.bind(("127.0.0.1", port))
+        door.listen(64)
+        found.append((door, port))
+    if told["address"]:
+        _give_address(asking, b"eth0", *(_socket.inet_aton(each) for each in told["address"]))
+    asking.close()
+    return found
+
+
+def enter_root(libc: ctypes.CDLL) -> None:
+    """Make the shared root the only one that this process and its children have."""
+    if libc.unshare(_CLONE_NEWNS):
+        raise OSError(ctypes.get_errno(), "no mount namespace", "/")
+    os.chdir(ROOT)
+    _mount(libc, ".", "/", "", _MS_MOVE)
+    os.chroot(".")
+
+
+def field(name: str, key: bytes) -> int:
+    """Return a figure of the work's group; 0, it has none such."""
+    for line in read(f"{GROUPS}/work/{name}").splitlines():
+        word, _, value = line.partition(b" ")
+        if word == key:
+            return int(value)
+    return 0
+
+
+def read(path: str) -> bytes:
+    """Return what a small file says."""
+    number = os.open(path, os.O_RDONLY)
+    try:
+        return os.read(number, 65536)
+    finally:
+        os.close(number)
+
+
+def write(path: str, text: str) -> None:
+    """Write to a file that is there."""
+    number = os.open(path, os.O_WRONLY)
+    try:
+        os.write(number, text.encode())
+    finally:
+        os.close(number)
+
+
+def _make_devices(libc: ctypes.CDLL, folder: str) -> None:
+    _mount(libc, "dev", folder, "tmpfs", _MS_NOSUID, "mode=755")
+    os.umask(0)
+    for name, major, minor in _DEVICES:
+        os.mknod(f"{folder}/{name}", 0o20666, os.makedev(major, minor))
+    for name, target in _LINKS:
+        os.symlink(target, f"{folder}/{name}")
+    for name in ("pts", "shm"):
+        os.mkdir(f"{folder}/{name}")
+    _mount(libc, "pts", f"{folder}/pts", "devpts", _MS_NOSUID, "newinstance,ptmxmode=0666")
+    _mount(libc, "shm", f"{folder}/shm", "tmpfs", _MS_NOSUID | _MS_NODEV, "mode=1777")
+    os.umask(0o022)
+
+
+def _bring_up(asking: "_socket.socket", name: bytes) -> None:
+    flags = (_UP | _RUNNING).to_bytes(2, sys.byteorder)
+    fcntl.ioctl(asking.fileno(), _SET_FLAGS, name.ljust(16, b"\0") + flags + bytes(14))
+
+
+def _give_address(
+    asking: "_socket.socket", name: bytes, address: bytes, mask: bytes, gateway: bytes
+) -> None:
+    """Give an interface its address, and lead everything else through the gateway."""
+
+    def of(ip: bytes) -> bytes:
+        return _AF_INET + bytes(2) + ip + bytes(8)
+
+    number, called = asking.fileno(), name.ljust(16, b"\0")
+    fcntl.ioctl(number, _SET_ADDRESS, called + of(address) + bytes(8))
+    fcntl.ioctl(number, _SET_MASK, called + of(mask) + bytes(8))
+    _bring_up(asking, name)
+    # struct rtentry: padding, destination, gateway, mask, flags, and what is not needed.
+    anywhere, flags = of(bytes(4)), (_UP | _GATEWAY).to_bytes(2, sys.byteorder)
+    route = bytes(8) + anywhere + of(gateway) + anywhere + flags + bytes(62)
+    fcntl.ioctl(number, _ADD_ROUTE, route)
+
+
+def _mount(
+    libc: ctypes.CDLL, source: str, target: str, kind: str, flags: int = 0, data: str = ""
+) -> None:
+    if libc.mount(source.encode(), target.encode(), kind.encode(), flags, data.encode()):
+        raise OSError(ctypes.get_errno(), f"{kind} can't be mounted", target)
+
+
+def _mounted(libc: ctypes.CDLL, source: str, target: str, kind: str, *, until: float) -> bool:
+    try:
+        _mount(libc, source, target, kind)
+    except OSError:
+        if time.monotonic() > until:
+            raise
+        return False
+    return True
