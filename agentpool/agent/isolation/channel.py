@@ -10,6 +10,7 @@ import marshal
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,9 @@ from agentpool.agent.isolation import KINDS, Incident, Measure, streams
 _OUT, _ERR = 1, 2
 _MB = 2**20
 _MOST_MESSAGE, _MOST_DETAIL, _MOST_CONSOLE = 4096, 400, 4096
+_MOST_LINES, _MOST_WORDS = 20, 2000
+# What virtiofsd says of each end of its machine.
+_NO_NEWS = "virtio_loop:"
 _TURN_S, _CONNECT_S, _END_S = 1.0, 5.0, 5.0
 # The kernel of the guest says it, not the sandbox around it: what ends the work.
 _ENDS = "killed_for_memory"
@@ -57,7 +61,10 @@ class Channel:
         self._server: threading.Thread | None = None
         self._said_code: int | None = None
         self._console = bytearray()
+        self._last = -1
         self.is_up = False
+        # The machine is being ended from here; else its end by itself is worth a line.
+        self.is_expected = False
         self.used = Measure()
         self.broken: Incident | None = None
         # Known once all that was printed is in the pipes.
@@ -72,6 +79,7 @@ class Channel:
             os.set_blocking(theirs, False)
             self._exchange.carry(number, sink=theirs)
             self._pipes.append(ours)
+        self._last = os.dup(theirs)
         self._server = threading.Thread(
             target=self._serve, args=(console,), name="machine", daemon=True
         )
@@ -86,9 +94,10 @@ class Channel:
                 os.eventfd_write(self._wake, 1)
 
     def last_words(self) -> str:
-        """Return what machine and qemu said last."""
+        """Return what machine and qemu said last, in one line."""
         said = bytes(self._console).decode("utf-8", "replace").split("\n")
-        return " ".join(line.strip() for line in said[-5:] if line.strip())[-_MOST_DETAIL:]
+        lines = [line.strip() for line in said if line.strip() and _NO_NEWS not in line]
+        return " ".join(lines[-_MOST_LINES:])[-_MOST_WORDS:]
 
     def join(self) -> None:
         """Wait for the end of the thread; the machine must have ended."""
@@ -121,7 +130,13 @@ class Channel:
                     watched.remove(console)
                 if self._said_code is not None and self._exchange.has_ended(_OUT, _ERR):
                     self.code = self._said_code
-        self._read_console(console)
+        while self._read_console(console) and self._said_code is None and not self.is_expected:
+            time.sleep(0.01)  # qemu says why it ends while it does
+        if self._said_code is None and not self.is_expected:
+            with contextlib.suppress(OSError):
+                said = f"agentpool: the virtual machine has ended: {self.last_words()}\n"
+                os.write(self._last, said.encode())
+        os.close(self._last)
         self._exchange.close()
 
     def _pass_orders(self) -> None:

@@ -94,7 +94,7 @@ class Machine(process.Sandbox):
             return self._exit
         if channel.code is None:
             if not channel.is_up and time.monotonic() - self._began_at > _UP_S:
-                self.kill()
+                super().kill()
             if os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
                 return None
             # By itself, or killed: its last words may still be under way.
@@ -145,6 +145,12 @@ class Machine(process.Sandbox):
             self._channel.order(b"terminate")
         else:
             self.kill()
+
+    def kill(self) -> None:
+        """End the machine, with all that is in it."""
+        if self._channel is not None:
+            self._channel.is_expected = True
+        super().kill()
 
     def destroy(self) -> None:
         """End the machine and remove everything around it."""

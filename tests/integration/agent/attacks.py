@@ -16,7 +16,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -258,7 +258,8 @@ ATTACKS: Mapping[str, Attack] = {
         code="""
         del os.environ['NO_PROXY'], os.environ['no_proxy']
         print(urllib.request.urlopen(f'http://127.0.0.1:{open_port}/', timeout=5).read().decode())
-        """
+        """,
+        group="none",
     ),
 }
 _HEAD = """
@@ -372,27 +373,32 @@ def machine(folder: Path) -> Loot:
     )
 
 
-def main(level: str) -> int:
-    """Run all attacks and print what happened."""
+def main(level: str, *groups: str) -> int:
+    """Run the attacks of some groups, or all, and print what happened."""
     os.environ["BAIT"] = SECRET
     with tempfile.TemporaryDirectory() as folder:
         # Open to everybody: what holds must be the sandbox, not the mode of this folder.
         Path(folder).chmod(0o755)
         loot = machine(Path(folder))
-        found = _all(level, loot)
+        found = _all(level, of_groups(groups), loot)
     tier(level).remove_left(_agent_id())
-    json.dump({"uid": os.geteuid(), "attacks": found}, sys.stdout)
+    json.dump({"level": level, "uid": os.geteuid(), "attacks": found}, sys.stdout)
     return 0
 
 
-def _all(level: str, loot: Loot) -> dict[str, dict[str, Any]]:
+def of_groups(groups: Sequence[str]) -> dict[str, Attack]:
+    """Return the attacks of some groups, of all when none is named."""
+    return {name: each for name, each in ATTACKS.items() if not groups or each.group in groups}
+
+
+def _all(level: str, chosen: Mapping[str, Attack], loot: Loot) -> dict[str, dict[str, Any]]:
     if level != "virtual_machine":
         return {
             name: run(level, attack, loot, number)
-            for number, (name, attack) in enumerate(ATTACKS.items())
+            for number, (name, attack) in enumerate(chosen.items())
         }
     groups: dict[str, dict[str, Attack]] = {}
-    for name, attack in ATTACKS.items():
+    for name, attack in chosen.items():
         groups.setdefault(attack.group, {})[name] = attack
     with concurrent.futures.ThreadPoolExecutor(2) as beside:
         made = [
@@ -466,4 +472,4 @@ def _is_daemon(candidate: psutil.Process) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(*sys.argv[1:]))

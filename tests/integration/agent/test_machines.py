@@ -1,0 +1,231 @@
+"""Virtual machines: their work, their limits, how they end, and what a killed runtime leaves."""
+
+import concurrent.futures
+import os
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from agentpool.agent import contract
+from agentpool.agent.isolation import Exit, Means, Spec, cgroup, qemu, vm
+from agentpool.agent.isolation.policy import policy_of
+from tests.integration.agent.tiers import needs
+
+ROOT = Path(__file__).resolve().parents[3]
+PROFILE = {
+    "allowed_tools": ["read", "git", "test_execution"],
+    "network_access": "none",
+    "file_access": "read_write_source",
+}
+GRANT = {"memory_mb": 160, "cpu_cores": 1, "disk_space_mb": 30, "network": "full"}
+pytestmark = [pytest.mark.timeout(240), pytest.mark.slow]
+# An emulated processor beside other tests.
+SLOW_S = 100.0
+
+
+@pytest.fixture
+def agent_id() -> Iterator[str]:
+    needs("virtual_machine")
+    name = f"machine-{uuid.uuid4().hex[:8]}"
+    yield name
+    vm.remove_left(name)
+
+
+def spec_of(folder: Path, agent_id: str, **changes: object) -> Spec:
+    lease = contract.Folder(root=folder / f"lease-{uuid.uuid4().hex[:6]}")
+    lease.make()
+    place = lease.root / "work"
+    place.mkdir()
+    return Spec(
+        lease_id=uuid.uuid4().hex,
+        agent_id=agent_id,
+        folder=lease.root,
+        place=place,
+        policy=policy_of(profile={**PROFILE, **changes}, grant=GRANT),
+        # Of all tests: what a machine starts from is made once.
+        means=Means(cache=Path(os.environ.get("TMPDIR", "/tmp")) / "agentpool-test-machines"),
+    )
+
+
+def ended(environment: vm.Machine) -> Exit:
+    until = time.monotonic() + SLOW_S
+    while (found := environment.poll()) is None:
+        assert time.monotonic() < until, "it did not end in time"
+        time.sleep(0.01)
+    return found
+
+
+def all_of(number: int) -> str:
+    with os.fdopen(os.dup(number), "rb") as file:
+        return file.read().decode()
+
+
+def test_work_prints_writes_and_ends_in_a_machine(tmp_path: Path, agent_id: str) -> None:
+    made = vm.create(spec_of(tmp_path, agent_id))
+    code = (
+        "uname -r; head -c 300000 /dev/zero | tr '\\0' o; head -c 70000 /dev/zero | tr '\\0' e >&2;"
+        "git init -q . && echo 1 >a && git add a;"
+        "git -c user.name=a -c user.email=b commit -qm x;"
+        "python3 -c 'import socket; socket.create_connection((\"10.0.2.2\", 80), 2)'; exit 7"
+    )
+
+    out, err = made.run(command=["sh", "-c", code], env={"HOME": "/tmp"}, cwd=made._spec.place)
+    with concurrent.futures.ThreadPoolExecutor() as readers:
+        printed, complained = readers.map(all_of, (out, err))
+    found, notes = ended(made), [(each.kind, each.detail) for each in made.incidents()]
+    made.destroy()
+
+    assert found.code == 7, complained[-2000:]
+    assert found.cpu_seconds > 0
+    assert printed.split("\n")[0] != os.uname().release
+    assert printed.count("o") >= 300_000
+    assert complained.count("e") >= 70_000
+    assert "unreachable" in complained[-500:]
+    assert ("denied_network", "10.0.2.2 port 80") in notes
+    assert (made._spec.place / ".git" / "refs" / "heads").is_dir()
+    # Not by root: by the lease's own user, who alone may be on this machine.
+    owner = (made._spec.place / "a").stat().st_uid
+    assert owner >= 2_000_000 if os.geteuid() == 0 else owner == os.getuid()
+
+
+def test_it_is_measured_resized_and_asked_to_end(tmp_path: Path, agent_id: str) -> None:
+    made = vm.create(spec_of(tmp_path, agent_id))
+    code = (
+        "import signal, sys, time; held = b'x' * (60 * 2**20)\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(9)); print('up', flush=True)\n"
+        "time.sleep(200)"
+    )
+
+    out, _ = made.run(command=["python3", "-c", code], env={}, cwd=made._spec.place)
+    assert os.read(out, 3) == b"up\n"
+    can_more = made.resize(replace(made._policy, memory_mb=300))
+    can_less = made.resize(replace(made._policy, memory_mb=120))
+    until = time.monotonic() + SLOW_S
+    while made.measure().memory_mb < 60 and time.monotonic() < until:
+        time.sleep(0.1)
+    used = made.measure()
+    made.terminate()
+    found = ended(made)
+    made.destroy()
+
+    assert not can_more
+    assert can_less
+    assert 60 <= used.memory_mb < 120
+    assert used.cpu_seconds > 0
+    assert found.code == 9
+    assert found.peak_memory_mb >= 60
+
+
+def test_a_machine_that_cannot_start_says_why(
+    tmp_path: Path, agent_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(qemu, "_told_kernel", lambda *_: "console=ttyS0 panic=-1 rdinit=/nothing")
+    made = vm.create(spec_of(tmp_path, agent_id))
+
+    _, err = made.run(command=["sh", "-c", "true"], env={}, cwd=made._spec.place)
+    complained, found = all_of(err), ended(made)
+    made.destroy()
+
+    assert found.code == 125
+    assert "the virtual machine has ended" in complained
+    assert "anic" in complained
+
+
+def test_a_machine_with_the_whole_network_reaches_this_one(tmp_path: Path, agent_id: str) -> None:
+    made = vm.create(spec_of(tmp_path, agent_id, network_access="full"))
+    code = (
+        "import socket, sys; door = socket.create_connection(('10.0.2.2', int(sys.argv[1])), 20)\n"
+        "print(door.recv(9).decode(), open('/etc/resolv.conf').read())"
+    )
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as door:
+        port = str(door.getsockname()[1])
+        out, _ = made.run(command=["python3", "-c", code, port], env={}, cwd=made._spec.place)
+        door.settimeout(SLOW_S)
+        near, _ = door.accept()
+        with near:
+            near.sendall(b"hello")
+        printed = all_of(out)
+    ended(made)
+    made.destroy()
+
+    assert printed == "hello nameserver 10.0.2.3\n\n"
+    assert "network" in made.enforcement.declared
+
+
+def test_secrets_and_results_go_through_the_runtime(plane: Any, agent: Any, tmp_path: Path) -> None:
+    needs("virtual_machine")
+    (tmp_path / "vault").mkdir()
+    (tmp_path / "vault" / "provider").write_text("s3cret")
+    runtime = agent("--isolation", "virtual_machine", "--secrets-dir", str(tmp_path / "vault"))
+    code = (
+        "import json, os; print(os.environ['PROVIDER_KEY'])\n"
+        "print(open(os.environ['AGENTPOOL_SECRETS'] + '/provider').read())\n"
+        "json.dump({'summary': 'done'}, open(os.environ['AGENTPOOL_RESULT'], 'w'))"
+    )
+
+    lease_id = plane.offer(
+        {"command": ["python3", "-c", code], "secrets": ["provider=PROVIDER_KEY"]}
+    )
+    release = plane.release_of(lease_id, within_s=SLOW_S)
+
+    assert release["outcome"] == "success", release
+    assert release["result"]["summary"] == "done"
+    assert plane.printed(lease_id, "stdout") == "s3cret\ns3cret\n"
+    assert "s3cret" not in runtime.said()
+    held = [each["enforcement"] for each in plane.security[lease_id] if each.get("enforcement")]
+    assert held[0]["tier"] == "virtual_machine"
+    assert {"memory", "files", "cpu", "syscalls"} <= set(held[0]["enforced"])
+
+
+@pytest.mark.kill
+def test_nothing_is_left_of_a_killed_runtime_with_machines(tmp_path: Path, agent_id: str) -> None:
+    program = f"""
+import os, sys, threading, time
+from pathlib import Path
+from agentpool.agent.isolation import vm
+from tests.integration.agent.test_machines import spec_of
+made = [vm.create(spec_of(Path({str(tmp_path)!r}), {agent_id!r})) for _ in range(3)]
+outs = [each.run(command=["sh", "-c", "echo up; sleep 300"], env={{}}, cwd=each._spec.place)[0]
+        for each in made]
+assert [os.read(out, 3) for out in outs] == [b"up\\n"] * 3
+print("up", flush=True)
+time.sleep(300)
+"""
+    runtime = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE)
+    assert runtime.stdout is not None
+    assert runtime.stdout.readline() == b"up\n"
+    were = _machines_of(agent_id)
+    runtime.kill()
+    runtime.wait()
+    runtime.stdout.close()
+
+    until = time.monotonic() + 10
+    vm.remove_left(agent_id)
+    while _machines_of(agent_id):
+        assert time.monotonic() < until, "machines are still there"
+        time.sleep(0.1)
+    assert len(were) >= 3
+    for parent in cgroup.host().parents.values():
+        assert not (parent / "agentpool" / agent_id).exists()
+
+
+def _machines_of(agent_id: str) -> list[int]:
+    """Return the sandboxes of an agent's machines, and what is in them."""
+    found = []
+    for each in psutil.process_iter(["cmdline"]):
+        try:
+            if each.environ().get("AGENTPOOL_AGENT_ID") == agent_id:
+                found += [each.pid, *(child.pid for child in each.children(recursive=True))]
+        except psutil.Error:
+            continue
+    return found
