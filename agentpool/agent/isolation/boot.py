@@ -31,7 +31,10 @@ INSTALL = (
     "apt-get download of a linux-image-…-cloud package, then dpkg --extract FILE"
     f" {PLACES[0].parent}; or name another kernel with --vm-kernel"
 )
-_MODULES = ("virtio_pci", "virtio_console", "virtiofs", "virtio_net", "virtio_blk", "overlay")
+_MODULES = (
+    *("virtio_pci", "virtio_console", "virtiofs", "virtio_net", "virtio_blk", "overlay"),
+    *("ext4", "erofs", "squashfs"),
+)
 _HERE = Path(__file__).parent
 # What stands at the top of the archive, as programs of their own.
 _PROGRAMS = ("guest", "ready", "inside", "streams")
@@ -45,7 +48,7 @@ _IMPORTED = (
     *("ipaddress", "socket", "struct", "threading", "pathlib", "importlib", "dataclasses"),
     *("typing", "fnmatch", "platform", "encodings.ascii", "encodings.latin_1", "encodings.idna"),
 )
-_FOLDERS = ("dev", "proc", "machine/root", "machine/groups")
+_FOLDERS = ("dev", "proc", "machine/root", "machine/groups", "machine/disk", "machine/over")
 _LANDMARKS = ("os", "encodings/__init__", "encodings/aliases", "encodings/utf_8", "codecs", "io")
 _making = threading.Lock()
 

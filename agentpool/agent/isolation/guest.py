@@ -81,6 +81,8 @@ class Guest:
         """Make the group of the work, open the doors, and start the command in it."""
         self._told = told
         ready.make_group(told)
+        if told["is_imaged"]:
+            ready.tell_resolver(told["resolver"])
         for door, port in ready.open_network(told):
             self._exchange.open_door(door, port)
         (out, theirs_out), (err, theirs_err) = os.pipe(), os.pipe()
@@ -204,7 +206,7 @@ def main() -> None:
     """Be process 1."""
     libc = ctypes.CDLL(None, use_errno=True)
     try:
-        ready.mount_all(libc)
+        ready.mount_all(libc, is_imaged="disk" in sys.argv[1:])
         ready.write("/proc/self/oom_score_adj", "-1000")
         Guest(libc, ready.channel()).run()
     except Closed:

@@ -73,7 +73,8 @@ def shared(*, spec: Spec, policy: Policy, binaries: Path, roots: Sequence[Path])
     system += ["--ro-bind", str(spec.folder / "etc" / "resolv.conf"), "/etc/resolv.conf"]
     for name in ("proc", "dev", "run", "tmp", "lease"):
         system += ["--perms", "0755", "--dir", f"/{name}"]
-    return [*_below(SHARED / "system", system), *_below(SHARED, _lease(spec, roots))]
+    lease = [*_lease(spec, roots), "--ro-bind", str(binaries), str(REFUSALS)]
+    return [*_below(SHARED / "system", system), *_below(SHARED, lease)]
 
 
 def around_machine(*, policy: Policy, uid: int, files: Mapping[str, Path]) -> list[str]:

@@ -106,12 +106,14 @@ def cores(policy: Policy) -> int:
     return max(1, min(os.cpu_count() or 1, -int(-policy.cpu_cores // 1)))
 
 
-def words(*, policy: Policy, channel: int, python: str, files: Path) -> list[str]:
+def words(
+    *, policy: Policy, channel: int, python: str, files: Path, disk: Path | None
+) -> list[str]:
     """
     Return the words that start a guest.
 
     channel: the descriptor of the runtime's channel. python: of the guest. files: the folder with
-    qemu, kernel and archive, as qemu sees it.
+    qemu, kernel, archive and disk, as qemu sees it. disk: what that is out here.
     """
     accelerator = "tcg" if kvm_fails() else "kvm"
     size = policy.memory_mb + RESERVE_MB
@@ -130,10 +132,14 @@ def words(*, policy: Policy, channel: int, python: str, files: Path) -> list[str
             "-device",
             "virtio-net-pci,netdev=net,romfile=",
         ]
+    if disk is not None:
+        kind = "qcow2" if _is_qcow(disk) else "raw"
+        found += ["-drive", f"file={files}/disk,if=none,id=disk,readonly=on,format={kind}"]
+        found += ["-device", "virtio-blk-pci,drive=disk"]
     if _FLASH.exists():
         found += ["-bios", str(_FLASH)]
     found += ["-kernel", f"{files}/kernel", "-initrd", f"{files}/archive"]
-    found += ["-append", _told_kernel(accelerator, python)]
+    found += ["-append", _told_kernel(accelerator, python) + (" disk" if disk else "")]
     denied = "obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
     return [*found, "-sandbox", f"on,{denied}"]
 
@@ -155,6 +161,11 @@ def shares(folder: Path) -> list[str]:
 
 def _socket(name: str) -> str:
     return f"/run/{name}.sock"
+
+
+def _is_qcow(disk: Path) -> bool:
+    with disk.open("rb") as file:
+        return file.read(4) == b"QFI\xfb"
 
 
 def _plain(accelerator: str) -> list[str]:

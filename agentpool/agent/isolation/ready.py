@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 
 # Python itself may stand anywhere else.
 ROOT, GROUPS, CODE = "/machine/root", "/machine/groups", "/machine/code"
-_MODULES = "/machine/modules"
+_MODULES, _DISK, _OVER = "/machine/modules", "/machine/disk", "/machine/over"
+_DISK_KINDS = ("ext4", "erofs", "squashfs")
 READY_S = 20.0
-_MS_NOSUID, _MS_NODEV, _MS_BIND, _MS_MOVE = 2, 4, 4096, 8192
+_MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_BIND, _MS_MOVE = 1, 2, 4, 4096, 8192
 _CLONE_NEWNS = 0x20000
 _FINIT_MODULE = {"x86_64": 313, "aarch64": 273}
 _AF_INET = (2).to_bytes(2, sys.byteorder)
@@ -36,8 +37,12 @@ _LINKS = (
 )
 
 
-def mount_all(libc: ctypes.CDLL) -> None:
-    """Load what the archive has of the kernel, and mount what the machine consists of."""
+def mount_all(libc: ctypes.CDLL, *, is_imaged: bool) -> None:
+    """
+    Load what the archive has of the kernel, and mount what the machine consists of.
+
+    is_imaged: its root is on a disk, not in what the runtime shares.
+    """
     number = _FINIT_MODULE[os.uname().machine]
     for name in sorted(os.listdir(_MODULES)):
         file = os.open(f"{_MODULES}/{name}", os.O_RDONLY)
@@ -46,10 +51,11 @@ def mount_all(libc: ctypes.CDLL) -> None:
     _mount(libc, "proc", "/proc", "proc")
     _mount(libc, "dev", "/dev", "devtmpfs")
     _mount(libc, "groups", GROUPS, "cgroup2")
-    until = time.monotonic() + READY_S
-    for name, place in (("system", ROOT), ("lease", f"{ROOT}/lease")):
-        while not _mounted(libc, name, place, "virtiofs", until=until):
-            time.sleep(0.005)
+    if is_imaged:
+        _mount_disk(libc)
+    else:
+        _mount_shared(libc, "system", ROOT)
+    _mount_shared(libc, "lease", f"{ROOT}/lease")
     _mount(libc, f"{ROOT}/lease/tmp", f"{ROOT}/tmp", "", _MS_BIND)  # noqa: S108
     quiet = _MS_NOSUID | _MS_NODEV
     # Of other users' processes the work sees nothing: that is, of ours.
@@ -67,6 +73,16 @@ def channel() -> int:
                 return os.open(f"/dev/{name}", os.O_RDWR | os.O_NONBLOCK)
         time.sleep(0.005)
     raise OSError("there is no channel")
+
+
+def tell_resolver(address: str) -> None:
+    """Have a root of its own ask this resolver, or none, whatever its image says."""
+    if os.path.isdir(f"{ROOT}/etc"):
+        place = f"{ROOT}/etc/resolv.conf"
+        if os.path.lexists(place):
+            os.unlink(place)
+        with open(place, "w", encoding="ascii") as file:
+            file.write(f"nameserver {address}\n" if address else "")
 
 
 def make_group(told: "dict[str, Any]") -> None:
@@ -131,6 +147,29 @@ def write(path: str, text: str) -> None:
         os.close(number)
 
 
+def _mount_disk(libc: ctypes.CDLL) -> None:
+    """Mount the disk, and over it memory for what has no place there; nothing is written to it."""
+    until = time.monotonic() + READY_S
+    while not any(
+        _mounted(libc, "/dev/vda", _DISK, kind, _MS_RDONLY, until=until) for kind in _DISK_KINDS
+    ):
+        time.sleep(0.005)
+    _mount(libc, "over", _OVER, "tmpfs", 0, "mode=755")
+    for name in ("upper", "work"):
+        os.mkdir(f"{_OVER}/{name}")
+    told = f"lowerdir={_DISK},upperdir={_OVER}/upper,workdir={_OVER}/work"
+    _mount(libc, "root", ROOT, "overlay", 0, told)
+    for name in ("lease", "tmp", "proc", "dev", "run"):
+        if not os.path.isdir(f"{ROOT}/{name}"):
+            os.mkdir(f"{ROOT}/{name}")
+
+
+def _mount_shared(libc: ctypes.CDLL, name: str, place: str) -> None:
+    until = time.monotonic() + READY_S
+    while not _mounted(libc, name, place, "virtiofs", until=until):
+        time.sleep(0.005)
+
+
 def _make_devices(libc: ctypes.CDLL, folder: str) -> None:
     _mount(libc, "dev", folder, "tmpfs", _MS_NOSUID, "mode=755")
     os.umask(0)
@@ -175,9 +214,12 @@ def _mount(
         raise OSError(ctypes.get_errno(), f"{kind} can't be mounted", target)
 
 
-def _mounted(libc: ctypes.CDLL, source: str, target: str, kind: str, *, until: float) -> bool:
+def _mounted(
+    libc: ctypes.CDLL, source: str, target: str, kind: str, flags: int = 0, *, until: float
+) -> bool:
+    """Return whether it could be mounted; after `until` that is an error."""
     try:
-        _mount(libc, source, target, kind)
+        _mount(libc, source, target, kind, flags)
     except OSError:
         if time.monotonic() > until:
             raise

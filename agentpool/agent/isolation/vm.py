@@ -45,6 +45,8 @@ _UP_S = 120.0
 # Threads of qemu and virtiofsd; those of the work are counted in the guest.
 _PIDS = 256
 _FAILED = 125
+# Where an image has its programs.
+_IMAGE_PATH = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
 
 
 class Machine(process.Sandbox):
@@ -63,12 +65,13 @@ class Machine(process.Sandbox):
         """Start a machine for the command, which begins when the machine is up."""
         spec = self._spec
         archive = boot.archive(self._kernel, cache=spec.means.cache)
-        binaries = self._commands(around.search_path())
-        self._refuse_unknown(command[0], binaries, cwd)
+        binaries = self._commands("" if spec.means.disk else around.search_path())
+        if not spec.means.disk:
+            self._refuse_unknown(command[0], binaries, cwd)
         ports = self._open_doors()
         roots = self._give_workspace()
         self._make_group()
-        env = {**env, "PATH": PATH}
+        env = {**env, "PATH": f"{mounts.REFUSALS}:{_IMAGE_PATH}" if spec.means.disk else PATH}
         if doors.PROXY_PORT in ports:
             env |= doors.proxy_variables()
         resolver = qemu.RESOLVER if self._policy.network == "full" else ""
@@ -177,6 +180,8 @@ class Machine(process.Sandbox):
             "hull.py": _HULL,
             "inside.py": mounts.INSIDE_PROGRAM,
         }
+        if self._spec.means.disk is not None:
+            found["disk"] = self._spec.means.disk
         if not qemu.kvm_fails():
             found["kvm"] = self._kvm()
         return found
@@ -202,6 +207,8 @@ class Machine(process.Sandbox):
             "uid": self._uid or os.getuid(),
             "ports": list(ports),
             "address": qemu.ADDRESS if policy.network == "full" else None,
+            "resolver": qemu.RESOLVER if policy.network == "full" else "",
+            "is_imaged": self._spec.means.disk is not None,
             "memory": policy.memory_mb * _MB,
             "cpu": _quota(policy),
             "pids": policy.pids,
@@ -218,7 +225,11 @@ class Machine(process.Sandbox):
         policy, number = self._policy, channel.theirs.fileno()
         largest = str(policy.disk_space_mb * _MB)
         machine = qemu.words(
-            policy=policy, channel=number, python=boot.interpreter(), files=mounts.MACHINE
+            policy=policy,
+            channel=number,
+            python=boot.interpreter(),
+            files=mounts.MACHINE,
+            disk=self._spec.means.disk,
         )
         told = os.memfd_create("arguments")
         os.write(told, "\0".join([*arguments, ""]).encode())
@@ -264,6 +275,8 @@ def missing(means: Means) -> str:
     """Return why this machine can't offer the tier, and what mends it; empty: it can."""
     if why := _fails():
         return why
+    if means.disk is not None and not os.access(means.disk, os.R_OK):
+        return f"the disk {means.disk} can't be read"
     try:
         boot.kernel(means)
     except IsolationUnavailable as error:

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -17,7 +18,7 @@ import pytest
 from agentpool.agent import contract
 from agentpool.agent.isolation import Exit, Means, Spec, cgroup, qemu, vm
 from agentpool.agent.isolation.policy import policy_of
-from tests.integration.agent.tiers import needs
+from tests.integration.agent.tiers import little_system, needs
 
 ROOT = Path(__file__).resolve().parents[3]
 PROFILE = {
@@ -137,6 +138,36 @@ def test_a_machine_that_cannot_start_says_why(
     assert found.code == 125
     assert "the virtual machine has ended" in complained
     assert "anic" in complained
+
+
+def test_work_runs_in_an_image_and_is_told_of_refused_tools(tmp_path: Path, agent_id: str) -> None:
+    if not (make := shutil.which("mkfs.ext4", path=f"{os.environ['PATH']}:/usr/sbin:/sbin")):
+        pytest.skip("mkfs.ext4 is not here: apt-get install e2fsprogs")
+    root, disk = tmp_path / "root", tmp_path / "disk"
+    for name, real in little_system().items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(real, root / name)
+    (root / "etc").mkdir()
+    (root / "etc" / "resolv.conf").write_text("nameserver 192.0.2.1\n")
+    subprocess.run([make, "-q", "-d", str(root), str(disk), "24M"], check=True)
+    spec = spec_of(tmp_path, agent_id)
+    made = vm.create(replace(spec, means=replace(spec.means, disk=disk)))
+    code = (
+        "id -u; echo here >made; git status; echo $?; cat /etc/resolv.conf; echo 1 >/mine; exit 7"
+    )
+
+    env = {"AGENTPOOL_REFUSED": str(contract.Folder(root=Path("/lease")).refused)}
+    out, err = made.run(command=["sh", "-c", code], env=env, cwd=made._spec.place)
+    printed, complained, found = all_of(out), all_of(err), ended(made)
+    incidents = [(each.kind, each.detail) for each in made.incidents()]
+    made.destroy()
+
+    assert found.code == 7, complained
+    assert printed.split()[1:] == ["127"]  # git is allowed, and the image has none
+    assert "/mine" in complained
+    assert ("denied_write", "/mine") in incidents
+    assert (made._spec.place / "made").read_text() == "here\n"
+    assert "tools" in made.enforcement.declared
 
 
 def test_a_machine_with_the_whole_network_reaches_this_one(tmp_path: Path, agent_id: str) -> None:

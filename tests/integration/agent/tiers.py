@@ -1,7 +1,9 @@
 """Whether a tier can be had here, and a machine without a program."""
 
 import os
+import re
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -41,3 +43,14 @@ def path_without(program: str, folder: Path) -> str:
                 target.symlink_to(found)
     assert shutil.which(program, path=str(folder)) is None
     return os.pathsep.join([str(Path(sys.executable).parent), str(folder)])
+
+
+def little_system() -> dict[str, Path]:
+    """Return next to nothing that a system may consist of: a shell, and what it needs."""
+    found = {}
+    for program in ("/bin/sh", "/usr/bin/id", "/bin/cat"):
+        found[f"bin/{Path(program).name}"] = Path(program).resolve()
+        said = subprocess.run(["ldd", program], capture_output=True, text=True, check=True).stdout
+        for library in re.findall(r"(/\S+\.so\S*)", said):
+            found[library.lstrip("/")] = Path(library).resolve()
+    return found
