@@ -120,7 +120,8 @@ class Guest:
             _limit(libc, _RLIMIT_FSIZE, told["largest_file"])
             _limit(libc, _RLIMIT_CORE, 0)
             _limit(libc, _RLIMIT_NOFILE, _MOST_OPEN)
-            _drop_to(libc, told["uid"])
+            if told["uid"]:
+                _drop_to(libc, told["uid"])
             libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
             if told["filter"]:
                 _shut(libc, told["filter"], control, told["seccomp"])

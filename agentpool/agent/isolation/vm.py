@@ -8,6 +8,7 @@ network. Whoever overcomes the guest's kernel and qemu is in that sandbox.
 """
 
 import os
+import signal
 import stat
 import subprocess
 import time
@@ -102,12 +103,13 @@ class Machine(process.Sandbox):
                 return None
             # By itself, or killed: its last words may still be under way.
             channel.join()
-        self.kill()
+        super().kill()
         _, status, _ = os.wait4(child.pid, 0)
         child.returncode = os.waitstatus_to_exitcode(status)
         cpu = self._group.cpu_seconds() if self._group else channel.used.cpu_seconds
+        failed = -signal.SIGKILL if channel.is_expected else _FAILED
         self._exit = Exit(
-            code=_FAILED if channel.code is None else channel.code,
+            code=failed if channel.code is None else channel.code,
             cpu_seconds=round(cpu, 3),
             peak_memory_mb=max(self._peak_mb, channel.used.memory_mb),
         )

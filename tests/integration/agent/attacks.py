@@ -68,7 +68,7 @@ ATTACKS: Mapping[str, Attack] = {
     "have the loader write outside before the sandbox is shut": Attack(
         code="print('nothing to do')",
         env={"LD_DEBUG": "files", "LD_DEBUG_OUTPUT": "{folder}/loader"},
-        group="odd",
+        group="forks",
     ),
     "blind whoever notes, then trace the runtime": Attack(
         code="""
@@ -313,7 +313,13 @@ def run_together(
     env = {k: v for each in attacks.values() for k, v in each.env.items()}
     bodies = {name: _body(each) for name, each in attacks.items()}
     code = _head(loot) + f"bodies = {bodies!r}\n" + _EACH
-    found = _run(level, Attack(code="", env=env), code, loot, number)
+    found = _run(
+        level,
+        Attack(code="", env=env, pids=min(each.pids for each in attacks.values())),
+        code,
+        loot,
+        number,
+    )
     lines = found["printed"].splitlines()  # among them, perhaps, the loader's
     said = [json.loads(line) for line in lines if line.startswith('["')]
     told = {name: {**found, "printed": printed} for name, printed in said}

@@ -125,6 +125,59 @@ def test_it_is_measured_resized_and_asked_to_end(tmp_path: Path, agent_id: str) 
     assert found.peak_memory_mb >= 60
 
 
+OVERCOME = """
+import ctypes, os
+libc = ctypes.CDLL(None, use_errno=True)
+def tell(attempt):
+    try:
+        print('ESCAPED', attempt())
+    except OSError as error:
+        print(error.strerror)
+assert os.getuid() == 0 and os.listdir('/proc/1/fd'), 'this is no root'
+os.makedirs('/run/again')
+assert libc.mount(b'/', b'/run/again', None, 4096, None) == 0  # what is below our own mounts
+for place in (b'/', b'/lease', b'/lease/in', b'/lease/work', b'/usr/bin'):
+    libc.mount(None, place, None, 32, None)  # read-write again
+for path in ('/lease/in/payload.json', '/lease/work/a.py', '/usr/bin/new', '/etc/passwd', '/new',
+             '/lease/in/new', '/lease/work/new', '/lease/new'):
+    tell(lambda: open(path, 'a').write('x'))
+for path in ('/run/again/proc', '/run/again/dev', '/run/again/run'):
+    if os.listdir(path):
+        print('ESCAPED', path, os.listdir(path))
+print('parts', sorted(os.listdir('/lease')))
+tell(lambda: os.mknod('/lease/out/device', 0o20666, os.makedev(10, 232)))
+open('/lease/out/mine', 'w').write('x') if not os.path.exists('/lease/out/mine') else None
+"""
+
+
+def test_a_guest_that_was_overcome_meets_the_walls_around_it(
+    tmp_path: Path, agent_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Work that is root in its guest, with every right and no filter, as after a kernel's hole."""
+    told = vm.Machine._told
+    root = {"uid": 0, "filter": b""}
+    monkeypatch.setattr(vm.Machine, "_told", lambda *words: {**told(*words), **root})
+    spec = spec_of(tmp_path, agent_id, file_access="read_only")
+    (spec.place / "a.py").write_text("x = 1\n")
+    (spec.folder / "in" / "payload.json").write_text("{}")
+    made = vm.create(spec)
+    before = sorted(path for path in spec.folder.rglob("*"))
+
+    out, err = made.run(command=["python3", "-c", OVERCOME], env={}, cwd=spec.place)
+    printed, complained = all_of(out), all_of(err)
+    ended(made)
+    made.destroy()
+
+    assert "ESCAPED" not in printed, printed
+    # Root of the guest is nobody out here: not even what the work may write is its own.
+    assert "PermissionError" in complained, complained
+    assert "Read-only file system" in printed
+    assert "parts ['home', 'in', 'out', 'refusals', 'tmp', 'work']" in printed
+    assert (spec.place / "a.py").read_text() == "x = 1\n"
+    assert not [p for p in spec.folder.rglob("*") if p not in before and p.parent.name == "in"]
+    assert not (spec.folder / "out" / "device").exists()
+
+
 def test_a_machine_that_cannot_start_says_why(
     tmp_path: Path, agent_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
