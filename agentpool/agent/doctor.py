@@ -12,7 +12,7 @@ from pathlib import Path
 
 from agentpool.agent import options
 from agentpool.agent.enrolment import CannotStart
-from agentpool.agent.isolation import LEVELS, Means, cgroup, seccomp, tier
+from agentpool.agent.isolation import LEVELS, Means, cgroup, qemu, seccomp, tier
 from agentpool.agent.options import Options
 
 
@@ -86,6 +86,10 @@ def findings(means: Means) -> Iterator[Finding]:
     for level in LEVELS:
         why = tier(level).missing(means)
         yield Finding(name=f"isolation {level}", ok=not why, why=why)
+    if qemu.program():
+        why = qemu.kvm_fails()
+        mend = f"{why}; machines are emulated instead, several times slower" if why else ""
+        yield Finding(name="KVM", ok=not why, detail=str(qemu.KVM), why=mend)
     groups = cgroup.host()
     yield Finding(
         name="control groups",
