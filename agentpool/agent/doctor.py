@@ -104,7 +104,7 @@ def findings(means: Means) -> Iterator[Finding]:
         detail=platform.machine(),
         why="" if known else "this processor's system calls are not known to agentpool",
     )
-    for name, mend in (("git", "git"), ("setpriv", "util-linux"), ("prlimit", "util-linux")):
+    for name, mend in (("git", "git"), ("setpriv", "util-linux"), ("taskset", "util-linux")):
         there = shutil.which(name)
         why = "" if there else f"apt-get install {mend}"
         yield Finding(name=name, ok=bool(there), detail=there or "", why=why)

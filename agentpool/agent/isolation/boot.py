@@ -8,14 +8,12 @@ kernel, Python and version of the code, and kept beside the other things that ou
 
 import hashlib
 import os
-import py_compile
 import re
 import stat
 import struct
 import subprocess
 import sys
 import sysconfig
-import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -24,6 +22,7 @@ from pathlib import Path
 
 import agentpool
 from agentpool.agent.isolation import IsolationUnavailable, Means, around
+from agentpool.agent.isolation.given import compiled
 
 # Where a kernel that was only unpacked may stand, before those that the machine itself boots.
 PLACES = (Path("/usr/local/share/agentpool/machine/boot"), Path("/boot"))
@@ -126,10 +125,10 @@ def _content(kernel: Kernel) -> Mapping[str, bytes]:
     }
     found |= {name.lstrip("/"): _loaded(data) for name, data in _python()}
     for name in _PROGRAMS:
-        found[f"machine/{name}.pyc"] = _compiled(_HERE / f"{name}.py")
+        found[f"machine/{name}.pyc"] = compiled(_HERE / f"{name}.py")
     package = Path(agentpool.__file__).parent
     for name in _PACKAGE:
-        found[f"machine/code/agentpool/{name}.pyc"] = _compiled(package / f"{name}.py")
+        found[f"machine/code/agentpool/{name}.pyc"] = compiled(package / f"{name}.py")
     return found
 
 
@@ -182,7 +181,7 @@ def _python() -> Iterator[tuple[str, bytes]]:
     sources = {Path(file) for file in said.splitlines()}
     for file in (*sources, *(standard / f"{name}.py" for name in _LANDMARKS)):
         if file.suffix == ".py":
-            yield str(file.with_suffix(".pyc")), _compiled(file)
+            yield str(file.with_suffix(".pyc")), compiled(file)
         else:
             libraries.add(str(file))
     for name in _with_libraries(libraries):
@@ -194,21 +193,6 @@ def _with_libraries(files: Iterable[str]) -> set[str]:
     found = set(files)
     said = subprocess.run(["ldd", *sorted(found)], capture_output=True, text=True, check=False)
     return found | set(re.findall(r"(?:=> |^\s+)(/\S+) \(0x", said.stdout, re.MULTILINE))
-
-
-def _compiled(file: Path) -> bytes:
-    """Return a source as bytecode that stands by itself, without what asserts and docs take."""
-    with tempfile.NamedTemporaryFile(suffix=".pyc") as target:
-        py_compile.compile(
-            str(file),
-            cfile=target.name,
-            dfile=file.name,
-            doraise=True,
-            optimize=2,
-            # There is no source to check it against.
-            invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
-        )
-        return Path(target.name).read_bytes()
 
 
 def _loaded(data: bytes) -> bytes:

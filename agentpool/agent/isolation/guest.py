@@ -15,7 +15,7 @@ import time
 
 # Beside this file in the guest; agentpool's packages would cost each start a second.
 import ready  # type: ignore[import-not-found]
-from inside import _become, _drop_to, _shut  # type: ignore[import-not-found]
+from inside import _become, _drop_to, _shut, limit_to  # type: ignore[import-not-found]
 from streams import Closed, Exchange  # type: ignore[import-not-found]
 
 TYPE_CHECKING = False
@@ -117,9 +117,9 @@ class Guest:
             ready.write(f"{_WORK}/cgroup.procs", "0")
             ready.enter_root(libc)
             os.chdir(told["cwd"])
-            _limit(libc, _RLIMIT_FSIZE, told["largest_file"])
-            _limit(libc, _RLIMIT_CORE, 0)
-            _limit(libc, _RLIMIT_NOFILE, _MOST_OPEN)
+            limit_to(libc, _RLIMIT_FSIZE, told["largest_file"])
+            limit_to(libc, _RLIMIT_CORE, 0)
+            limit_to(libc, _RLIMIT_NOFILE, _MOST_OPEN)
             if told["uid"]:
                 _drop_to(libc, told["uid"])
             libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
@@ -249,10 +249,6 @@ def _answer(listener: int, notes: int, told: "dict[str, Any]") -> None:
     observer.start(listener)
     while True:
         time.sleep(3600)
-
-
-def _limit(libc: ctypes.CDLL, which: int, most: int) -> None:
-    libc.setrlimit(which, ctypes.byref((ctypes.c_ulong * 2)(most, most)))
 
 
 if __name__ == "__main__":

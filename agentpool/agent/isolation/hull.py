@@ -16,18 +16,19 @@ import os
 import sys
 
 # This file's folder is first on the path.
-from inside import _drop_to  # type: ignore[import-not-found]
+from inside import _drop_to, limit_to  # type: ignore[import-not-found]
 
 _PR_SET_KEEPCAPS, _PR_CAP_AMBIENT, _AMBIENT_RAISE = 8, 47, 2
 _PR_SET_PDEATHSIG, _SIGKILL, _SIGXFSZ = 1, 9, 25
 _CAP_SETPCAP, _CAP_SYS_CHROOT = 8, 18
-_RLIMIT_FSIZE, _RLIMIT_NOFILE = 1, 7
+_RLIMIT_FSIZE, _RLIMIT_CORE, _RLIMIT_NOFILE = 1, 4, 7
 _VERSION = 0x20080522
 
 
 def main(uid: int, largest: int, shares: list[list[str]], qemu: list[str]) -> int:
     """Start all, wait for the first that ends, and return its code."""
     libc = ctypes.CDLL(None, use_errno=True)
+    limit_to(libc, _RLIMIT_CORE, 0)
     for socket, *share in shares:
         door = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
         door.bind(socket)
@@ -57,11 +58,10 @@ def _become_share(libc: ctypes.CDLL, uid: int, largest: int, words: list[str]) -
 
     # Told as an error instead: the work in the machine gets it.
     _signal.signal(_SIGXFSZ, _signal.SIG_IGN)
-    libc.setrlimit(_RLIMIT_FSIZE, ctypes.byref((ctypes.c_ulong * 2)(largest, largest)))
+    limit_to(libc, _RLIMIT_FSIZE, largest)
     open_files = (ctypes.c_ulong * 2)()
     libc.getrlimit(_RLIMIT_NOFILE, ctypes.byref(open_files))
-    open_files[0] = open_files[1]
-    libc.setrlimit(_RLIMIT_NOFILE, ctypes.byref(open_files))
+    limit_to(libc, _RLIMIT_NOFILE, open_files[1])
     if uid:
         libc.prctl(_PR_SET_KEEPCAPS, 1, 0, 0, 0)
         os.setgroups([])

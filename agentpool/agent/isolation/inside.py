@@ -1,9 +1,9 @@
 """
 The first program inside a sandbox: opens its doors, shuts everything else, becomes the command.
 
-Run by the machine's Python without the site module, from a single file that imports next to
-nothing: it costs each lease 10 ms. What it is told stands in a file beside it, its arguments are
-the command.
+Run by the machine's Python without the site module, from the bytecode of a single file that imports
+next to nothing: it costs each lease 10 ms. What it is told stands in a file beside it, its
+arguments are the command.
 """
 
 import _socket
@@ -18,20 +18,21 @@ if TYPE_CHECKING:
 _PR_SET_NO_NEW_PRIVS, _PR_CAPBSET_DROP = 38, 24
 _SECCOMP_SET_MODE_FILTER, _NEW_LISTENER, _WAIT_KILLABLE = 1, 1 << 3, 1 << 5
 _LAST_CAPABILITY, _CAPABILITIES_V3 = 63, 0x20080522
-_RLIMIT_NPROC = 6
+_RLIMIT_FSIZE, _RLIMIT_CORE, _RLIMIT_NPROC = 1, 4, 6
 
 
 def main(command: list[str]) -> None:
     """Become the command; whatever fails here ends with 78 and a line that says so."""
     libc = ctypes.CDLL(None, use_errno=True)
-    ports, uid, processes, control, filter_, number, env = _told()
+    ports, uid, processes, largest, control, filter_, number, env = _told()
     if ports:
         _open_doors(ports)
     if uid:
         _drop_to(libc, uid)
-    if processes:
-        limit = (ctypes.c_ulong * 2)(processes, processes)
-        libc.setrlimit(_RLIMIT_NPROC, ctypes.byref(limit))
+    # A single file is never larger than all that may be written.
+    for which, most in ((_RLIMIT_FSIZE, largest), (_RLIMIT_CORE, 0), (_RLIMIT_NPROC, processes)):
+        if most or which == _RLIMIT_CORE:
+            limit_to(libc, which, most)
     libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     if filter_:
         _shut(libc, filter_, control, number)
@@ -40,16 +41,22 @@ def main(command: list[str]) -> None:
     _become(command, env)
 
 
-def _told() -> tuple[list[tuple[int, str]], int, int, int, bytes, int, dict[bytes, bytes]]:
+def limit_to(libc: ctypes.CDLL, which: int, most: int) -> None:
+    """Set a limit of this process and its children, for good."""
+    libc.setrlimit(which, ctypes.byref((ctypes.c_ulong * 2)(most, most)))
+
+
+def _told() -> tuple[list[tuple[int, str]], int, int, int, int, bytes, int, dict[bytes, bytes]]:
     """Take apart what the runtime says; not JSON, whose parser would cost more than all of this."""
     with open("/lease/inside.txt", "rb") as file:
         text = file.read().decode("ascii")
-    ports, uid, processes, control, filter_, number, env = text.split(";")
+    ports, uid, processes, largest, control, filter_, number, env = text.split(";")
     pairs = [pair.split("=", 1) for pair in ports.split(",") if pair]
     return (
         [(int(p), s) for p, s in pairs],
         int(uid),
         int(processes),
+        int(largest),
         int(control),
         bytes.fromhex(filter_),
         int(number),

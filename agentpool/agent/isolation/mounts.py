@@ -5,25 +5,29 @@ The machine's libraries are there read only, its programs are not: the allowed o
 place of /usr/bin. Nothing here starts anything.
 """
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from agentpool.agent.isolation import INSIDE, Means, Spec, around, tools
+from agentpool.agent.isolation.given import Given, compiled
 from agentpool.agent.isolation.policy import Policy
 
 # The first program inside, see there.
-INSIDE_PROGRAM = Path(__file__).with_name("inside.py")
-# What the runtime tells that program, in the lease's folder.
-TOLD = "inside.txt"
+INSIDE_PROGRAM, INSIDE_CODE = Path(__file__).with_name("inside.py"), "/lease/inside.pyc"
 # Of the machine's files these are shown, read only; its programs are not among them.
 _SHOWN = (
     *("/usr/lib", "/usr/lib32", "/usr/lib64", "/usr/libx32", "/usr/libexec", "/usr/share"),
     *("/usr/include", "/usr/local/lib", "/usr/local/include", "/usr/local/share"),
-    *("/etc/ssl", "/etc/ca-certificates", "/etc/alternatives", "/etc/ld.so.cache", "/etc/fonts"),
-    *("/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/localtime", "/etc/timezone", "/etc/protocols"),
-    *("/etc/services", "/etc/mime.types", "/etc/pki", "/etc/crypto-policies"),
+    *("/etc/ssl", "/etc/ca-certificates", "/etc/alternatives", "/etc/fonts"),
+    *("/etc/ld.so.conf.d", "/etc/pki", "/etc/crypto-policies"),
+)
+# Small ones, of which a sandbox gets copies.
+_SHOWN_FILES = (
+    *("/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/localtime", "/etc/timezone"),
+    *("/etc/protocols", "/etc/services", "/etc/mime.types"),
 )
 # Of the sandbox around a virtual machine: the root that the machine mounts, and what it is made of.
 SHARED, MACHINE = Path("/guest"), Path("/machine")
@@ -32,7 +36,10 @@ _OF_QEMU = (
     *("/usr/share/qemu", "/usr/share/seabios", "/etc/ld.so.cache", "/etc/alternatives"),
 )
 # How many words of bubblewrap's follow an option, the last of them a place inside.
-_WORDS = {"--dir": 1, "--tmpfs": 1, "--bind": 2, "--ro-bind": 2, "--ro-bind-try": 2, "--symlink": 2}
+_WORDS = {
+    **dict.fromkeys(("--dir", "--tmpfs"), 1),
+    **dict.fromkeys(("--bind", "--ro-bind", "--ro-bind-try", "--symlink", "--file"), 2),
+}
 # Of an image, where this tier's notes about refused tools stand.
 REFUSALS = INSIDE / "refusals"
 _GIT_PARTS = Path("/usr/lib/git-core")
@@ -41,40 +48,65 @@ _LINKS = {"bin": "usr/bin", "sbin": "usr/bin", "lib": "usr/lib", "lib64": "usr/l
 
 
 def arguments(
-    *, spec: Spec, policy: Policy, binaries: Path, roots: Sequence[Path], uid: int, cwd: Path
+    *,
+    spec: Spec,
+    policy: Policy,
+    binaries: Path,
+    roots: Sequence[Path],
+    uid: int,
+    cwd: Path,
+    told: bytes,
+    given: Given,
 ) -> list[str]:
     """
     Return bubblewrap's own arguments.
 
     binaries: the folder in the place of /usr/bin. roots: the parts of the workspace to mount
     writable. uid: whom `inside.py` will become, 0: bubblewrap makes a user namespace instead.
+    told: what that program is told. given: takes what becomes a file inside.
     """
     # First, so that exposed folders may stand in them.
-    found = [*_namespaces(policy, uid), *_private_tmp(spec)]
+    found = [*_namespaces(policy, uid), "--bind", str(spec.folder / "tmp"), "/tmp"]  # noqa: S108
     # What lies in /run is memory that no process is seen to hold.
     run_bytes = str(policy.memory_mb * 2**20)
     found += ["--proc", "/proc", "--dev", "/dev", "--size", run_bytes, "--tmpfs", "/run"]
-    found += _system(spec, policy, binaries)
-    found += ["--ro-bind", str(INSIDE_PROGRAM), "/lease/inside.py"]
-    found += ["--ro-bind", str(spec.folder / TOLD), f"/lease/{TOLD}"]
+    found += _system(spec, policy, binaries, uid, given)
+    if policy.network == "full":
+        found += given.copy("/etc/resolv.conf", "/etc/resolv.conf")
+    found += given.text(compiled(INSIDE_PROGRAM), INSIDE_CODE)
+    found += given.text(told, "/lease/inside.txt", mode="0400")
     found += ["--ro-bind", str(spec.folder / "doors"), str(INSIDE / "doors")]
+    found += ["--symlink", "../tmp", str(INSIDE / "tmp")]
     interpreter, shown_at = around.python()
     found += ["--ro-bind", str(interpreter), shown_at] if shown_at == "/lease/python" else []
-    return [*found, *_lease(spec, roots), "--chdir", str(inside(spec, cwd))]
+    return [*found, *_lease(spec, roots), "--remount-ro", "/", "--chdir", str(inside(spec, cwd))]
 
 
-def shared(*, spec: Spec, policy: Policy, binaries: Path, roots: Sequence[Path]) -> list[str]:
+def shared(
+    *,
+    spec: Spec,
+    policy: Policy,
+    binaries: Path,
+    roots: Sequence[Path],
+    uid: int,
+    resolver: str,
+    given: Given,
+) -> list[str]:
     """
     Return bubblewrap's arguments for the same root, in two parts that a machine mounts.
 
-    SHARED/system does not change while the machine runs, SHARED/lease does.
+    SHARED/system does not change while the machine runs, SHARED/lease does. resolver: the address
+    of the one that the machine has.
     """
-    system = _system(spec, replace(policy, network="none"), binaries)
-    system += ["--ro-bind", str(spec.folder / "etc" / "resolv.conf"), "/etc/resolv.conf"]
+    system = _system(spec, policy, binaries, uid, given)
+    said = f"nameserver {resolver}\n" if resolver else ""
+    system += given.text(said.encode(), "/etc/resolv.conf")
     for name in ("proc", "dev", "run", "tmp", "lease"):
         system += ["--perms", "0755", "--dir", f"/{name}"]
-    lease = [*_lease(spec, roots), "--ro-bind", str(binaries), str(REFUSALS)]
-    return [*_below(SHARED / "system", system), *_below(SHARED, lease)]
+    lease = [*_lease(spec, roots), "--bind", str(spec.folder / "tmp"), str(INSIDE / "tmp")]
+    lease += ["--ro-bind", str(binaries), str(REFUSALS)]
+    shown = [*_below(SHARED / "system", system), *_below(SHARED, lease)]
+    return [*shown, "--remount-ro", "/"]
 
 
 def around_machine(*, policy: Policy, uid: int, files: Mapping[str, Path]) -> list[str]:
@@ -132,7 +164,7 @@ def binds(
     """
     found = [Bind(spec.folder / "tmp", "/tmp", True)]  # noqa: S108 - the container's own
     if is_machine:
-        places = [Path(each) for each in _SHOWN]
+        places = [Path(each) for each in (*_SHOWN, *_SHOWN_FILES)]
         found += [
             Bind(each, str(each)) for each in (*places, *exposed(spec.means)) if each.exists()
         ]
@@ -166,17 +198,12 @@ def exposed(means: Means) -> list[Path]:
     return [p for p in (*own, *means.exposed) if p not in inside_usr and p.is_dir()]
 
 
-def write_etc(folder: Path, uid: int, *, resolver: str = "") -> None:
-    """
-    Write the few files of /etc that programs ask for, with nothing of this machine in them.
-
-    resolver: the address of one that is not this machine's.
-    """
-    # Two are for containers: an empty folder to hide another, and no resolver in the place of that
-    # of the machine, which the engine would show.
+def write_etc(folder: Path, uid: int) -> None:
+    """Write the few files of /etc that programs ask for, with nothing of this machine in them."""
+    # For containers: an empty folder to hide another, and no resolver in the place of that of the
+    # machine, which the engine would show.
     (folder / "nothing").mkdir(parents=True, exist_ok=True)
-    said = f"nameserver {resolver}\n" if resolver else ""
-    for name, text in {**_etc(uid), "resolv.conf": said}.items():
+    for name, text in {**_etc(uid), "resolv.conf": ""}.items():
         (folder / name).write_text(text)
 
 
@@ -194,17 +221,15 @@ def _namespaces(policy: Policy, uid: int, rights: Sequence[str] = ()) -> list[st
     return [*found, "--hostname", "agentpool", "--die-with-parent", "--new-session"]
 
 
-def _private_tmp(spec: Spec) -> list[str]:
-    return ["--bind", str(spec.folder / "tmp"), "/tmp"]  # noqa: S108 - the sandbox's own
-
-
-def _system(spec: Spec, policy: Policy, binaries: Path) -> list[str]:
-    """Return the mounts of the machine's own system, and of what stands in its place."""
+def _system(spec: Spec, policy: Policy, binaries: Path, uid: int, given: Given) -> list[str]:
+    """Return what shows the machine's own system, and what stands in the place of its parts."""
     found = []
     for place in ("/usr/local/lib", "/etc/hosts", "/lease/in"):
         found += _way_to(Path(place))
-    for shown in (*_SHOWN, *(("/etc/resolv.conf",) if policy.network == "full" else ())):
-        found += ["--ro-bind-try", shown, shown]
+    for shown in _SHOWN:
+        found += ["--ro-bind", shown, shown] if os.path.isdir(shown) else []
+    for shown in _SHOWN_FILES:
+        found += given.copy(shown, shown)
     for folder in exposed(spec.means):
         found += [*_way_to(folder), "--ro-bind", str(folder), str(folder)]
     if _hides_git(policy):
@@ -213,7 +238,9 @@ def _system(spec: Spec, policy: Policy, binaries: Path) -> list[str]:
     for name, to in _LINKS.items():
         if Path("/", to).is_dir():
             found += ["--symlink", to, f"/{name}"]
-    return found + _private_etc(spec)
+    for name, text in _etc(uid or os.getuid()).items():
+        found += given.text(text.encode(), f"/etc/{name}")
+    return found
 
 
 def _below(top: Path, arguments: Sequence[str]) -> list[str]:
@@ -231,11 +258,11 @@ def _below(top: Path, arguments: Sequence[str]) -> list[str]:
 
 def _lease(spec: Spec, roots: Sequence[Path]) -> list[str]:
     """Return the mounts of the lease's folder and workspace."""
-    found = ["--bind", str(spec.folder / "tmp"), "/lease/tmp"]
-    found += ["--ro-bind", str(spec.folder / "in"), str(INSIDE / "in")]
+    found = ["--ro-bind", str(spec.folder / "in"), str(INSIDE / "in")]
     for name in ("out", "home"):
         found += ["--bind", str(spec.folder / name), str(INSIDE / name)]
-    found += ["--ro-bind", str(spec.place), str(INSIDE / "work")]
+    if spec.place not in roots:
+        found += ["--ro-bind", str(spec.place), str(INSIDE / "work")]
     for root in roots:
         found += ["--bind", str(root), str(inside(spec, root))]
     return found
@@ -252,11 +279,6 @@ def _etc(uid: int) -> Mapping[str, str]:
         "hosts": "127.0.0.1 localhost agentpool\n::1 localhost\n",
         "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n",
     }
-
-
-def _private_etc(spec: Spec) -> list[str]:
-    folder = spec.folder / "etc"
-    return [word for n in _etc(0) for word in ("--ro-bind", str(folder / n), f"/etc/{n}")]
 
 
 def _way_to(folder: Path) -> list[str]:

@@ -36,6 +36,7 @@ from agentpool.agent.isolation import (
 )
 from agentpool.agent.isolation.channel import Channel
 from agentpool.agent.isolation.confined import PATH, enforcement
+from agentpool.agent.isolation.given import given
 from agentpool.agent.isolation.policy import Policy
 
 _MB = 2**20
@@ -75,18 +76,25 @@ class Machine(process.Sandbox):
         env = {**env, "PATH": f"{mounts.REFUSALS}:{_IMAGE_PATH}" if spec.means.disk else PATH}
         if doors.PROXY_PORT in ports:
             env |= doors.proxy_variables()
-        resolver = qemu.RESOLVER if self._policy.network == "full" else ""
-        mounts.write_etc(spec.folder / "etc", self._uid or os.getuid(), resolver=resolver)
         channel = self._channel = Channel(
             start=self._told(command, env, cwd, list(ports)),
             doors={port: spec.folder / "doors" / path.name for port, path in ports.items()},
             note=self._note,
         )
-        shared = mounts.shared(spec=spec, policy=self._policy, binaries=binaries, roots=roots)
         walls = mounts.around_machine(
             policy=self._policy, uid=self._uid, files=self._files(archive)
         )
-        child = self._boot([*walls, *shared], channel)
+        with given() as files:
+            shared = mounts.shared(
+                spec=spec,
+                policy=self._policy,
+                binaries=binaries,
+                roots=roots,
+                uid=self._uid,
+                resolver=qemu.RESOLVER if self._policy.network == "full" else "",
+                given=files,
+            )
+            child = self._boot(files.arguments([*walls, *shared]), files.numbers, channel)
         if child.stdout is None:
             raise OSError("the machine's console is missing")
         return channel.serve(child.stdout.fileno())
@@ -222,10 +230,11 @@ class Machine(process.Sandbox):
             "work": str(self.inside(self._spec.place)),
         }
 
-    def _boot(self, arguments: Sequence[str], channel: Channel) -> "subprocess.Popen[bytes]":
+    def _boot(
+        self, arguments: int, files: list[int], channel: Channel
+    ) -> "subprocess.Popen[bytes]":
         """Start bubblewrap, in it `hull.py`, which starts qemu and what shares the root."""
         policy, number = self._policy, channel.theirs.fileno()
-        largest = str(policy.disk_space_mb * _MB)
         machine = qemu.words(
             policy=policy,
             channel=number,
@@ -233,31 +242,25 @@ class Machine(process.Sandbox):
             files=mounts.MACHINE,
             disk=self._spec.means.disk,
         )
-        told = os.memfd_create("arguments")
-        os.write(told, "\0".join([*arguments, ""]).encode())
-        os.lseek(told, 0, os.SEEK_SET)
-        try:
-            child = self._child = subprocess.Popen(
-                [
-                    *around.wrapped(self._group, policy, is_machine=True),
-                    *("bwrap", "--args", str(told), "--"),
-                    *(around.python()[1], "-E", "-s", "-S", "-B"),
-                    *(f"{mounts.MACHINE}/hull.py", str(self._uid), largest),
-                    *(*qemu.shares(mounts.SHARED), *machine),
-                ],
-                env={
-                    "PATH": os.environ.get("PATH", os.defpath),
-                    bare.MARK: self._spec.lease_id,
-                    bare.AGENT: self._spec.agent_id,
-                },
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                pass_fds=[told, number],
-            )
-        finally:
-            os.close(told)
+        child = self._child = subprocess.Popen(
+            [
+                *around.wrapped(self._group, policy),
+                *("bwrap", "--args", str(arguments), "--"),
+                *(around.python()[1], "-E", "-s", "-S", "-B", f"{mounts.MACHINE}/hull.py"),
+                *(str(self._uid), str(policy.disk_space_mb * _MB)),
+                *(*qemu.shares(mounts.SHARED), *machine),
+            ],
+            env={
+                "PATH": os.environ.get("PATH", os.defpath),
+                bare.MARK: self._spec.lease_id,
+                bare.AGENT: self._spec.agent_id,
+            },
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            pass_fds=[*files, number],
+        )
         return child
 
     def _machine_cpu_seconds(self) -> float:
