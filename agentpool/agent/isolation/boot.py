@@ -15,7 +15,7 @@ import subprocess
 import sys
 import sysconfig
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -30,10 +30,13 @@ INSTALL = (
     "apt-get download of a linux-image-…-cloud package, then dpkg --extract FILE"
     f" {PLACES[0].parent}; or name another kernel with --vm-kernel"
 )
-_MODULES = (
-    *("virtio_pci", "virtio_console", "virtiofs", "virtio_net", "virtio_blk", "overlay"),
-    *("ext4", "erofs", "squashfs"),
-)
+# By what a machine has beyond the least; an ext4 disk needs none that kernels don't have built in.
+_MODULES = {
+    "": ("virtio_pci", "virtio_console", "virtiofs"),
+    "net": ("virtio_net",),
+    "disk": ("virtio_blk", "overlay", "ext4", "erofs", "squashfs"),
+}
+_SIGNED = b"~Module signature appended~\n"
 _HERE = Path(__file__).parent
 # What stands at the top of the archive, as programs of their own.
 _PROGRAMS = ("guest", "ready", "inside", "streams")
@@ -43,11 +46,14 @@ _PACKAGE = (
     *("agent/isolation/policy", "agent/isolation/seccomp"),
 )
 _IMPORTED = (
-    *("ctypes", "os", "sys", "time", "marshal", "select", "fcntl", "_socket", "array", "errno"),
+    *("_ctypes", "os", "sys", "time", "marshal", "select", "fcntl", "_socket", "array", "errno"),
     *("ipaddress", "socket", "struct", "threading", "pathlib", "importlib", "dataclasses"),
     *("typing", "fnmatch", "platform", "encodings.ascii", "encodings.latin_1", "encodings.idna"),
 )
-_FOLDERS = ("dev", "proc", "machine/root", "machine/groups", "machine/disk", "machine/over")
+_FOLDERS = (
+    *("dev", "proc", "machine/modules", "machine/modulesnet", "machine/modulesdisk"),
+    *("machine/root", "machine/groups", "machine/disk", "machine/over"),
+)
 _LANDMARKS = ("os", "encodings/__init__", "encodings/aliases", "encodings/utf_8", "codecs", "io")
 _making = threading.Lock()
 
@@ -119,10 +125,12 @@ def _sources() -> list[Path]:
 
 def _content(kernel: Kernel) -> Mapping[str, bytes]:
     """Return every file of the archive by its path."""
-    found = {
-        f"machine/modules/{n:02}-{m.stem}": _module(m)
-        for n, m in enumerate(_needed(kernel.modules))
-    }
+    found = {}
+    always = _needed(kernel.modules, _MODULES[""])
+    for part, names in _MODULES.items():
+        more = [each for each in _needed(kernel.modules, names) if each not in always]
+        for number, file in enumerate(more if part else always):
+            found[f"machine/modules{part}/{number:02}-{file.stem}"] = _module(file)
     found |= {name.lstrip("/"): _loaded(data) for name, data in _python()}
     for name in _PROGRAMS:
         found[f"machine/{name}.pyc"] = compiled(_HERE / f"{name}.py")
@@ -132,7 +140,7 @@ def _content(kernel: Kernel) -> Mapping[str, bytes]:
     return found
 
 
-def _needed(folder: Path) -> list[Path]:
+def _needed(folder: Path, names: Sequence[str]) -> list[Path]:
     """Return the modules in the order in which they are to be loaded; built-in ones need none."""
     there = {_plain(file): file for file in folder.rglob("*.ko*")}
     found: dict[str, Path] = {}
@@ -145,7 +153,7 @@ def _needed(folder: Path) -> list[Path]:
             need(other.replace("-", "_"))
         found[name] = there[name]
 
-    for name in _MODULES:
+    for name in names:
         need(name)
     return list(found.values())
 
@@ -155,14 +163,19 @@ def _plain(file: Path) -> str:
 
 
 def _module(file: Path) -> bytes:
+    """Return a module as the kernel takes it, without the signature, which takes long to verify."""
     data = file.read_bytes()
     if file.suffix == ".xz":
         import lzma
 
-        return lzma.decompress(data)
-    if file.suffix == ".ko":
+        data = lzma.decompress(data)
+    elif file.suffix != ".ko":
+        raise IsolationUnavailable(f"the kernel's modules are packed as {file.suffix}: {INSTALL}")
+    if not data.endswith(_SIGNED):
         return data
-    raise IsolationUnavailable(f"the kernel's modules are packed as {file.suffix}: {INSTALL}")
+    data = data.removesuffix(_SIGNED)
+    # Before the mark: twelve bytes, the last four of which say how long the signature is.
+    return data[: -12 - int.from_bytes(data[-4:], "big")]
 
 
 def _python() -> Iterator[tuple[str, bytes]]:

@@ -8,14 +8,13 @@ processes, system calls) holds against the work, not against a guest's kernel th
 that one meets the walls around the whole machine.
 """
 
-import ctypes
 import os
 import sys
 import time
 
 # Beside this file in the guest; agentpool's packages would cost each start a second.
 import ready  # type: ignore[import-not-found]
-from inside import _become, _drop_to, _shut, limit_to  # type: ignore[import-not-found]
+from inside import Libc, _become, _drop_to, _shut, limit_to  # type: ignore[import-not-found]
 from streams import Closed, Exchange  # type: ignore[import-not-found]
 
 TYPE_CHECKING = False
@@ -36,7 +35,7 @@ _WORK = f"{ready.GROUPS}/work"
 class Guest:
     """The machine while it runs one command."""
 
-    def __init__(self, libc: ctypes.CDLL, channel: int) -> None:
+    def __init__(self, libc: Libc, channel: int) -> None:
         self._libc = libc
         self._exchange = Exchange(
             channel, told=self._take, connect=lambda port: None, most_message=_MOST_TOLD
@@ -205,9 +204,9 @@ class Guest:
 
 def main() -> None:
     """Be process 1."""
-    libc = ctypes.CDLL(None, use_errno=True)
+    libc = Libc()
     try:
-        ready.mount_all(libc, is_imaged="disk" in sys.argv[1:])
+        ready.mount_all(libc, needs=sys.argv[1:])
         ready.write("/proc/self/oom_score_adj", "-1000")
         Guest(libc, ready.channel()).run()
     except Closed:
@@ -226,6 +225,7 @@ def _pair() -> "tuple[_socket.socket, _socket.socket]":
 
 def _answer(listener: int, notes: int, told: "dict[str, Any]") -> None:
     """Answer the filter's questions for as long as there are any, and note what was refused."""
+    os.nice(10)  # what is loaded here must not hold up the command's start
     sys.path.insert(0, ready.CODE)
     from agentpool.agent.isolation import Incident
     from agentpool.agent.isolation.observer import Observer
@@ -246,6 +246,7 @@ def _answer(listener: int, notes: int, told: "dict[str, Any]") -> None:
         note=note,
         work=f"{told['work']}",
     )
+    os.nice(-10)
     observer.start(listener)
     while True:
         time.sleep(3600)

@@ -11,12 +11,12 @@ What shares a folder takes the descriptor of its socket as `--fd=N`; qemu finds 
 """
 
 import _socket
-import ctypes
 import os
+import resource
 import sys
 
 # This file's folder is first on the path.
-from inside import _drop_to, limit_to  # type: ignore[import-not-found]
+from inside import Libc, _drop_to, limit_to  # type: ignore[import-not-found]
 
 _PR_SET_KEEPCAPS, _PR_CAP_AMBIENT, _AMBIENT_RAISE = 8, 47, 2
 _PR_SET_PDEATHSIG, _SIGKILL, _SIGXFSZ = 1, 9, 25
@@ -27,7 +27,7 @@ _VERSION = 0x20080522
 
 def main(uid: int, largest: int, shares: list[list[str]], qemu: list[str]) -> int:
     """Start all, wait for the first that ends, and return its code."""
-    libc = ctypes.CDLL(None, use_errno=True)
+    libc = Libc()
     limit_to(libc, _RLIMIT_CORE, 0)
     for socket, *share in shares:
         door = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
@@ -51,7 +51,7 @@ def main(uid: int, largest: int, shares: list[list[str]], qemu: list[str]) -> in
     return os.waitstatus_to_exitcode(status) & 0xFF
 
 
-def _become_share(libc: ctypes.CDLL, uid: int, largest: int, words: list[str]) -> None:
+def _become_share(libc: Libc, uid: int, largest: int, words: list[str]) -> None:
     """Become what shares the root, with two rights and no file larger than may be written."""
     libc.prctl(_PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0)
     import _signal  # type: ignore[import-not-found]
@@ -59,18 +59,17 @@ def _become_share(libc: ctypes.CDLL, uid: int, largest: int, words: list[str]) -
     # Told as an error instead: the work in the machine gets it.
     _signal.signal(_SIGXFSZ, _signal.SIG_IGN)
     limit_to(libc, _RLIMIT_FSIZE, largest)
-    open_files = (ctypes.c_ulong * 2)()
-    libc.getrlimit(_RLIMIT_NOFILE, ctypes.byref(open_files))
-    limit_to(libc, _RLIMIT_NOFILE, open_files[1])
+    # Its own most: it holds one for everything that the guest knows of.
+    limit_to(libc, _RLIMIT_NOFILE, resource.getrlimit(_RLIMIT_NOFILE)[1])
     if uid:
         libc.prctl(_PR_SET_KEEPCAPS, 1, 0, 0, 0)
         os.setgroups([])
         os.setresgid(uid, uid, uid)
         os.setresuid(uid, uid, uid)
     kept = 1 << _CAP_SETPCAP | 1 << _CAP_SYS_CHROOT
-    head, sets = (ctypes.c_uint32 * 2)(_VERSION, 0), (ctypes.c_uint32 * 6)(kept, kept, kept)
-    if libc.capset(ctypes.byref(head), ctypes.byref(sets)):
-        os.write(2, f"agentpool: capset: {os.strerror(ctypes.get_errno())}\n".encode())
+    head, low = _VERSION.to_bytes(4, sys.byteorder) + bytes(4), kept.to_bytes(4, sys.byteorder)
+    if libc.capset(head, low * 3 + bytes(12)):
+        os.write(2, f"agentpool: {libc.error('capset')}\n".encode())
         os._exit(78)
     for capability in (_CAP_SETPCAP, _CAP_SYS_CHROOT):
         libc.prctl(_PR_CAP_AMBIENT, _AMBIENT_RAISE, capability, 0, 0)

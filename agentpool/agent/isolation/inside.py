@@ -24,7 +24,7 @@ _RLIMIT_FSIZE, _RLIMIT_CORE, _RLIMIT_NPROC = 1, 4, 6
 
 def main(command: list[str]) -> None:
     """Become the command; whatever fails here ends with 78 and a line that says so."""
-    libc = _Libc()
+    libc = Libc()
     ports, uid, processes, largest, control, filter_, number, env = _told()
     if ports:
         _open_doors(ports)
@@ -48,18 +48,30 @@ class _Byte(_ctypes._SimpleCData):  # type: ignore[type-arg]
     _type_ = "c"
 
 
-class _Libc:
+class _Int(_ctypes._SimpleCData):  # type: ignore[type-arg]
+    _type_ = "i"
+
+
+class _Function(_ctypes.CFuncPtr):
+    _flags_ = _ctypes.FUNCFLAG_CDECL | _ctypes.FUNCFLAG_USE_ERRNO
+    _restype_ = _Int
+
+
+class Libc:
     """The C library without the module ctypes, whose import would cost 4 ms."""
 
     def __init__(self) -> None:
         self._handle = _ctypes.dlopen(None, 0)  # type: ignore[arg-type]
 
     def __getattr__(self, name: str) -> "Any":
-        place = _ctypes.dlsym(self._handle, name)
-        return lambda *words: _ctypes.call_function(place, words)
+        return _Function(_ctypes.dlsym(self._handle, name))
+
+    def error(self, said: str, file: str = "") -> OSError:
+        """Return the last error of a function, to be raised."""
+        return OSError(_ctypes.get_errno(), said, file)
 
 
-def limit_to(libc: "Any", which: int, most: int) -> None:
+def limit_to(libc: Libc, which: int, most: int) -> None:
     """Set a limit of this process and its children, for good."""
     libc.setrlimit(which, most.to_bytes(8, sys.byteorder) * 2)
 
@@ -83,7 +95,7 @@ def _told() -> tuple[list[tuple[int, str]], int, int, int, int, bytes, int, dict
     )
 
 
-def _drop_to(libc: "Any", uid: int) -> None:
+def _drop_to(libc: Libc, uid: int) -> None:
     """Become an ordinary user that nobody else here is, for good."""
     for capability in range(_LAST_CAPABILITY + 1):
         libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)
@@ -94,7 +106,7 @@ def _drop_to(libc: "Any", uid: int) -> None:
     libc.capset(_CAPABILITIES_V3.to_bytes(4, sys.byteorder) + bytes(4), bytes(24))
 
 
-def _shut(libc: "Any", program: bytes, control: int, number: int) -> None:
+def _shut(libc: Libc, program: bytes, control: int, number: int) -> None:
     """Install the filter; the observer gets the other end of it over the control socket."""
     content = (_Byte * len(program)).from_buffer(bytearray(program))
     place = _ctypes.addressof(content)
@@ -104,7 +116,7 @@ def _shut(libc: "Any", program: bytes, control: int, number: int) -> None:
         if got >= 0:
             break
     if got < 0:
-        _end("the filter of system calls was refused", 78)
+        _end(f"the filter of system calls was refused: {os.strerror(_ctypes.get_errno())}", 78)
     if control >= 0:
         with _socket_of(control) as way:
             way.send_fd(got)

@@ -139,7 +139,9 @@ def words(
     if _FLASH.exists():
         found += ["-bios", str(_FLASH)]
     found += ["-kernel", f"{files}/kernel", "-initrd", f"{files}/archive"]
-    found += ["-append", _told_kernel(accelerator, python) + (" disk" if disk else "")]
+    needs = ["disk"] if disk else []
+    needs += ["net"] if policy.network == "full" else []
+    found += ["-append", " ".join([_told_kernel(accelerator, python), *needs])]
     denied = "obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
     return [*found, "-sandbox", f"on,{denied}"]
 

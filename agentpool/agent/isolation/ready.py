@@ -4,7 +4,6 @@ Makes a guest ready: loads its kernel's modules, mounts what it consists of, bri
 Part of the guest's first program (`guest.py`); it imports next to nothing.
 """
 
-import ctypes
 import fcntl
 import os
 import sys
@@ -14,6 +13,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import _socket
     from typing import Any
+
+    from inside import Libc  # type: ignore[import-not-found]
 
 # Python itself may stand anywhere else.
 ROOT, GROUPS, CODE = "/machine/root", "/machine/groups", "/machine/code"
@@ -37,21 +38,23 @@ _LINKS = (
 )
 
 
-def mount_all(libc: ctypes.CDLL, *, is_imaged: bool) -> None:
+def mount_all(libc: "Libc", *, needs: "list[str]") -> None:
     """
     Load what the archive has of the kernel, and mount what the machine consists of.
 
-    is_imaged: its root is on a disk, not in what the runtime shares.
+    needs: `disk`, its root is on one and not in what the runtime shares; `net`, it has a network.
     """
     number = _FINIT_MODULE[os.uname().machine]
-    for name in sorted(os.listdir(_MODULES)):
-        file = os.open(f"{_MODULES}/{name}", os.O_RDONLY)
-        libc.syscall(number, file, b"", 0)
-        os.close(file)
+    for part in ("", *needs):
+        folder = f"{_MODULES}{part}"
+        for name in sorted(os.listdir(folder)):
+            file = os.open(f"{folder}/{name}", os.O_RDONLY)
+            libc.syscall(number, file, b"", 0)
+            os.close(file)
     _mount(libc, "proc", "/proc", "proc")
     _mount(libc, "dev", "/dev", "devtmpfs")
     _mount(libc, "groups", GROUPS, "cgroup2")
-    if is_imaged:
+    if "disk" in needs:
         _mount_disk(libc)
     else:
         _mount_shared(libc, "system", ROOT)
@@ -111,10 +114,10 @@ def open_network(told: "dict[str, Any]") -> "list[tuple[_socket.socket, int]]":
     return found
 
 
-def enter_root(libc: ctypes.CDLL) -> None:
+def enter_root(libc: "Libc") -> None:
     """Make the shared root the only one that this process and its children have."""
     if libc.unshare(_CLONE_NEWNS):
-        raise OSError(ctypes.get_errno(), "no mount namespace", "/")
+        raise libc.error("no mount namespace", "/")
     os.chdir(ROOT)
     _mount(libc, ".", "/", "", _MS_MOVE)
     os.chroot(".")
@@ -147,7 +150,7 @@ def write(path: str, text: str) -> None:
         os.close(number)
 
 
-def _mount_disk(libc: ctypes.CDLL) -> None:
+def _mount_disk(libc: "Libc") -> None:
     """Mount the disk, and over it memory for what has no place there; nothing is written to it."""
     until = time.monotonic() + READY_S
     while not any(
@@ -164,13 +167,13 @@ def _mount_disk(libc: ctypes.CDLL) -> None:
             os.mkdir(f"{ROOT}/{name}")
 
 
-def _mount_shared(libc: ctypes.CDLL, name: str, place: str) -> None:
+def _mount_shared(libc: "Libc", name: str, place: str) -> None:
     until = time.monotonic() + READY_S
     while not _mounted(libc, name, place, "virtiofs", until=until):
         time.sleep(0.005)
 
 
-def _make_devices(libc: ctypes.CDLL, folder: str) -> None:
+def _make_devices(libc: "Libc", folder: str) -> None:
     _mount(libc, "dev", folder, "tmpfs", _MS_NOSUID, "mode=755")
     os.umask(0)
     for name, major, minor in _DEVICES:
@@ -208,14 +211,14 @@ def _give_address(
 
 
 def _mount(
-    libc: ctypes.CDLL, source: str, target: str, kind: str, flags: int = 0, data: str = ""
+    libc: "Libc", source: str, target: str, kind: str, flags: int = 0, data: str = ""
 ) -> None:
     if libc.mount(source.encode(), target.encode(), kind.encode(), flags, data.encode()):
-        raise OSError(ctypes.get_errno(), f"{kind} can't be mounted", target)
+        raise libc.error(f"{kind} can't be mounted", target)
 
 
 def _mounted(
-    libc: ctypes.CDLL, source: str, target: str, kind: str, flags: int = 0, *, until: float
+    libc: "Libc", source: str, target: str, kind: str, flags: int = 0, *, until: float
 ) -> bool:
     """Return whether it could be mounted; after `until` that is an error."""
     try:
