@@ -178,6 +178,32 @@ def test_a_guest_that_was_overcome_meets_the_walls_around_it(
     assert not (spec.folder / "out" / "device").exists()
 
 
+def test_groups_of_version_2_hold_where_a_kernel_has_them(
+    tmp_path: Path, agent_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = vm.Machine._told
+    # Root of the guest, for nobody else may mount them.
+    root = {"uid": 0, "filter": b""}
+    monkeypatch.setattr(vm.Machine, "_told", lambda *words: {**told(*words), **root})
+    spec = spec_of(tmp_path, agent_id)
+    made = vm.create(replace(spec, means=replace(spec.means, exposed=(ROOT,))))
+
+    command = ["python3", "-B", "-m", "tests.integration.agent.groups_in_a_guest"]
+    out, err = made.run(command=command, env={"PYTHONPATH": str(ROOT)}, cwd=made._spec.place)
+    printed, complained = all_of(out), all_of(err)
+    ended(made)
+    made.destroy()
+
+    assert printed.splitlines()[0] == "beside another True /run/groups", complained
+    assert "alone True /run/groups/work" in printed, printed
+    assert "moved 0::/work/agentpool-runtime" in printed
+    assert "short of pids True" in printed
+    assert "cpu True" in printed, printed
+    assert 0 < printed.find("was killed False") < printed.find("killed -9"), printed
+    assert "was killed True" in printed
+    assert printed.endswith("left []\n")
+
+
 def test_a_machine_that_cannot_start_says_why(
     tmp_path: Path, agent_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
