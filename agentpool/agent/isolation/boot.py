@@ -46,7 +46,19 @@ _PACKAGE = (
     *("agent/isolation/policy", "agent/isolation/seccomp"),
 )
 _IMPORTED = (
-    *("_ctypes", "os", "sys", "time", "marshal", "select", "fcntl", "_socket", "array", "errno"),
+    *(
+        "_ctypes",
+        "ctypes",
+        "os",
+        "sys",
+        "time",
+        "marshal",
+        "select",
+        "fcntl",
+        "_socket",
+        "array",
+        "errno",
+    ),
     *("ipaddress", "socket", "struct", "threading", "pathlib", "importlib", "dataclasses"),
     *("typing", "fnmatch", "platform", "encodings.ascii", "encodings.latin_1", "encodings.idna"),
 )

@@ -145,6 +145,8 @@ class Guest:
             try:
                 os.close(notes)
                 _answer(listener, theirs, self._told)
+            except BaseException:
+                sys.excepthook(*sys.exc_info())
             finally:
                 os._exit(1)
         os.close(theirs)
