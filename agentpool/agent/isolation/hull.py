@@ -22,7 +22,7 @@ _PR_SET_KEEPCAPS, _PR_CAP_AMBIENT, _AMBIENT_RAISE = 8, 47, 2
 _PR_SET_PDEATHSIG, _SIGKILL, _SIGXFSZ = 1, 9, 25
 _CAP_SETPCAP, _CAP_SYS_CHROOT = 8, 18
 _RLIMIT_FSIZE, _RLIMIT_CORE, _RLIMIT_NOFILE = 1, 4, 7
-_VERSION = 0x20080522
+_VERSION, _MOST_OPEN = 0x20080522, 256
 
 
 def main(uid: int, largest: int, shares: list[list[str]], qemu: list[str]) -> int:
@@ -35,8 +35,12 @@ def main(uid: int, largest: int, shares: list[list[str]], qemu: list[str]) -> in
         os.chmod(socket, 0o666)  # noqa: S103 - there is nobody else in this sandbox
         door.listen(1)
         if os.fork() == 0:
-            os.set_inheritable(door.fileno(), True)
-            _become_share(libc, uid, largest, [*share, f"--fd={door.fileno()}"])
+            number = door.fileno()
+            # Above all not the machine's channel.
+            os.closerange(3, number)
+            os.closerange(number + 1, _MOST_OPEN)
+            os.set_inheritable(number, True)
+            _become_share(libc, uid, largest, [*share, f"--fd={number}"])
         door.close()
     machine = os.fork()
     if machine == 0:

@@ -148,6 +148,12 @@ class Machine(process.Sandbox):
         more = policy.memory_mb > self._born_with.memory_mb
         if self._channel is None or more or policy.cpu_cores > qemu.cores(self._born_with):
             return False
+        if self._group is not None and self._main_pid() is not None:
+            try:
+                size = qemu.memory_mb(self._born_with)
+                self._group.resize(memory_mb=size, cpu_cores=policy.cpu_cores)
+            except OSError:
+                return False
         self._channel.order(f"limits {policy.memory_mb * _MB} {_quota(policy)}".encode())
         self._policy = policy
         return True
