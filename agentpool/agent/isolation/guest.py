@@ -82,6 +82,7 @@ class Guest:
         ready.make_group(told)
         if told["is_imaged"]:
             ready.tell_resolver(told["resolver"])
+        ready.show_lease(self._libc, told)
         for door, port in ready.open_network(told):
             self._exchange.open_door(door, port)
         (out, theirs_out), (err, theirs_err) = os.pipe(), os.pipe()

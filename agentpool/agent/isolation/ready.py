@@ -22,6 +22,7 @@ _MODULES, _DISK, _OVER = "/machine/modules", "/machine/disk", "/machine/over"
 _DISK_KINDS = ("ext4", "erofs", "squashfs")
 READY_S = 20.0
 _MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_BIND, _MS_MOVE = 1, 2, 4, 4096, 8192
+_MS_REMOUNT = 32
 _CLONE_NEWNS = 0x20000
 _FINIT_MODULE = {"x86_64": 313, "aarch64": 273}
 _AF_INET = (2).to_bytes(2, sys.byteorder)
@@ -57,8 +58,8 @@ def mount_all(libc: "Libc", *, needs: "list[str]") -> None:
     if "disk" in needs:
         _mount_disk(libc)
     else:
-        _mount_shared(libc, "system", ROOT)
-    _mount_shared(libc, "lease", f"{ROOT}/lease")
+        _mount_shared(libc, "system", ROOT, _MS_RDONLY)
+    _mount_shared(libc, "lease", f"{ROOT}/lease", _MS_NOSUID | _MS_NODEV)
     _mount(libc, f"{ROOT}/lease/tmp", f"{ROOT}/tmp", "", _MS_BIND)  # noqa: S108
     quiet = _MS_NOSUID | _MS_NODEV
     # Of other users' processes the work sees nothing: that is, of ours.
@@ -95,6 +96,18 @@ def make_group(told: "dict[str, Any]") -> None:
     write(f"{GROUPS}/work/memory.oom.group", "1")
     for name, key in (("memory.max", "memory"), ("pids.max", "pids"), ("cpu.max", "cpu")):
         write(f"{GROUPS}/work/{name}", str(told[key]))
+
+
+def show_lease(libc: "Libc", told: "dict[str, Any]") -> None:
+    """
+    Have the guest know what it may not write, too: it would say so only when it is tried.
+
+    What holds is decided outside; programs ask first whether they may.
+    """
+    for path in told["read_only"]:
+        _remount(libc, f"{ROOT}{path}", _MS_RDONLY)
+    for path in told["writable"]:
+        _remount(libc, f"{ROOT}{path}", 0)
 
 
 def open_network(told: "dict[str, Any]") -> "list[tuple[_socket.socket, int]]":
@@ -167,9 +180,9 @@ def _mount_disk(libc: "Libc") -> None:
             os.mkdir(f"{ROOT}/{name}")
 
 
-def _mount_shared(libc: "Libc", name: str, place: str) -> None:
+def _mount_shared(libc: "Libc", name: str, place: str, flags: int) -> None:
     until = time.monotonic() + READY_S
-    while not _mounted(libc, name, place, "virtiofs", until=until):
+    while not _mounted(libc, name, place, "virtiofs", flags, until=until):
         time.sleep(0.005)
 
 
@@ -215,6 +228,17 @@ def _mount(
 ) -> None:
     if libc.mount(source.encode(), target.encode(), kind.encode(), flags, data.encode()):
         raise libc.error(f"{kind} can't be mounted", target)
+
+
+def _remount(libc: "Libc", place: str, flags: int) -> None:
+    """Make what is at a place read only, or not; it becomes a mount of its own first."""
+    if os.path.isdir(place):
+        os.stat(f"{place}/.")  # only now the guest mounts what is a mount outside
+    try:
+        _mount(libc, "", place, "", _MS_REMOUNT | _MS_BIND | flags)
+    except OSError:
+        _mount(libc, place, place, "", _MS_BIND)
+        _mount(libc, "", place, "", _MS_REMOUNT | _MS_BIND | flags)
 
 
 def _mounted(

@@ -77,7 +77,7 @@ class Machine(process.Sandbox):
         if doors.PROXY_PORT in ports:
             env |= doors.proxy_variables()
         channel = self._channel = Channel(
-            start=self._told(command, env, cwd, list(ports)),
+            start=self._told(command, env, cwd, list(ports), roots),
             doors={port: spec.folder / "doors" / path.name for port, path in ports.items()},
             note=self._note,
         )
@@ -212,16 +212,24 @@ class Machine(process.Sandbox):
         return mine
 
     def _told(
-        self, command: Sequence[str], env: Mapping[str, str], cwd: Path, ports: Sequence[int]
+        self,
+        command: Sequence[str],
+        env: Mapping[str, str],
+        cwd: Path,
+        ports: Sequence[int],
+        roots: Sequence[Path],
     ) -> dict[str, Any]:
         """Return what the guest is told to start."""
         policy, machine = self._policy, self._machine
+        is_closed = self._spec.place not in roots
         return {
             "command": list(command),
             "env": {os.fsencode(name): os.fsencode(value) for name, value in env.items()},
             "cwd": str(self.inside(cwd)),
             "uid": self._uid or os.getuid(),
             "ports": list(ports),
+            "read_only": ["/lease/in", *(["/lease/work"] if is_closed else [])],
+            "writable": [str(self.inside(root)) for root in roots] if is_closed else [],
             "address": qemu.ADDRESS if policy.network == "full" else None,
             "resolver": qemu.RESOLVER if policy.network == "full" else "",
             "is_imaged": self._spec.means.disk is not None,

@@ -123,6 +123,8 @@ ATTACKS: Mapping[str, Attack] = {
         tell(lambda: os.unlink('/lease/work/src/a.py'))
         tell(lambda: os.symlink('/etc', '/lease/work/link'))
         open('/lease/work/tests/mine.py', 'w').write('x')
+        if os.access('/lease/work/src', os.W_OK) or not os.access('/lease/work/tests', os.W_OK):
+            print('ESCAPED: programs that ask are told otherwise')
         """,
         notes="denied_write",
         about="/usr/bin/new",
