@@ -26,10 +26,10 @@ setup: .venv/.made ## make .venv with everything pinned in requirements/dev.txt
 
 ray: .venv/.ray ## add Ray to .venv, for the driver of that name (80 MB to fetch)
 
-system: ## install the system packages that some tests need (chromium, bubblewrap), when this user may
+system: ## install the system packages that some tests need (chromium, bubblewrap, podman, qemu), when this user may
 	@sh .ci/system-packages
 
-demo: setup ## start a demo and run 24 TDD cycles on it (ONCE=1: stop at the end; ISOLATION=container; SCALE=auto)
+demo: setup ## start a demo and run 24 TDD cycles on it (ONCE=1: stop at the end; ISOLATION=container or virtual_machine; SCALE=auto)
 	$(BIN)/python examples/tdd/demo.py $(if $(ONCE),--once) $(if $(SCALE),--scale $(SCALE))
 
 run: setup ## start an empty installation

@@ -1,8 +1,9 @@
 """
-The time from an offer to its command running, in each tier beside the bare tool (bwrap, podman).
+The time from an offer to its command running, in each tier beside the bare tool.
 
-Each round starts one of either, in turn, so that both see the same machine; the medians are told.
-What is started prints a word at once: the time ends when that word is read.
+That is bwrap, podman, and qemu with the same kernel, memory and accelerator, whose first program
+prints the word. Each round starts one of either, in turn, so that both see the same machine; the
+medians are told. What is started prints a word at once: the time ends when that word is read.
 
     .venv/bin/python bench/isolation.py [--tier NAME …] [--rounds N] [--json FILE]
 """
@@ -23,7 +24,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from agentpool.agent import contract, workspace
-from agentpool.agent.isolation import Environment, Means, Spec, engine, tier
+from agentpool.agent.isolation import Environment, Means, Spec, boot, engine, qemu, tier
 from agentpool.agent.isolation.policy import policy_of
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -40,21 +41,21 @@ def main() -> int:
     """Measure, print, and write what was found."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tier", action="append", choices=tuple(BARE))
-    parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--rounds", type=int, help="of each tier (default 40; machines: 8)")
     parser.add_argument("--json", type=Path)
     said = parser.parse_args()
     rows = []
-    print(f"{'tier':<10}{'ours_ms':>9}{'bare_ms':>9}{'overhead_ms':>13}{'20 or 50 at once, s':>21}")
+    print(f"{'tier':<17}{'ours_ms':>9}{'bare_ms':>9}{'overhead_ms':>13}{'at once, s':>21}")
     for level in said.tier or BARE:
         if why := tier(level).missing(Means(cache=Path(os.devnull))):
             print(f"{level}: {why}", file=sys.stderr)
             continue
         with tempfile.TemporaryDirectory() as folder:
-            rows.append(row := measure(level, Path(folder), said.rounds))
+            rows.append(row := measure(level, Path(folder), said.rounds or ROUNDS[level]))
         tier(level).remove_left(_agent_id())
         print(
-            f"{level:<10}{row['ours_ms']:>9}{row['bare_ms']:>9}{row['overhead_ms']:>13}"
-            f"{row['at_once_s']:>21}"
+            f"{level:<17}{row['ours_ms']:>9}{row['bare_ms']:>9}{row['overhead_ms']:>13}"
+            f"{row['at_once']:>15}: {row['at_once_s']}"
         )
     if said.json:
         said.json.write_text(json.dumps(_report(rows), indent=2) + "\n")
@@ -66,7 +67,7 @@ def measure(level: str, folder: Path, rounds: int) -> dict[str, object]:
     ours, bare = [], []
     for number in range(rounds + 1):
         ours.append(_timed(lambda number=number: _ours(level, folder, number)))
-        bare.append(_timed(BARE[level]))
+        bare.append(_timed(lambda: BARE[level](folder)))
     ours_ms, bare_ms = (round(statistics.median(each[1:]) * 1000, 1) for each in (ours, bare))
     return {
         "tier": level,
@@ -138,7 +139,7 @@ def _agent_id() -> str:
     return f"bench-{os.getpid()}"
 
 
-def _bare_process() -> Callable[[], None]:
+def _bare_process(folder: Path) -> Callable[[], None]:
     """Start the same command in the plainest sandbox that hides as much by namespaces."""
     return _plain(
         *("bwrap", "--unshare-all", "--die-with-parent", "--new-session"),
@@ -146,7 +147,7 @@ def _bare_process() -> Callable[[], None]:
     )
 
 
-def _bare_container() -> Callable[[], None]:
+def _bare_container(folder: Path) -> Callable[[], None]:
     """Start the same command by `podman run` in the same image with the same system in it."""
     shown = [word for each in ("/usr/lib", "/usr/bin") for word in ("-v", f"{each}:{each}:ro")]
     if Path("/usr/lib64").is_dir():
@@ -154,6 +155,30 @@ def _bare_container() -> Callable[[], None]:
     limits = ("--ulimit", "nofile=1024:1024", "--ulimit", "nproc=4096:4096", "--network", "none")
     words = ("podman", "--cgroup-manager", "cgroupfs", "run", "--rm", "--read-only", "--init")
     return _plain(*words, *limits, *shown, engine.machine_image())
+
+
+def _bare_machine(folder: Path) -> Callable[[], None]:
+    """Start qemu as it comes, with nothing but a kernel and an archive to start from."""
+    kernel = boot.kernel(Means(cache=folder / "cache"))
+    archive = boot.archive(kernel, cache=folder / "cache")
+    accelerator = ["-accel", "tcg", "-cpu", "max"] if qemu.kvm_fails() else ["-accel", "kvm"]
+    size = str(GRANT["memory_mb"] + qemu.RESERVE_MB)
+    told = f"console=ttyS0 quiet panic=-1 rdinit={boot.interpreter()} -- -S -c print('up')"
+    words = [qemu.program(), *accelerator, "-m", size, "-smp", str(GRANT["cpu_cores"])]
+    words += ["-nodefaults", "-no-reboot", "-display", "none", "-serial", "stdio"]
+    words += ["-kernel", str(kernel.file), "-initrd", str(archive), "-append", told]
+    child = subprocess.Popen(words, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL)
+    assert child.stdout is not None
+    while (line := child.stdout.readline()) and b"up" not in line:
+        pass
+    assert line, "the machine has ended"
+
+    def end() -> None:
+        child.kill()
+        child.wait()
+        child.stdout.close()
+
+    return end
 
 
 def _plain(*words: str) -> Callable[[], None]:
@@ -168,8 +193,13 @@ def _plain(*words: str) -> Callable[[], None]:
     return end
 
 
-BARE = {"process": _bare_process, "container": _bare_container}
-AT_ONCE = {"process": 50, "container": 20}
+BARE = {
+    "process": _bare_process,
+    "container": _bare_container,
+    "virtual_machine": _bare_machine,
+}
+AT_ONCE = {"process": 50, "container": 20, "virtual_machine": 4}
+ROUNDS = {"process": 40, "container": 40, "virtual_machine": 8}
 
 
 def _many(level: str, folder: Path) -> float:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from agentpool.agent import options
 from agentpool.agent.enrolment import CannotStart
-from agentpool.agent.isolation import LEVELS, Means, cgroup, seccomp, tier
+from agentpool.agent.isolation import LEVELS, Means, cgroup, qemu, seccomp, tier
 from agentpool.agent.options import Options
 
 
@@ -86,6 +86,10 @@ def findings(means: Means) -> Iterator[Finding]:
     for level in LEVELS:
         why = tier(level).missing(means)
         yield Finding(name=f"isolation {level}", ok=not why, why=why)
+    if qemu.program():
+        why = qemu.kvm_fails()
+        mend = f"{why}; machines are emulated instead, several times slower" if why else ""
+        yield Finding(name="KVM", ok=not why, detail=str(qemu.KVM), why=mend)
     groups = cgroup.host()
     yield Finding(
         name="control groups",
@@ -100,7 +104,7 @@ def findings(means: Means) -> Iterator[Finding]:
         detail=platform.machine(),
         why="" if known else "this processor's system calls are not known to agentpool",
     )
-    for name, mend in (("git", "git"), ("setpriv", "util-linux"), ("prlimit", "util-linux")):
+    for name, mend in (("git", "git"), ("setpriv", "util-linux"), ("taskset", "util-linux")):
         there = shutil.which(name)
         why = "" if there else f"apt-get install {mend}"
         yield Finding(name=name, ok=bool(there), detail=there or "", why=why)

@@ -202,8 +202,20 @@ def add_isolation(parser: argparse.ArgumentParser) -> None:
     add(
         "--image", default=environ("AGENTPOOL_IMAGE", ""), help="of containers, such as python:3.12"
     )
-    add("--vm-kernel", type=_folder, default=environ("AGENTPOOL_VM_KERNEL"), metavar="FILE")
-    add("--vm-disk", type=_folder, default=environ("AGENTPOOL_VM_DISK"), metavar="FILE")
+    add(
+        "--vm-kernel",
+        type=_folder,
+        default=environ("AGENTPOOL_VM_KERNEL"),
+        metavar="FILE",
+        help="of virtual machines, with its modules in ../lib/modules (default: one that is found)",
+    )
+    add(
+        "--vm-disk",
+        type=_folder,
+        default=environ("AGENTPOOL_VM_DISK"),
+        metavar="FILE",
+        help="their root, never written to (default: this machine's own system)",
+    )
 
 
 def _add_ending(parser: argparse.ArgumentParser) -> None:

@@ -1,4 +1,4 @@
-"""What stands around bubblewrap: the way into the control group, limits, and the programs."""
+"""What stands around bubblewrap: the way into the control group, and the programs."""
 
 import os
 import random
@@ -11,25 +11,17 @@ from pathlib import Path
 from agentpool.agent.isolation import cgroup
 from agentpool.agent.isolation.policy import Policy
 
-_MB = 2**20
-
 
 def wrapped(group: cgroup.Group | None, policy: Policy) -> list[str]:
-    """Return the commands around bubblewrap: into the group, under the limits, tied to us."""
-    found = []
+    """Return the commands around bubblewrap: into the group, else onto as many processors."""
     if group is not None:
         into = "".join(f'echo 0 >"{file}"; ' for file in group.entrances())
-        found += ["/bin/sh", "-c", f'set -e; {into}exec "$@"', "sh"]
-    # A single file is never larger than all that may be written.
-    found += ["prlimit", f"--fsize={policy.disk_space_mb * _MB}", "--core=0"]
-    found += ["--"]
-    if group is None:
-        allowed = sorted(os.sched_getaffinity(0))
-        cores = max(1, min(len(allowed), -int(-policy.cpu_cores // 1)))
-        # Any of them: leases beside each other shall not all share the first ones.
-        chosen = random.sample(allowed, cores)
-        found += ["taskset", "--cpu-list", ",".join(map(str, chosen))]
-    return found
+        return ["/bin/sh", "-c", f'set -e; {into}exec "$@"', "sh"]
+    allowed = sorted(os.sched_getaffinity(0))
+    cores = max(1, min(len(allowed), -int(-policy.cpu_cores // 1)))
+    # Any of them: leases beside each other shall not all share the first ones.
+    chosen = random.sample(allowed, cores)
+    return ["taskset", "--cpu-list", ",".join(map(str, chosen))]
 
 
 def python() -> tuple[Path, str]:

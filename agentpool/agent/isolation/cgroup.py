@@ -7,20 +7,25 @@ finds what a killed one left behind.
 """
 
 import contextlib
+import errno
 import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+
+import psutil
 
 _ROOT = Path("/sys/fs/cgroup")
 _NEEDED = ("memory", "pids", "cpu")
 _PERIOD_US = 100_000
 _MB = 2**20
 _GONE_S = 2.0
+# Of version 2: where a runtime goes that stands in the group below which leases shall have theirs.
+_LEAF = "agentpool-runtime"
 # The folder of an agent goes with its last group, and must not go while one is being made.
 _changing = threading.Lock()
 
@@ -73,7 +78,7 @@ class Group:
         with _changing:
             for folder in dict.fromkeys(self._folders.values()):
                 if self._host.version == 2:
-                    _hand_down(folder)
+                    _hand_down(*list(folder.parents)[2::-1])
                 folder.mkdir(parents=True, exist_ok=True)
         self._write("pids", "pids.max", pids)
         if self._host.version == 2:
@@ -189,11 +194,54 @@ def remove_left(agent_id: str) -> int:
 
 
 def _version_2() -> Host:
-    parent = _ROOT / _own_paths().get("", "").lstrip("/")
-    there = set((parent / "cgroup.controllers").read_text().split()) if parent.is_dir() else set()
-    if missing := [name for name in _NEEDED if name not in there]:
-        return Host(2, {}, f"the controllers {', '.join(missing)} are not handed to {parent}")
-    return Host(2, dict.fromkeys(_NEEDED, parent))
+    """Return this process's own group where it can be used, else the one above all."""
+    own = _ROOT / _own_paths().get("", "").lstrip("/")
+    whys = []
+    for parent in dict.fromkeys((own.parent if own.name == _LEAF else own, _ROOT)):
+        if not (why := _lacks(parent)):
+            return Host(2, dict.fromkeys(_NEEDED, parent))
+        whys.append(why)
+    return Host(2, {}, "; ".join(whys))
+
+
+def _lacks(parent: Path) -> str:
+    """
+    Return why groups of version 2 can't be made below one, which is made fit for it if that is all.
+
+    A group whose children have controllers has no processes of its own: if those in it are this
+    one's alone, they go to a leaf beside the others.
+    """
+    try:
+        there = set((parent / "cgroup.controllers").read_text(encoding="ascii").split())
+        if missing := [name for name in _NEEDED if name not in there]:
+            return f"the controllers {', '.join(missing)} are not handed to {parent}"
+        try:
+            _hand_down(parent)
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise
+            if others := set(_pids_in(parent)) - _own_pids():
+                return f"{parent} has other processes ({min(others)}): give it a group of its own"
+            _move(_own_pids(), parent / _LEAF)
+            _hand_down(parent)
+    except OSError as error:
+        return f"{error.filename or parent}: {error.strerror}"
+    return ""
+
+
+def _move(pids: Iterable[int], leaf: Path) -> None:
+    leaf.mkdir(exist_ok=True)
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            (leaf / "cgroup.procs").write_text(str(pid), encoding="ascii")
+
+
+def _own_pids() -> set[int]:
+    """Return this process and all that it has started."""
+    found = {os.getpid()}
+    with contextlib.suppress(psutil.Error):
+        found |= {each.pid for each in psutil.Process().children(recursive=True)}
+    return found
 
 
 def _version_1() -> Host:
@@ -224,7 +272,7 @@ def _try(found: Host) -> str:
         for parent in dict.fromkeys(found.parents.values()):
             probe = parent / "agentpool" / f"probe-{os.getpid()}"
             if found.version == 2:
-                _hand_down(probe)
+                _hand_down(parent, probe.parent)
             probe.mkdir(parents=True, exist_ok=True)
             if not os.access(probe / "cgroup.procs", os.W_OK):
                 return f"{probe}/cgroup.procs may not be written"
@@ -234,12 +282,12 @@ def _try(found: Host) -> str:
     return ""
 
 
-def _hand_down(folder: Path) -> None:
-    """Let the controllers reach a folder: each parent must hand them to its children."""
-    for parent in (folder.parent.parent.parent, folder.parent.parent, folder.parent):
+def _hand_down(*parents: Path) -> None:
+    """Let the controllers reach what is below some groups: each must hand them to its children."""
+    for parent in parents:
         parent.mkdir(exist_ok=True)
         control = parent / "cgroup.subtree_control"
-        given = control.read_text().split()
+        given = control.read_text(encoding="ascii").split()
         if any(name not in given for name in _NEEDED):
             control.write_text(" ".join(f"+{name}" for name in _NEEDED), encoding="ascii")
 

@@ -30,8 +30,10 @@ from agentpool.agent.isolation import (
     seccomp,
 )
 from agentpool.agent.isolation.confined import PATH, Confined, enforcement, exit_code
+from agentpool.agent.isolation.given import given
 
-_SYSCALL_SECCOMP = {"x86_64": 317, "aarch64": 277}
+_MB = 2**20
+SYSCALL_SECCOMP = {"x86_64": 317, "aarch64": 277}
 
 
 class Sandbox(Confined):
@@ -55,12 +57,19 @@ class Sandbox(Confined):
         env = {**env, "PATH": PATH}
         if doors.PROXY_PORT in ports:
             env |= doors.proxy_variables()
-        mounts.write_etc(spec.folder / "etc", self._uid or os.getuid())
-        (spec.folder / mounts.TOLD).touch()
-        arguments = mounts.arguments(
-            spec=spec, policy=self._policy, binaries=binaries, roots=roots, uid=self._uid, cwd=cwd
-        )
-        child = self._start(arguments, command, env, ports)
+        with given() as files:
+            control, told = self._tell_inside(ports, env)
+            arguments = mounts.arguments(
+                spec=spec,
+                policy=self._policy,
+                binaries=binaries,
+                roots=roots,
+                uid=self._uid,
+                cwd=cwd,
+                told=told,
+                given=files,
+            )
+            child = self._start(command, files.arguments(arguments), files.numbers, control)
         if child.stdout is None or child.stderr is None:
             raise OSError("the pipes of the command are missing")
         return child.stdout.fileno(), child.stderr.fileno()
@@ -105,61 +114,50 @@ class Sandbox(Confined):
     # --- how it is put together -------------------------------------------------------------
 
     def _start(
-        self,
-        arguments: list[str],
-        command: Sequence[str],
-        env: Mapping[str, str],
-        ports: Mapping[int, Path],
+        self, command: Sequence[str], arguments: int, files: list[int], control: int | None
     ) -> subprocess.Popen[bytes]:
         """Start bubblewrap, in it `inside.py`, which becomes the command."""
-        control = self._tell_inside(ports, env)
-        # Not on the command line: the sandbox's first process shows that to the work.
-        told = os.memfd_create("arguments")
-        os.write(told, "\0".join([*arguments, ""]).encode())
-        os.lseek(told, 0, os.SEEK_SET)
-        try:
-            child = self._child = subprocess.Popen(
-                [
-                    *around.wrapped(self._group, self._policy),
-                    *("bwrap", "--args", str(told), "--"),
-                    *(around.python()[1], "-I", "-S", "-B", f"/lease/{mounts.INSIDE_PROGRAM.name}"),
-                    *command,
-                ],
-                # Nothing of the work's own: the loader would obey it out here, with our rights.
-                env={
-                    "PATH": os.environ.get("PATH", os.defpath),
-                    bare.MARK: self._spec.lease_id,
-                    bare.AGENT: self._spec.agent_id,
-                },
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                start_new_session=True,
-                pass_fds=[told] if control is None else [told, control],
-            )
-        finally:
-            os.close(told)
+        child = self._child = subprocess.Popen(
+            [
+                *around.wrapped(self._group, self._policy),
+                *("bwrap", "--args", str(arguments), "--"),
+                *(around.python()[1], "-I", "-S", "-B", mounts.INSIDE_CODE),
+                *command,
+            ],
+            # Nothing of the work's own: the loader would obey it out here, with our rights.
+            env={
+                "PATH": os.environ.get("PATH", os.defpath),
+                bare.MARK: self._spec.lease_id,
+                bare.AGENT: self._spec.agent_id,
+            },
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+            pass_fds=files if control is None else [*files, control],
+        )
         if self._observer is not None:
             self._observer.start()
         return child
 
-    def _tell_inside(self, ports: Mapping[int, Path], env: Mapping[str, str]) -> int | None:
-        """Write what `inside.py` reads; return the descriptor over which it sends the filter's."""
+    def _tell_inside(
+        self, ports: Mapping[int, Path], env: Mapping[str, str]
+    ) -> tuple[int | None, bytes]:
+        """Return the descriptor over which `inside.py` sends the filter's, and what it is told."""
         control, program, number = None, b"", 0
         if self._machine is not None:
-            number = _SYSCALL_SECCOMP[os.uname().machine]
+            number = SYSCALL_SECCOMP[os.uname().machine]
             program = seccomp.program(self._machine, asks=True)
             control = self._observe(self._machine).theirs.fileno()
         doors_told = ",".join(f"{port}={path}" for port, path in ports.items())
         processes = self._policy.pids if self._group is None else 0
         variables = "\0".join(f"{name}={value}" for name, value in env.items())
         words = (
-            *(self._uid, processes, -1 if control is None else control, program.hex(), number),
+            *(self._uid, processes, self._policy.disk_space_mb * _MB),
+            *(-1 if control is None else control, program.hex(), number),
             variables.encode("utf-8", "surrogateescape").hex(),
         )
-        told = ";".join([doors_told, *map(str, words)])
-        (self._spec.folder / mounts.TOLD).write_text(told, encoding="ascii")
-        return control
+        return control, ";".join([doors_told, *map(str, words)]).encode("ascii")
 
     def _main_pid(self) -> int | None:
         is_over = self._child is None or self._exit is not None

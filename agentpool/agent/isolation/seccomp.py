@@ -101,6 +101,7 @@ _LD, _JEQ, _JSET, _RET = 0x20, 0x15, 0x45, 0x06
 _KILL, _ALLOW = 0x80000000, 0x7FFF0000
 _ERRNO, _NOTIFY = 0x00050000, 0x7FC00000
 _X32 = 0x40000000
+_made: dict[tuple[int, bool], bytes] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +128,13 @@ def program(on: Machine, *, asks: bool) -> bytes:
 
     asks: denied and noteworthy calls go to the observer; else the denied ones are refused.
     """
+    wanted = on.audit, asks
+    if wanted not in _made:
+        _made[wanted] = _program(on, asks=asks)
+    return _made[wanted]
+
+
+def _program(on: Machine, *, asks: bool) -> bytes:
     refuse = _NOTIFY if asks else _ERRNO | errno.EPERM
     code = [
         _load(4),

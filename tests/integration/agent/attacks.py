@@ -3,9 +3,11 @@ Attacks on a tier: each is a small program that runs as the work of a lease of i
 
 Run as a program it takes the name of the tier, makes a machine with something to steal in a folder
 of its own, runs every attack in a new sandbox, and prints what happened as JSON. An attack that got
-somewhere prints ESCAPED. All are bounded: what is not held back stops by itself.
+somewhere prints ESCAPED. All are bounded: what is not held back stops by itself. In
+virtual machines, which start slowly, those that leave it as it was follow each other in one.
 """
 
+import concurrent.futures
 import http.server
 import json
 import os
@@ -14,7 +16,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +28,7 @@ from agentpool.agent.isolation import Environment, Incident, Means, Spec, tier
 from agentpool.agent.isolation.policy import policy_of
 
 SECRET = "a-secret-of-somebody-else"
-LONGEST_S = 20.0
+LONGEST_S = {"process": 20.0, "container": 20.0, "virtual_machine": 80.0}
 PROFILE = {
     "allowed_tools": ["read", "test_execution"],
     "network_access": "limited",
@@ -40,13 +42,16 @@ class Attack:
     """
     The program, and what the sandbox must note of it (nothing: it is simply not there).
 
-    env: more variables of the payload; {folder} stands for where the loot is.
+    env: more variables of the payload; {folder} stands for where the loot is. about: what the note
+    says. group: those of one may share a machine.
     """
 
     code: str
     env: Mapping[str, str] = field(default_factory=dict)
     notes: str | None = None
+    about: str = ""
     pids: int = 512
+    group: str = "peaceful"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +68,7 @@ ATTACKS: Mapping[str, Attack] = {
     "have the loader write outside before the sandbox is shut": Attack(
         code="print('nothing to do')",
         env={"LD_DEBUG": "files", "LD_DEBUG_OUTPUT": "{folder}/loader"},
+        group="forks",
     ),
     "blind whoever notes, then trace the runtime": Attack(
         code="""
@@ -73,6 +79,7 @@ ATTACKS: Mapping[str, Attack] = {
             print('ESCAPED')
         """,
         notes="denied_syscall",
+        about="ptrace",
     ),
     "hide the note of a refused tool in a folder of its name": Attack(
         code="""
@@ -80,6 +87,7 @@ ATTACKS: Mapping[str, Attack] = {
         os.mkdir(os.environ['AGENTPOOL_REFUSED'])
         print(subprocess.run(['curl', '--version']).returncode)
         """,
+        group="odd",
     ),
     "read another lease's workspace": Attack(
         code="""
@@ -115,8 +123,11 @@ ATTACKS: Mapping[str, Attack] = {
         tell(lambda: os.unlink('/lease/work/src/a.py'))
         tell(lambda: os.symlink('/etc', '/lease/work/link'))
         open('/lease/work/tests/mine.py', 'w').write('x')
+        if os.access('/lease/work/src', os.W_OK) or not os.access('/lease/work/tests', os.W_OK):
+            print('ESCAPED: programs that ask are told otherwise')
         """,
         notes="denied_write",
+        about="/usr/bin/new",
     ),
     "connect to a loopback port of the host": Attack(
         code="tell(lambda: socket.create_connection(('127.0.0.1', closed_port), 2).recv(9))"
@@ -124,6 +135,7 @@ ATTACKS: Mapping[str, Attack] = {
     "connect out": Attack(
         code="tell(lambda: socket.create_connection(('203.0.113.7', 80), 2))",
         notes="denied_network",
+        about="203.0.113.7 port 80",
     ),
     "resolve and reach a host that is not on the list": Attack(
         code="""
@@ -133,6 +145,7 @@ ATTACKS: Mapping[str, Attack] = {
         tell(lambda: urllib.request.urlopen(f'http://127.0.0.1:{closed_port}/', timeout=5).read())
         """,
         notes="denied_network",
+        about="example.org",
     ),
     "fork bomb": Attack(
         code="""
@@ -150,6 +163,7 @@ ATTACKS: Mapping[str, Attack] = {
         """,
         notes="too_many_processes",
         pids=60,
+        group="forks",
     ),
     "memory bomb": Attack(
         code="""
@@ -160,6 +174,7 @@ ATTACKS: Mapping[str, Attack] = {
         print('ESCAPED')
         """,
         notes="killed_for_memory",
+        group="memory",
     ),
     "disk filler": Attack(
         code="""
@@ -171,6 +186,7 @@ ATTACKS: Mapping[str, Attack] = {
         print('ESCAPED')
         """,
         notes="killed_for_disk",
+        group="disk",
     ),
     "kill the runtime": Attack(
         code="""
@@ -185,6 +201,7 @@ ATTACKS: Mapping[str, Attack] = {
             print('ESCAPED')
         """,
         notes="denied_syscall",
+        about="ptrace",
     ),
     "mount": Attack(
         code="""
@@ -195,6 +212,7 @@ ATTACKS: Mapping[str, Attack] = {
                 print('ESCAPED unshare', flags)
         """,
         notes="denied_syscall",
+        about="mount",
     ),
     "become root": Attack(
         code="""
@@ -210,6 +228,7 @@ ATTACKS: Mapping[str, Attack] = {
             print('ESCAPED', status['NoNewPrivs'], rights)
         """,
         notes="denied_syscall",
+        about="to root",
     ),
     "use a refused tool": Attack(
         code="""
@@ -218,6 +237,7 @@ ATTACKS: Mapping[str, Attack] = {
             print('ESCAPED', done)
         """,
         notes="tool_refused",
+        about="git",
     ),
     "outlive the lease": Attack(
         code="""
@@ -227,7 +247,8 @@ ATTACKS: Mapping[str, Attack] = {
                 signal.signal(signal.SIGTERM, signal.SIG_IGN)
                 os.execvp('sh', ['sh', '-c', 'sleep 30; true', f'{secret}-daemon-{pid}'])
         time.sleep(0.3)
-        """
+        """,
+        group="odd",
     ),
     "change the kernel's settings": Attack(
         code="""
@@ -239,7 +260,8 @@ ATTACKS: Mapping[str, Attack] = {
         code="""
         del os.environ['NO_PROXY'], os.environ['no_proxy']
         print(urllib.request.urlopen(f'http://127.0.0.1:{open_port}/', timeout=5).read().decode())
-        """
+        """,
+        group="none",
     ),
 }
 _HEAD = """
@@ -253,36 +275,94 @@ def tell(attempt):
     except (OSError, PermissionError) as error:
         print(type(error).__name__, error)
 """
+# One after the other, each in a process of its own, whose output is told as JSON.
+_EACH = """
+import json, traceback
+for name, body in bodies.items():
+    here, there = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.dup2(there, 1); os.dup2(there, 2); os.close(there)
+        sys.stdout = sys.stderr = open(1, 'w', closefd=False)
+        try:
+            exec(body, dict(globals()))
+        except BaseException:
+            traceback.print_exc()
+        sys.stdout.flush()
+        os._exit(0)
+    os.close(there)
+    os.waitpid(child, 0)
+    os.set_blocking(here, False)  # what it left behind may hold the other end
+    try:
+        said = os.read(here, 65536).decode()
+    except BlockingIOError:
+        said = ''
+    print(json.dumps([name, said]), flush=True)
+"""
 
 
 def run(level: str, attack: Attack, loot: Loot, number: int) -> dict[str, Any]:
     """Run one attack in a sandbox of its own; return what it printed and what was noted."""
-    environment, folder, place = _sandbox(level, attack, loot, number)
-    head = _HEAD.format(
+    return _run(level, attack, _head(loot) + _body(attack), loot, number)
+
+
+def run_together(
+    level: str, attacks: Mapping[str, Attack], loot: Loot, number: int
+) -> dict[str, dict[str, Any]]:
+    """Run attacks one after the other in the same sandbox; each gets the notes of all."""
+    if len(attacks) == 1:
+        return {name: run(level, each, loot, number) for name, each in attacks.items()}
+    env = {k: v for each in attacks.values() for k, v in each.env.items()}
+    bodies = {name: _body(each) for name, each in attacks.items()}
+    code = _head(loot) + f"bodies = {bodies!r}\n" + _EACH
+    found = _run(
+        level,
+        Attack(code="", env=env, pids=min(each.pids for each in attacks.values())),
+        code,
+        loot,
+        number,
+    )
+    lines = found["printed"].splitlines()  # among them, perhaps, the loader's
+    said = [json.loads(line) for line in lines if line.startswith('["')]
+    told = {name: {**found, "printed": printed} for name, printed in said}
+    return {
+        name: told.get(name, {**found, "complained": f"Traceback: {found}"}) for name in attacks
+    }
+
+
+def _head(loot: Loot) -> str:
+    return _HEAD.format(
         folder=str(loot.folder),
         pid=loot.pid,
         closed_port=loot.closed_port,
         open_port=loot.open_port,
         secret=SECRET,
     )
-    body = "\n".join(line.removeprefix(" " * 8) for line in attack.code.strip("\n").split("\n"))
+
+
+def _body(attack: Attack) -> str:
+    return "\n".join(line.removeprefix(" " * 8) for line in attack.code.strip("\n").split("\n"))
+
+
+def _run(level: str, attack: Attack, code: str, loot: Loot, number: int) -> dict[str, Any]:
+    environment, folder, place = _sandbox(level, attack, loot, number)
     seen = contract.Folder(root=environment.inside(folder.root))
     env = {"HOME": str(seen.home), "LANG": "C.UTF-8", "AGENTPOOL_REFUSED": str(seen.refused)}
     env |= {name: value.format(folder=loot.folder) for name, value in attack.env.items()}
-    out, err = environment.run(command=["python3", "-c", head + body], env=env, cwd=place)
+    out, err = environment.run(command=["python3", "-c", code], env=env, cwd=place)
     notes: list[Incident] = []
     try:
-        code = _watch(environment, notes)
+        ended = _watch(environment, notes, LONGEST_S[level])
         printed, complained = os.read(out, 65536).decode(), os.read(err, 65536).decode()
     finally:
         environment.destroy()
     if list(loot.folder.glob("loader*")):
         printed += "ESCAPED: a file outside"
     return {
-        "code": code,
+        "code": ended,
         "printed": printed,
         "complained": complained,
-        "notes": [each.kind for each in notes],
+        "notes": [f"{each.kind} {each.detail}" for each in notes],
         "left": [p.pid for p in psutil.process_iter(["cmdline"]) if _is_daemon(p)],
     }
 
@@ -301,20 +381,39 @@ def machine(folder: Path) -> Loot:
     )
 
 
-def main(level: str) -> int:
-    """Run all attacks and print what happened."""
+def main(level: str, *groups: str) -> int:
+    """Run the attacks of some groups, or all, and print what happened."""
     os.environ["BAIT"] = SECRET
     with tempfile.TemporaryDirectory() as folder:
         # Open to everybody: what holds must be the sandbox, not the mode of this folder.
         Path(folder).chmod(0o755)
         loot = machine(Path(folder))
-        found = {
-            name: run(level, attack, loot, number)
-            for number, (name, attack) in enumerate(ATTACKS.items())
-        }
+        found = _all(level, of_groups(groups), loot)
     tier(level).remove_left(_agent_id())
-    json.dump({"uid": os.geteuid(), "attacks": found}, sys.stdout)
+    json.dump({"level": level, "uid": os.geteuid(), "attacks": found}, sys.stdout)
     return 0
+
+
+def of_groups(groups: Sequence[str]) -> dict[str, Attack]:
+    """Return the attacks of some groups, of all when none is named."""
+    return {name: each for name, each in ATTACKS.items() if not groups or each.group in groups}
+
+
+def _all(level: str, chosen: Mapping[str, Attack], loot: Loot) -> dict[str, dict[str, Any]]:
+    if level != "virtual_machine":
+        return {
+            name: run(level, attack, loot, number)
+            for number, (name, attack) in enumerate(chosen.items())
+        }
+    groups: dict[str, dict[str, Attack]] = {}
+    for name, attack in chosen.items():
+        groups.setdefault(attack.group, {})[name] = attack
+    with concurrent.futures.ThreadPoolExecutor(2) as beside:
+        made = [
+            beside.submit(run_together, level, each, loot, number)
+            for number, each in enumerate(groups.values())
+        ]
+        return {name: told for each in made for name, told in each.result().items()}
 
 
 def _sandbox(
@@ -345,9 +444,9 @@ def _agent_id() -> str:
     return f"attacked-{os.getpid()}"
 
 
-def _watch(environment: Environment, notes: list[Incident]) -> int:
+def _watch(environment: Environment, notes: list[Incident], longest_s: float) -> int:
     """Hold the work to its limits as the runtime does; return how it ended."""
-    until = time.monotonic() + LONGEST_S
+    until = time.monotonic() + longest_s
     while (ended := environment.poll()) is None:
         if (broken := environment.breach()) is not None or time.monotonic() > until:
             notes += [broken] if broken else []
@@ -381,4 +480,4 @@ def _is_daemon(candidate: psutil.Process) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(*sys.argv[1:]))

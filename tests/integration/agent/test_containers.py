@@ -3,7 +3,6 @@
 import concurrent.futures
 import io
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -19,7 +18,7 @@ import pytest
 from agentpool.agent import contract
 from agentpool.agent.isolation import Exit, Means, Spec, container
 from agentpool.agent.isolation.policy import policy_of
-from tests.integration.agent.tiers import needs
+from tests.integration.agent.tiers import little_system, needs
 
 ROOT = Path(__file__).resolve().parents[3]
 PROFILE = {"allowed_tools": ["read"], "network_access": "none", "file_access": "read_write_source"}
@@ -32,12 +31,7 @@ def image() -> Iterator[str]:
     """An image of our own with next to nothing in it: a shell, and what it needs."""
     needs("container")
     name = f"localhost/agentpool-test-{os.getpid()}:latest"
-    found = {}
-    for program in ("/bin/sh", "/usr/bin/id", "/bin/cat"):
-        found[f"bin/{Path(program).name}"] = Path(program).resolve()
-        said = subprocess.run(["ldd", program], capture_output=True, text=True, check=True).stdout
-        for library in re.findall(r"(/\S+\.so\S*)", said):
-            found[library.lstrip("/")] = Path(library).resolve()
+    found = little_system()
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as tar:
         for inside, real in found.items():
