@@ -9,13 +9,43 @@
   const DASHES = [[], [7, 4], [2, 3], [9, 3, 2, 3], [4, 2], [1, 4]];
   const POINTS = { success: "circle", failure: "crossRot", timeout: "triangle", lost: "triangle", cancelled: "rect" };
 
+  const STEPS = [1, 2, 5, 10, 15, 30, 60, 120, 180, 360, 720, 1440, 2880, 10_080, 43_200]; // minutes
+
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+
+  const points = (at, values) => values.map((y, index) => ({ x: Date.parse(at[index]), y }));
+
+  // What is known at usual distances is joined; over hours without a word there is no line.
+  function longestGap(at) {
+    const steps = at.slice(1).map((each, index) => Date.parse(each) - Date.parse(at[index])).sort((a, b) => a - b);
+    return 4 * (steps[Math.floor(steps.length / 2)] || 0) || true;
+  }
+
+  // At most six round times of the reader's clock.
+  function ticks(scale) {
+    const minute = 60_000;
+    const span = scale.max - scale.min;
+    const step = minute * (STEPS.find((each) => span / (each * minute) <= 5) ?? STEPS.at(-1));
+    const zone = new Date(scale.min).getTimezoneOffset() * minute;
+    const first = Math.ceil((scale.min - zone) / step) * step + zone;
+    const found = [];
+    for (let value = first; value <= scale.max; value += step) found.push({ value });
+    scale.ticks = found.length ? found : [{ value: scale.min }];
+  }
+
+  // Beyond two days the time alone says too little.
+  function moment(told) {
+    const clock = { hour: "2-digit", minute: "2-digit", hourCycle: "h23" };
+    const days = Date.parse(told.at.at(-1)) - Date.parse(told.at[0]) > 2 * 86_400_000;
+    const form = days ? { month: "short", day: "numeric", ...clock } : clock;
+    return (x) => new Date(x).toLocaleString(undefined, form);
+  }
 
   function dataset(line, index, told) {
     const tone = colour(line.tone || TONES[index % TONES.length]);
     const found = {
       label: line.label,
-      data: line.values,
+      data: points(told.at, line.values),
       borderColor: tone,
       // The colours are six digits; two more make them transparent.
       backgroundColor: told.stacks ? `${tone}40` : tone,
@@ -23,7 +53,7 @@
       borderWidth: 2,
       fill: told.stacks && (index ? "-1" : "origin"),
       pointRadius: line.values.length === 1 ? 3 : 0,
-      spanGaps: true,
+      spanGaps: longestGap(told.at),
       tension: 0,
       yAxisID: line.axis === "right" ? "right" : "y",
     };
@@ -37,30 +67,26 @@
   function options(told) {
     const text = colour("muted");
     const axis = { ticks: { color: text, maxTicksLimit: 5 }, grid: { color: colour("line") }, border: { display: false } };
+    const when = moment(told);
     const right = { ...axis, position: "right", beginAtZero: true, grid: { display: false } };
     return {
       animation: false,
       maintainAspectRatio: false,
       interaction: { mode: "index", intersect: false },
       scales: {
-        x: { ...axis, ticks: { ...axis.ticks, maxRotation: 0 }, grid: { display: false } },
+        x: { ...axis, type: "linear", afterBuildTicks: ticks, ticks: { ...axis.ticks, maxRotation: 0, callback: when }, grid: { display: false } },
         y: { ...axis, beginAtZero: true, stacked: told.stacks, max: told.most ?? undefined },
         ...(told.lines.some((line) => line.axis === "right") ? { right } : {}),
       },
       plugins: {
         legend: { labels: { color: text, boxWidth: 18, boxHeight: 1 }, align: "start" },
-        tooltip: { callbacks: { afterTitle: (items) => told.notes[items[0].dataIndex] } },
+        tooltip: { callbacks: { title: (items) => when(items[0].parsed.x), afterTitle: (items) => told.notes[items[0].dataIndex] } },
       },
     };
   }
 
   function draw(name, box, told) {
-    const clock = { hour: "2-digit", minute: "2-digit", hourCycle: "h23" };
-    // Beyond two days the time alone says too little.
-    const days = Date.parse(told.at.at(-1)) - Date.parse(told.at[0]) > 2 * 86_400_000;
-    const form = days ? { month: "short", day: "numeric", ...clock } : clock;
-    const labels = told.at.map((at) => new Date(at).toLocaleString(undefined, form));
-    const data = { labels, datasets: told.lines.map((line, index) => dataset(line, index, told)) };
+    const data = { datasets: told.lines.map((line, index) => dataset(line, index, told)) };
     const chart = charts.get(name);
     if (chart && chart.canvas.isConnected) {
       Object.assign(chart, { data, options: options(told) });
