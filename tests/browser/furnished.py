@@ -18,6 +18,8 @@ from agentpool.registry.models import (
     LeaseOutcome,
     Liveness,
     PoolSample,
+    RebalancePolicy,
+    Rebalancing,
     Request,
     ScalingDecision,
     ScalingEvent,
@@ -67,6 +69,7 @@ def furnished(make_agent, submit):
     _queue(submit)
     _troubles(live)
     _samples(draw)
+    _rebalancings(live)
     _limits()
     _scaling(draw)
     for scope, name in (("viewer", "wall display"), ("orchestrator", "ci runner")):
@@ -286,6 +289,38 @@ def _samples(draw):
                 *([_five_minutes(agent_type, at, stretch)] if n % 10 == 0 else []),
             ]
     PoolSample.objects.bulk_create(rows)
+
+
+def _rebalancings(live):
+    now = registry_queries.now()
+    told = (
+        ("memory_mb", "shrink", "kept", 2048, 1229, 4.2, 1.1),
+        ("cpu_cores", "shrink", "applied", 2, 1.4, None, None),
+        ("memory_mb", "shrink", "undone", 1024, 614, None, None),
+        ("memory_mb", "grow", "applied", 1024, 1440, None, None),
+    )
+    for number, (resource, kind, status, before, after, was, became) in enumerate(told):
+        lease = live[number]
+        Rebalancing.objects.create(
+            pool_id=lease.pool_id,
+            lease_id=lease.id,
+            agent_id=lease.agent.agent_id,
+            project=lease.project,
+            resource=resource,
+            kind=kind,
+            status=status,
+            mode="auto",
+            before=before,
+            after=after,
+            reason="212 of 2048 MB are used, at most 240 so far, for 64 s",
+            verdict="560 of 614 were used then" if status == "undone" else "",
+            at=now - timedelta(minutes=3 * number),
+            applied_at=now - timedelta(minutes=3 * number),
+            wait_before_s=was,
+            wait_after_s=became,
+            is_measured=was is not None,
+        )
+    RebalancePolicy.objects.create(pool_id="code", mode="auto", settings={"hold_s": 30})
 
 
 def _five_minutes(agent_type, at, stretch):

@@ -10,9 +10,9 @@ from balancing.services import rebalancing
 # Label and unit of what the form asks for; whatever else a policy has set stays.
 SETTINGS: dict[str, tuple[str, str]] = {
     "low_memory_share": ("Memory is low below", "share of the grant"),
-    "freed_memory_share": ("Then so much goes", "share of the grant"),
+    "freed_memory_share": ("Memory then given back", "share of the grant"),
     "low_cpu_share": ("CPU is low below", "share of the grant"),
-    "freed_cpu_share": ("Then so much goes", "share of the grant"),
+    "freed_cpu_share": ("CPU then given back", "share of the grant"),
     "pressure_share": ("Pressed above", "share of the grant"),
     "headroom": ("Never below the peak times", ""),
     "hold_s": ("Low for at least", "s"),

@@ -34,11 +34,12 @@ def picture(params: Params) -> Picture:
 def _pools(types: Sequence[str]) -> list[dict[str, Any]]:
     policies = {str(row.pool_id): row for row in RebalancePolicy.objects.all()}
     live = Q(lease__status="active", status__in=_SAVED)
-    freed = F("before") - F("after")
+    cut, freed = live & Q(kind="shrink"), F("before") - F("after")
     rows = Rebalancing.objects.order_by().values("pool_id")
     sums = rows.annotate(
-        memory_mb=Sum(freed, filter=live & Q(resource="memory_mb"), default=0),
-        cpu_cores=Sum(freed, filter=live & Q(resource="cpu_cores"), default=0),
+        memory_mb=Sum(freed, filter=cut & Q(resource="memory_mb"), default=0),
+        cpu_cores=Sum(freed, filter=cut & Q(resource="cpu_cores"), default=0),
+        added_mb=Sum(-freed, filter=live & Q(kind="grow"), default=0),
         proposed=Count("id", filter=Q(status="proposed")),
         begun=Count("id", filter=Q(status__in=("asked", "applied"))),
         kept=Count("id", filter=Q(status="kept")),
@@ -59,6 +60,7 @@ def _pool(name: str, row: RebalancePolicy | None, sums: Mapping[str, Any]) -> di
         **{key: sums.get(key, 0) for key in ("proposed", "begun", "kept", "undone", "refused")},
         "memory_mb": float(sums.get("memory_mb") or 0),
         "cpu_cores": float(sums.get("cpu_cores") or 0),
+        "added_mb": float(sums.get("added_mb") or 0),
     }
 
 
