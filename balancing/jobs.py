@@ -1,7 +1,7 @@
 """What Django-Q runs for balancing: health, expiry, and the look at queues that somebody missed."""
 
 from balancing import queries
-from balancing.services import agents, heartbeats, leases, notes, queue, requests
+from balancing.services import agents, heartbeats, learning, leases, notes, queue, requests
 
 
 def check_health() -> dict[str, int]:
@@ -30,5 +30,10 @@ def reserve() -> dict[str, int]:
 
 
 def learn() -> dict[str, int]:
-    """Charge projects for what they used; take up what the newest outcomes say of agents."""
-    return queue.learn()
+    """Charge projects for what they used; learn from the newest outcomes."""
+    return {"events": queue.charge(), "learnt": learning.learn()}
+
+
+def fold() -> int:
+    """Take outcomes that are older than their kept time into the days' sums."""
+    return learning.fold()

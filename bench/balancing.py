@@ -45,6 +45,7 @@ NAMES = [*scoring.STRATEGIES, REFERENCE]
 # The world has no amounts: every task takes the share of one slot, and uses half of it.
 ASK = Work(memory_mb=1024, cpu_cores=1, token_budget=50_000, disk_space_mb=500)
 EFFICIENCY = 0.5
+LEARNING = ("workload_aware", "predictive", "learnt")
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,8 @@ class Product:
     ) -> None:
         """Take up the end of an attempt; write down what changed, as the product's job does."""
         self.ended[agent, project] = now
+        if self.strategy not in LEARNING:
+            return
         name, tag = f"{agent:02}", f"kind-{kind}"
         lesson = Lesson(
             agent=name,

@@ -252,7 +252,7 @@ def test_a_wait_is_expected_from_measured_times_only(api, make_agent, submit):
     done, _, first, second = (submit() for _ in range(4))
     assert explained(api, second)["expected_wait_s"] is None
     release(done)
-    claim.refresh_records(days=30)
+    learn()
     mean_s = api.get("/pools/code").body["mean_service_s"]
     first.refresh_from_db()
 

@@ -5,6 +5,14 @@ from agentpool.registry.models.credential import Credential, IdempotencyKey
 from agentpool.registry.models.event import Event, RelayState
 from agentpool.registry.models.isolation import LeaseIsolation
 from agentpool.registry.models.launch import SCALING_ACTIONS, Launch, ScalingEvent
+from agentpool.registry.models.learning import (
+    AgentLearning,
+    Calibration,
+    LearningState,
+    OutcomeDay,
+    Outlook,
+    PoolLearning,
+)
 from agentpool.registry.models.lease import Lease, LeaseOutcome, LockKey
 from agentpool.registry.models.limit import LimitShard, ResourceLimit
 from agentpool.registry.models.liveness import Liveness, Tick
@@ -21,7 +29,7 @@ from agentpool.registry.models.scaling import (
     ScalingPolicy,
     ScalingState,
 )
-from agentpool.registry.models.share import Share, ShareState, TrackRecord
+from agentpool.registry.models.share import Share, ShareState
 
 __all__ = [
     "AFFINITIES",
@@ -31,12 +39,15 @@ __all__ = [
     "SCALING_RULES",
     "TYPE_NAME",
     "Agent",
+    "AgentLearning",
     "Announcement",
+    "Calibration",
     "CapabilityClass",
     "Credential",
     "Event",
     "IdempotencyKey",
     "Launch",
+    "LearningState",
     "Lease",
     "LeaseIsolation",
     "LeaseOutcome",
@@ -45,7 +56,10 @@ __all__ = [
     "LockKey",
     "LogChunk",
     "LogTotal",
+    "OutcomeDay",
+    "Outlook",
     "Pool",
+    "PoolLearning",
     "PoolSample",
     "RelayState",
     "Request",
@@ -58,5 +72,4 @@ __all__ = [
     "Share",
     "ShareState",
     "Tick",
-    "TrackRecord",
 ]
