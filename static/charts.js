@@ -55,7 +55,7 @@
   }
 
   function draw(name, box, told) {
-    const labels = told.at.map((at) => new Date(at).toLocaleTimeString(undefined, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" }));
+    const labels = told.labels ?? told.at.map((at) => new Date(at).toLocaleTimeString(undefined, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" }));
     const data = { labels, datasets: told.lines.map((line, index) => dataset(line, index, told)) };
     const chart = charts.get(name);
     if (chart && chart.canvas.isConnected) {

@@ -25,6 +25,7 @@ _COMMANDS = {
     "leases": ("agentpool.cli.leases:leases", "Look at leases; park, resize, release."),
     "resources": ("agentpool.cli.resources:resources", "Show what there is and what is used."),
     "limits": ("agentpool.cli.resources:limits", "Look at resource limits and set them."),
+    "learning": ("agentpool.cli.learning:learning", "See what was learnt of agents; learn anew."),
     "logs": ("agentpool.cli.leases:logs", "Print what the work of a lease printed."),
     "events": ("agentpool.cli.events:events", "Print what happens in the pool."),
     "cycles": ("agentpool.cli.cycles:cycles", "Run a batch of cycles."),

@@ -43,6 +43,7 @@ RESERVED_IDS = frozenset(
         "assign",
         "events",
         "health",
+        "learning",
         "leases",
         "metrics",
         "optimize",

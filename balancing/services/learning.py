@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from django.conf import settings
 from django.db import transaction
 
 from agentpool.registry import events
@@ -200,6 +201,7 @@ def relearn() -> Iterator[int]:
             yield sum(told.lesson.leases for told in piece)
         for course in courses.values():
             write(course)
+        memory.refresh_service_times()
         LearningState.objects.update_or_create(id=1, defaults={"last_seq": mark})
         events.append("learning.relearnt", actor=ACTOR, pools=sorted(courses))
 

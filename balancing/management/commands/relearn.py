@@ -13,6 +13,8 @@ from balancing.services import learning
 
 
 class Command(BaseCommand):
+    """Learn anew."""
+
     help = (
         "Forget what was learnt of agents and learn it anew from the outcomes that are kept, and"
         " from the days' sums of those that are not. Until it ends all claims read what was known."
