@@ -716,7 +716,7 @@ class Learning(APIView):
 
     @extend_schema(parameters=[serializers.LearningQuery], responses=ANY_JSON)
     def get(self, request: ApiRequest) -> Response:
-        """List the pools: strategy, leases learnt from, errors, and whether `learnt` is proposed."""
+        """List the pools: leases learnt from, errors, and whether `learnt` is proposed."""
         query = checked(serializers.LearningQuery(data=request.query_params.dict()))
         return Response({"results": insight.pools(**query)})
 

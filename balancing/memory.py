@@ -210,7 +210,7 @@ def _cell_rows(
         )
 
 
-_SUMS = ("leases", "squares", "naive_squares", "errors", "naive_errors")
+_SUMS: tuple[str, ...] = ("leases", "squares", "naive_squares", "errors", "naive_errors")
 _SUMS += ("gain", "gain_squares", "within")
 _BINS = ("bin_leases", "bin_predicted", "bin_successes")
 
@@ -330,7 +330,8 @@ def _told(row: Any) -> Told:
 def _rows(sql: str, params: list[Any]) -> list[Any]:
     with connection.cursor() as cursor:
         cursor.execute(sql, params)
-        return cursor.fetchall()
+        found: list[Any] = cursor.fetchall()
+        return found
 
 
 def _do(sql: str, params: list[Any]) -> None:

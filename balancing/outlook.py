@@ -454,7 +454,7 @@ def _weights(own: Own, cell: int, direct: list[float]) -> list[float]:
 
 
 def _dot(left: list[float], right: list[float]) -> float:
-    return sum(map(mul, left, right))
+    return float(sum(map(mul, left, right)))
 
 
 def _hear_noise(model: Model, surprise: float, doubt: float) -> None:

@@ -38,7 +38,7 @@ SELECT gen_random_uuid(), a.id, a.agent_type, 'p' || i %% 50, 'c' || i, 'code',
   random() * 30, exp(5.5 + (a.n %% 7) / 10.0 + (random() + random() + random() - 1.5)), 1024, 1,
   50000, 600, 30, 9000, 2000, 0.05,
   now() - (%(count)s - i) * interval '2.5 seconds'
-  FROM generate_series(1, %(count)s) i JOIN bench_agent a ON a.n = (i * 7919) %% %(agents)s
+  FROM generate_series(1, %(count)s) i JOIN bench_agent a ON a.n = (i::bigint * 7919) %% %(agents)s
 """
 _NUMBERED = """
 INSERT INTO event (seq, kind, agent_type, lease_id, detail)

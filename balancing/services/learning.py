@@ -17,6 +17,7 @@ from django.conf import settings
 from django.db import transaction
 
 from agentpool.registry import events
+from agentpool.registry.errors import StaleVersion
 from agentpool.registry.models import Agent, AgentLearning, LearningState, Pool, PoolLearning
 from agentpool.registry.states import AgentHealth
 from balancing import keeping, memory, outlook, trust
@@ -167,7 +168,7 @@ def _apply(agent: Agent, found: trust.Verdict, pool: Pool) -> None:
             actor=ACTOR,
             if_generation=agent.generation,
         )
-    except agents.StaleVersion:
+    except StaleVersion:
         return  # a person was faster; the next outcome asks again
     if is_out:
         # Whoever comes back is on probation at its first failure, not at its first success.
