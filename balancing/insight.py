@@ -16,7 +16,14 @@ AGENTS_SHOWN = 200
 
 def pools(*, days: int = calibration.LOOK_BACK_DAYS) -> list[dict[str, Any]]:
     """Return each pool with what was learnt of it and how good its predictions were lately."""
-    return [pool(row, days=days) for row in Pool.objects.all()]
+    known = PoolLearning.objects.in_bulk()
+    tallied: dict[str, list[Calibration]] = {}
+    for row in Calibration.objects.filter(day__gte=_since(days)):
+        tallied.setdefault(row.agent_type, []).append(row)
+    return [
+        _pool(each, known.get(each.agent_type), tallied.get(each.agent_type, []), days)
+        for each in Pool.objects.all()
+    ]
 
 
 def pool(row: Pool, *, days: int = calibration.LOOK_BACK_DAYS) -> dict[str, Any]:
@@ -26,9 +33,14 @@ def pool(row: Pool, *, days: int = calibration.LOOK_BACK_DAYS) -> dict[str, Any]
     proposes: `learnt`, when its predictions beat the mean of the kind of work on the pool's own
     history and it is not the pool's strategy yet; else None. why: the sentence for either.
     """
-    since = registry_queries.now().date() - timedelta(days=days)
-    found = calibration.report(memory.tally_of(_days(row.agent_type, since)))
     known = PoolLearning.objects.filter(pool=row).first()
+    return _pool(row, known, _days(row.agent_type, _since(days)), days)
+
+
+def _pool(
+    row: Pool, known: PoolLearning | None, tallied: list[Calibration], days: int
+) -> dict[str, Any]:
+    found = calibration.report(memory.tally_of(tallied))
     is_new = row.strategy != Strategy.LEARNT
     report = asdict(found)
     proposes, why = report.pop("proposes"), report.pop("why")
@@ -91,7 +103,6 @@ def agent(row: Agent) -> dict[str, Any]:
 
 def reliability(agent_type: str, *, days: int) -> list[dict[str, Any]]:
     """Return the days' errors of a pool's predictions against the mean of the kind of work."""
-    since = registry_queries.now().date() - timedelta(days=days)
     return [
         {
             "day": row.day,
@@ -102,9 +113,13 @@ def reliability(agent_type: str, *, days: int) -> list[dict[str, Any]]:
             "naive_time_error": row.naive_errors / row.leases,
             "coverage": row.within / row.leases,
         }
-        for row in reversed(_days(agent_type, since))
+        for row in reversed(_days(agent_type, _since(days)))
         if row.leases
     ]
+
+
+def _since(days: int) -> date:
+    return registry_queries.now().date() - timedelta(days=days)
 
 
 def _days(agent_type: str, since: date) -> list[Calibration]:

@@ -55,6 +55,7 @@ def addresses(furnished):
         "resources": "/resources",
         "scaling": "/scaling",
         "scaling_decision": f"/scaling/decisions/{sizing.id}",
+        "learning": "/learning?agent_type=code",
         "settings": "/settings",
         "confirm": f"/do/drain?agent={coder.id}",
     }
