@@ -41,7 +41,7 @@ from agentpool.registry.states import (
     RequestStatus,
     Scope,
 )
-from balancing import explain, intake, queries, serializers
+from balancing import explain, insight, intake, queries, serializers
 from balancing.services import agents, exchange, heartbeats, leases, limits, requests, security
 from balancing.services.heartbeats import Heartbeat
 
@@ -709,6 +709,43 @@ class Resources(APIView):
     def get(self, request: ApiRequest) -> Response:
         """Return totals and uses, by type and project, with all limits."""
         return Response(serializers.resources_json(queries.resources()))
+
+
+class Learning(APIView):
+    """What was learnt of each pool, and how good its predictions were lately."""
+
+    @extend_schema(parameters=[serializers.LearningQuery], responses=ANY_JSON)
+    def get(self, request: ApiRequest) -> Response:
+        """List the pools: leases learnt from, errors, and whether `learnt` is proposed."""
+        query = checked(serializers.LearningQuery(data=request.query_params.dict()))
+        return Response({"results": insight.pools(**query)})
+
+
+class LearningOfPool(APIView):
+    """What was learnt of one pool, with its kinds of work and its agents."""
+
+    @extend_schema(parameters=[serializers.LearningQuery], responses=OBJECT)
+    def get(self, request: ApiRequest, agent_type: str) -> Response:
+        """Return predictions with their bounds, and each day's errors."""
+        query = checked(serializers.LearningQuery(data=request.query_params.dict()))
+        pool = registry_queries.pool(agent_type)
+        return Response(
+            {
+                **insight.pool(pool, **query),
+                "kinds": insight.kinds(agent_type),
+                "agents": insight.agents(agent_type),
+                "reliability": insight.reliability(agent_type, **query),
+            }
+        )
+
+
+class LearningOfAgent(APIView):
+    """What is expected of one agent, and how suspicious it is."""
+
+    @extend_schema(responses=OBJECT)
+    def get(self, request: ApiRequest, agent_id: str) -> Response:
+        """Return its predictions at each kind of work, with bounds, leases and date."""
+        return Response(insight.agent(_named(request, agent_id)))
 
 
 class ResourceLimits(APIView):

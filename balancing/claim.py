@@ -361,12 +361,6 @@ def fold_shares(*, batch: int = 20_000) -> int:
     return count
 
 
-def refresh_records(*, days: int) -> int:
-    """Take up what the newest outcomes say of agents and pools; return how many records changed."""
-    count: int = _rows("SELECT track_records_1(%s)", [days])[0][0]
-    return count
-
-
 # -- rows ----------------------------------------------------------------------------------------
 
 _FIELDS = Lease._meta.concrete_fields

@@ -4,6 +4,7 @@ from balancing import queries
 from balancing.services import (
     agents,
     heartbeats,
+    learning,
     leases,
     notes,
     queue,
@@ -39,8 +40,13 @@ def reserve() -> dict[str, int]:
 
 
 def learn() -> dict[str, int]:
-    """Charge projects for what they used; take up what the newest outcomes say of agents."""
-    return queue.learn()
+    """Charge projects for what they used; learn from the newest outcomes."""
+    return {"events": queue.charge(), "learnt": learning.learn()}
+
+
+def fold() -> int:
+    """Take outcomes that are older than their kept time into the days' sums."""
+    return learning.fold()
 
 
 def rebalance() -> dict[str, int]:

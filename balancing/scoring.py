@@ -10,26 +10,9 @@ from decimal import Decimal
 from typing import Any
 
 from agentpool.registry.states import IsolationLevel, SecurityLevel
+from balancing import outlook
 from balancing.fit import Rule, holds
-
-
-@dataclass(frozen=True)
-class Record:
-    """
-    What leases of one story type came to: of one agent, or of its whole pool.
-
-    leases: how many have ended. successes: how many of them well. duration_s: sum. efficiency:
-    sum over leases of .4 of the used share of the memory, .4 of the CPU and .2 of the tokens
-    granted, each share at most 1.
-    """
-
-    leases: int = 0
-    successes: int = 0
-    duration_s: float = 0.0
-    efficiency: float = 0.0
-
-
-NO_RECORD = Record()
+from balancing.outlook import Average, Cell, Prediction
 
 
 @dataclass(frozen=True)
@@ -38,7 +21,8 @@ class Candidate:
     An agent that fits, as it stands before the lease; amounts in MB, cores, tokens, MB.
 
     generality: 0 to 50, see `generality`. last_token: fencing token of its last lease, 0: none
-    yet. warmth: 0 to 1, see `warmth`. record: for the request's story type.
+    yet. warmth: 0 to 1, see `warmth`. cell: what was learnt of it for the request's story type,
+    None: nothing.
     """
 
     agent_id: str
@@ -57,7 +41,7 @@ class Candidate:
     generality: int = 0
     last_token: int = 0
     warmth: float = 0.0
-    record: Record = NO_RECORD
+    cell: Cell | None = None
 
 
 @dataclass(frozen=True)
@@ -102,10 +86,6 @@ GENERALITY_COST = 0.001
 MAX_GENERALITY = 50
 # Two random candidates already spread load far better than one; a third is nearly free.
 BEST_OF = 3
-# How many leases of the pool's average an agent's own record is mixed with.
-PRIOR_LEASES = 5
-# Seconds that work is taken to last when nobody knows: a typical task of the bench's world.
-USUAL_DURATION_S = 600
 # From this warmth on the affinity tier takes the warmest agent, before any strategy is asked.
 STICKY_FROM = 0.25
 # Seconds in which warmth halves by default: as long as providers keep a prompt cache.
@@ -120,60 +100,72 @@ _AMOUNTS = ("memory_mb", "cpu_cores", "token_budget", "disk_space_mb")
 
 
 def rank(
-    strategy: str, candidates: Iterable[Candidate], work: Work, prior: Record = NO_RECORD
+    strategy: str, candidates: Iterable[Candidate], work: Work, average: Average | None = None
 ) -> list[tuple[Candidate, Score]]:
     """
     Return the candidates with their scores, best first, ties by agent_id.
 
     Args:
         strategy: a key of STRATEGIES.
-        prior: the pool's record for the request's story type.
+        average: what is usual in the pool for the request's story type; None: nothing is known.
     Raises: KeyError, there is no such strategy.
     """
     score = STRATEGIES[strategy]
-    scored = [(one, score(one, work, prior)) for one in candidates]
+    if average is None:
+        average = outlook.nothing_known(work.expected_duration_s)
+    scored = [(one, score(one, work, average)) for one in candidates]
     return sorted(scored, key=lambda pair: (-pair[1].total, pair[0].agent_id))
 
 
-def round_robin(candidate: Candidate, work: Work, prior: Record) -> Score:
+def round_robin(candidate: Candidate, work: Work, average: Average) -> Score:
     """Return a score that prefers whoever was granted something longest ago."""
     return Score(-candidate.last_token, {"last_token": candidate.last_token})
 
 
-def least_loaded(candidate: Candidate, work: Work, prior: Record) -> Score:
+def least_loaded(candidate: Candidate, work: Work, average: Average) -> Score:
     """Return a score that prefers the fewest taken slots; `best_of_k` asks few at random."""
     return _kept_free(candidate, -candidate.load, {"load": candidate.load})
 
 
-def bin_pack(candidate: Candidate, work: Work, prior: Record) -> Score:
+def bin_pack(candidate: Candidate, work: Work, average: Average) -> Score:
     """Return a score that prefers the fullest agent, so that others empty and can be stopped."""
     packing = _mean(taken for taken, _ in _shares(candidate, work))
     return _kept_free(candidate, packing, {"packing": packing})
 
 
-def workload_aware(candidate: Candidate, work: Work, prior: Record) -> Score:
+def workload_aware(candidate: Candidate, work: Work, average: Average) -> Score:
     """Return the seed's weighted score of load, skills, room, record and warmth."""
     parts = {
         "load": 1 - candidate.load / candidate.max_concurrent,
         "specialisation": specialisation(candidate, work),
         "resources": _mean(min(1.0, max(0.0, left)) for _, left in _shares(candidate, work)),
-        "performance": success(candidate.record, prior),
+        "performance": expected(candidate, work, average).success,
         "affinity": candidate.warmth,
     }
     return _kept_free(candidate, _weighted(parts, WORKLOAD_WEIGHTS), parts)
 
 
-def predictive(candidate: Candidate, work: Work, prior: Record) -> Score:
-    """Return the seed's weighted score of what the agent's record lets one expect."""
+def predictive(candidate: Candidate, work: Work, average: Average) -> Score:
+    """Return the seed's weighted score of what is to be expected of the agent."""
+    found = expected(candidate, work, average)
     parts = {
-        "success": success(candidate.record, prior),
-        "efficiency": efficiency(candidate.record, prior),
-        "time": 1 / (1 + duration_s(candidate.record, prior, work.expected_duration_s) / 3600),
+        "success": found.success,
+        "efficiency": found.efficiency,
+        "time": 1 / (1 + found.seconds / 3600),
     }
-    return _kept_free(candidate, _weighted(parts, PREDICTIVE_WEIGHTS), parts)
+    total = _weighted(parts, PREDICTIVE_WEIGHTS)
+    return _kept_free(candidate, total, {**parts, **_told(found)})
 
 
-Strategy = Callable[[Candidate, Work, Record], Score]
+def learnt(candidate: Candidate, work: Work, average: Average) -> Score:
+    """Return a score that prefers the least seconds until success, retries included."""
+    found = expected(candidate, work, average)
+    hoped_s = outlook.hoped_s(found, retry_s=average.retry_s)
+    parts = {"hoped_s": hoped_s, "success": found.success, **_told(found)}
+    return _kept_free(candidate, -hoped_s, parts)
+
+
+Strategy = Callable[[Candidate, Work, Average], Score]
 STRATEGIES: Mapping[str, Strategy] = {
     "round_robin": round_robin,
     "least_loaded": least_loaded,
@@ -181,6 +173,7 @@ STRATEGIES: Mapping[str, Strategy] = {
     "bin_pack": bin_pack,
     "workload_aware": workload_aware,
     "predictive": predictive,
+    "learnt": learnt,
 }
 
 
@@ -201,22 +194,14 @@ def specialisation(candidate: Candidate, work: Work) -> float:
     return sum(weight for is_met, weight in wishes if is_met) / sum(weight for _, weight in wishes)
 
 
-def success(record: Record, prior: Record) -> float:
-    """Return the expected share of successes, 0-1; 0.5 where nobody has any history."""
-    usual = (prior.successes + 1) / (prior.leases + 2)
-    return _shrunk(record.successes, record.leases, usual)
+def expected(candidate: Candidate, work: Work, average: Average) -> Prediction:
+    """Return what is expected of an agent with this work."""
+    return outlook.expect(average, candidate.cell, match=match(candidate.capabilities, work.tags))
 
 
-def duration_s(record: Record, prior: Record, expected_s: float | None) -> float:
-    """Return the expected seconds of a lease; without history the guess, else USUAL_DURATION_S."""
-    usual = prior.duration_s / prior.leases if prior.leases else expected_s or USUAL_DURATION_S
-    return _shrunk(record.duration_s, record.leases, usual)
-
-
-def efficiency(record: Record, prior: Record) -> float:
-    """Return the expected used share of what is granted, 0-1; 0.5 where nobody has any history."""
-    usual = prior.efficiency / prior.leases if prior.leases else 0.5
-    return _shrunk(record.efficiency, record.leases, usual)
+def match(capabilities: Collection[str], tags: Collection[str]) -> float:
+    """Return which share of the tags the capabilities have, less a half; 0 without tags."""
+    return sum(tag in capabilities for tag in tags) / len(tags) - 0.5 if tags else 0.0
 
 
 def generality(
@@ -262,10 +247,20 @@ def _shares(candidate: Candidate, work: Work) -> Iterator[tuple[float, float]]:
         yield (taken / capacity, (capacity - taken) / capacity) if capacity else (0.0, 0.0)
 
 
+def _told(found: Prediction) -> dict[str, float]:
+    """Return what a prediction is shown with: its bounds for 8 of 10, how many leases, and when."""
+    (success_low, success_high), (low_s, high_s) = found.success_interval, found.seconds_interval
+    return {
+        "success_low": success_low,
+        "success_high": success_high,
+        "seconds": found.seconds,
+        "seconds_low": low_s,
+        "seconds_high": high_s,
+        "tokens": found.tokens,
+        "leases": found.leases,
+        "learnt_at": found.at,
+    }
+
+
 def _mean(values: Iterable[float]) -> float:
     return sum(values) / len(_AMOUNTS)
-
-
-def _shrunk(total: float, leases: int, usual: float) -> float:
-    """Return the mean of an agent's record and PRIOR_LEASES leases of what is usual."""
-    return (total + PRIOR_LEASES * usual) / (leases + PRIOR_LEASES)

@@ -243,6 +243,12 @@ class RequestQuery(Query):
     cycle_id = serializers.CharField(max_length=200, required=False)
 
 
+class LearningQuery(serializers.Serializer[Any]):
+    """How far back errors of predictions are counted."""
+
+    days = serializers.IntegerField(min_value=1, max_value=365, required=False, default=14)
+
+
 class LeaseQuery(Query):
     """Filters of the list of leases."""
 

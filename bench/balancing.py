@@ -2,6 +2,7 @@
 What each balancing strategy achieves in a world of agents with hidden, drifting skills.
 
     .venv/bin/python bench/balancing.py [--world NAME] [--strategy NAME ...] [--json FILE]
+        [--picture FILE.svg]
 
 The world, the oracle and the judging are those of bench/yardsticks/balancing_world.py; the
 strategies are the product's own (balancing/scoring.py). Twelve agents with three slots serve 2,000
@@ -11,19 +12,19 @@ retries included, above a greedy oracle that knows the hidden skills. Lower is b
 
 import argparse
 import json
+import math
 import os
 import platform
 import random
 import subprocess
 import sys
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import Any
 
 import numpy as np
@@ -35,14 +36,16 @@ sys.path[:0] = [str(ROOT), str(ROOT / "bench" / "yardsticks")]
 
 import balancing_world as yardstick  # noqa: E402
 
-from balancing import scoring  # noqa: E402
-from balancing.scoring import Candidate, Record, Work  # noqa: E402
+from balancing import outlook, scoring  # noqa: E402
+from balancing.outlook import Average, Cell, Lesson, Model  # noqa: E402
+from balancing.scoring import Candidate, Work  # noqa: E402
 
 REFERENCE = "seed_least_loaded"
 NAMES = [*scoring.STRATEGIES, REFERENCE]
 # The world has no amounts: every task takes the share of one slot, and uses half of it.
 ASK = Work(memory_mb=1024, cpu_cores=1, token_budget=50_000, disk_space_mb=500)
 EFFICIENCY = 0.5
+LEARNING = ("workload_aware", "predictive", "learnt")
 
 
 @dataclass(frozen=True)
@@ -71,8 +74,11 @@ class Product:
     def __init__(self, strategy: str, seed: int) -> None:
         self.strategy = strategy
         self.random = random.Random(seed)
-        self.records: defaultdict[tuple[int, int], Record] = defaultdict(Record)
-        self.priors: defaultdict[int, Record] = defaultdict(Record)
+        self.model = Model()
+        # What the product writes down for the claim: of agents at kinds of work, and of kinds.
+        self.cells: dict[tuple[str, str | None], Cell] = {}
+        self.averages: dict[str | None, Average] = {}
+        self.skills: dict[int, Sequence[bool]] = {}
         self.last_token = [0] * yardstick.AGENTS
         self.ended: dict[tuple[int, int], float] = {}
         self.tokens = 0
@@ -91,6 +97,7 @@ class Product:
         if self.strategy == "best_of_k":
             drawn = self.random.sample(drawn, min(scoring.BEST_OF, len(drawn)))
         tag = f"kind-{kind}"
+        self.skills[kind] = tags
         candidates = [
             self._candidate(
                 agent, int(loads[agent]), kind, project, {tag} if tags[agent] else (), now
@@ -98,7 +105,8 @@ class Product:
             for agent in drawn
         ]
         work = replace(ASK, tags=frozenset({tag}))
-        best, _ = scoring.rank(self.strategy, candidates, work, self.priors[kind])[0]
+        average = self.averages.get(tag) or self.averages.get(None)
+        best, _ = scoring.rank(self.strategy, candidates, work, average)[0]
         agent = int(best.agent_id)
         self.tokens += 1
         self.last_token[agent] = self.tokens
@@ -107,17 +115,33 @@ class Product:
     def learn(
         self, agent: int, kind: int, project: int, duration_s: float, ok: bool, now: float
     ) -> None:
-        """Add the end of an attempt to the agent's record and to the pool's."""
+        """Take up the end of an attempt; write down what changed, as the product's job does."""
         self.ended[agent, project] = now
-        self.records[agent, kind] = _with(self.records[agent, kind], duration_s, ok)
-        self.priors[kind] = _with(self.priors[kind], duration_s, ok)
+        if self.strategy not in LEARNING:
+            return
+        name, tag = f"{agent:02}", f"kind-{kind}"
+        lesson = Lesson(
+            agent=name,
+            kind=tag,
+            at=now,
+            log_s=math.log(duration_s),
+            successes=float(ok),
+            match=scoring.match({tag} if self.skills[kind][agent] else (), {tag}),
+            efficiency=EFFICIENCY,
+        )
+        outlook.learn(self.model, lesson, agents=yardstick.AGENTS)
+        skill = self.model.skills[name]
+        for each in (None, *skill.kinds):
+            self.cells[name, each] = outlook.cell(self.model, skill, each)
+        for each in (None, *self.model.kinds):
+            self.averages[each] = outlook.average(self.model, each)
 
     def _candidate(
         self, agent: int, load: int, kind: int, project: int, skills: Any, now: float
     ) -> Candidate:
-        slots = yardstick.SLOTS
+        slots, name = yardstick.SLOTS, f"{agent:02}"
         return Candidate(
-            agent_id=f"{agent:02}",
+            agent_id=name,
             load=load,
             max_concurrent=slots,
             memory_mb=slots * ASK.memory_mb,
@@ -131,7 +155,7 @@ class Product:
             capabilities=frozenset(skills),
             last_token=self.last_token[agent],
             warmth=self._warmth(agent, project, now),
-            record=self.records[agent, kind],
+            cell=self.cells.get((name, f"kind-{kind}")) or self.cells.get((name, None)),
         )
 
     def _warmth(self, agent: int, project: int, now: float) -> float:
@@ -172,8 +196,10 @@ def main() -> int:
             ):
                 played = processes.map(play, [world] * len(seeds), seeds)
                 of_world = [row for several in played for row in several]
-            console.print(_table(world, of_world))
             rows += of_world
+    console.print(_table(rows))
+    if options.picture:
+        options.picture.write_text(_picture(rows))
     if options.json:
         options.json.write_text(json.dumps(_report(rows), indent=2) + "\n")
     return 0
@@ -191,7 +217,10 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--seed", type=int, default=0, help="the first seed (default: 0)")
     parser.add_argument(
-        "--seeds", type=_positive, default=8, help="how many seeds, from the first on (default: 8)"
+        "--seeds",
+        type=_positive,
+        default=24,
+        help="how many seeds, from the first on (default: 24)",
     )
     parser.add_argument(
         "--load", type=_load, default=0.5, help="offered work / capacity, 0-1 (default: 0.5)"
@@ -205,6 +234,7 @@ def _options() -> argparse.Namespace:
         help=f"which strategies: {', '.join(NAMES)}. All unless some are named; "
         f"{REFERENCE} is always played",
     )
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="draw the table here, as SVG")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows here")
     return parser.parse_args()
 
@@ -253,30 +283,39 @@ def _row(world: str, name: str, seed: int, load: float, got: Any, oracle: Any) -
     )
 
 
-def _with(record: Record, duration_s: float, ok: bool) -> Record:
-    return Record(
-        leases=record.leases + 1,
-        successes=record.successes + ok,
-        duration_s=record.duration_s + duration_s,
-        efficiency=record.efficiency + EFFICIENCY,
-    )
-
-
 def _above(ours_s: list[float], oracle_s: list[float]) -> float:
     return 100 * (fmean(ours_s) / fmean(oracle_s) - 1)
 
 
-def _table(world: str, rows: list[Row]) -> Table:
-    """Return the means over seeds, formed as the yardstick's `judge` does."""
+def _table(rows: list[Row]) -> Table:
+    """Return the means over seeds, formed as the yardstick's `judge` does, with two errors."""
     seeds = len({row.seed for row in rows})
-    title = f"{world}, load {rows[0].load:g}, {seeds} seeds; % above the oracle"
+    title = f"load {rows[0].load:g}, {seeds} seeds; % above the oracle, +- two standard errors"
     table = Table(title=title, title_justify="left")
+    table.add_column("world", no_wrap=True)
     table.add_column("strategy", no_wrap=True)
-    for head in ("mean s", "all %", "first 300 %", "last third %", "attempts"):
+    for head in ("mean s", "all %", "+-", "first 300 %", "last third %", "attempts"):
         table.add_column(head, justify="right")
-    for name in dict.fromkeys(row.strategy for row in rows):
-        table.add_row(name, *_means([row for row in rows if row.strategy == name]))
+    for (world, name), several in _grouped(rows).items():
+        table.add_row(world, name, *_means(several), end_section=name == REFERENCE)
     return table
+
+
+def _grouped(rows: list[Row]) -> dict[tuple[str, str], list[Row]]:
+    """Return the rows of each world and strategy, the best first, the reference last."""
+    found: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        found.setdefault((row.world, row.strategy), []).append(row)
+    worlds = list(dict.fromkeys(row.world for row in rows))
+    order = sorted(
+        found,
+        key=lambda pair: (
+            worlds.index(pair[0]),
+            pair[1] == REFERENCE,
+            fmean(row.over_oracle_pct for row in found[pair]),
+        ),
+    )
+    return {pair: found[pair] for pair in order}
 
 
 def _means(rows: list[Row]) -> list[str]:
@@ -285,10 +324,46 @@ def _means(rows: list[Row]) -> list[str]:
     return [
         f"{fmean(r.mean_s for r in rows):.0f}",
         f"{fmean(r.over_oracle_pct for r in rows):.1f}",
+        f"{_error(rows):.1f}",
         f"{first:.1f}",
         f"{last:.1f}",
         f"{fmean(r.attempts_per_task for r in rows):.2f}",
     ]
+
+
+def _error(rows: list[Row]) -> float:
+    """Return two standard errors of the mean over seeds."""
+    several = [row.over_oracle_pct for row in rows]
+    return 2 * stdev(several) / math.sqrt(len(several)) if len(several) > 1 else 0.0
+
+
+def _picture(rows: list[Row]) -> str:
+    """Return the table as bars with their errors, one block a world."""
+    groups = _grouped(rows)
+    most = max(fmean(r.over_oracle_pct for r in several) for several in groups.values()) * 1.1
+    width, left, height = 860, 250, 22
+    lines, world = [], ""
+    for n, ((at, name), several) in enumerate(groups.items()):
+        mean, error, y = fmean(r.over_oracle_pct for r in several), _error(several), 30 + n * height
+        scale = (width - left - 60) / max(most, 1)
+        end = left + max(0.0, mean) * scale
+        if at != world:
+            lines.append(f'<text x="8" y="{y + 14}" font-weight="bold">{at}</text>')
+            world = at
+        fill = "#0f766e" if name == "learnt" else "#94a3b8"
+        lines.append(
+            f'<text x="{left - 8}" y="{y + 14}" text-anchor="end">{name}</text>'
+            f'<rect x="{left}" y="{y + 3}" width="{end - left:.1f}" height="14" fill="{fill}"/>'
+            f'<line x1="{end - error * scale:.1f}" x2="{end + error * scale:.1f}" y1="{y + 10}"'
+            f' y2="{y + 10}" stroke="#0f172a"/>'
+            f'<text x="{end + error * scale + 6:.1f}" y="{y + 14}">{mean:.1f} %</text>'
+        )
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {40 + len(groups) * height}"'
+        ' font-family="sans-serif" font-size="12" fill="#0f172a"><rect width="100%" height="100%"'
+        ' fill="#fff"/><text x="8" y="18">Mean time to success above the oracle, %, with two'
+        " standard errors</text>" + "".join(lines) + "</svg>\n"
+    )
 
 
 def _report(rows: list[Row]) -> dict[str, object]:

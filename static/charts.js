@@ -45,7 +45,7 @@
     const tone = colour(line.tone || TONES[index % TONES.length]);
     const found = {
       label: line.label,
-      data: points(told.at, line.values),
+      data: told.labels ? line.values : points(told.at, line.values),
       borderColor: tone,
       // The colours are six digits; two more make them transparent.
       backgroundColor: told.stacks ? `${tone}40` : tone,
@@ -68,25 +68,27 @@
     const text = colour("muted");
     const axis = { ticks: { color: text, maxTicksLimit: 5 }, grid: { color: colour("line") }, border: { display: false } };
     const when = moment(told);
+    const plain = { ...axis, ticks: { ...axis.ticks, maxRotation: 0 }, grid: { display: false } };
     const right = { ...axis, position: "right", beginAtZero: true, grid: { display: false } };
     return {
       animation: false,
       maintainAspectRatio: false,
       interaction: { mode: "index", intersect: false },
       scales: {
-        x: { ...axis, type: "linear", afterBuildTicks: ticks, ticks: { ...axis.ticks, maxRotation: 0, callback: when }, grid: { display: false } },
+        x: told.labels ? plain : { ...plain, type: "linear", afterBuildTicks: ticks, ticks: { ...plain.ticks, callback: when } },
         y: { ...axis, beginAtZero: true, stacked: told.stacks, max: told.most ?? undefined },
         ...(told.lines.some((line) => line.axis === "right") ? { right } : {}),
       },
       plugins: {
         legend: { labels: { color: text, boxWidth: 18, boxHeight: 1 }, align: "start" },
-        tooltip: { callbacks: { title: (items) => when(items[0].parsed.x), afterTitle: (items) => told.notes[items[0].dataIndex] } },
+        tooltip: { callbacks: { title: (items) => (told.labels ? items[0].label : when(items[0].parsed.x)), afterTitle: (items) => told.notes[items[0].dataIndex] } },
       },
     };
   }
 
   function draw(name, box, told) {
-    const data = { datasets: told.lines.map((line, index) => dataset(line, index, told)) };
+    const datasets = told.lines.map((line, index) => dataset(line, index, told));
+    const data = { labels: told.labels, datasets };
     const chart = charts.get(name);
     if (chart && chart.canvas.isConnected) {
       Object.assign(chart, { data, options: options(told) });

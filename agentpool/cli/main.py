@@ -26,6 +26,7 @@ _COMMANDS = {
     "resources": ("agentpool.cli.resources:resources", "Show what there is and what is used."),
     "limits": ("agentpool.cli.resources:limits", "Look at resource limits and set them."),
     "rebalance": ("agentpool.cli.rebalance:rebalance", "Fit grants to what is used of them."),
+    "learning": ("agentpool.cli.learning:learning", "See what was learnt of agents; learn anew."),
     "logs": ("agentpool.cli.leases:logs", "Print what the work of a lease printed."),
     "metrics": ("agentpool.cli.metrics:metrics", "See what the pools are and do, and did."),
     "events": ("agentpool.cli.events:events", "Print what happens in the pool."),

@@ -19,17 +19,18 @@ _PASSED = {"ignore_unknown_options": True, "help_option_names": []}
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def simulate(*, arguments: Sequence[str]) -> None:
     """Replay a trace through scaling policies, and compare them (`simulate --help`)."""
-    raise SystemExit(_run("simulate", arguments))
+    raise SystemExit(run_server_command("simulate", arguments))
 
 
 @click.command("make-trace", context_settings=_PASSED, add_help_option=False)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def make_trace(*, arguments: Sequence[str]) -> None:
     """Write a synthetic trace, to try policies on (`make-trace --help`)."""
-    raise SystemExit(_run("make_trace", arguments))
+    raise SystemExit(run_server_command("make_trace", arguments))
 
 
-def _run(command: str, arguments: Sequence[str]) -> int:
+def run_server_command(command: str, arguments: Sequence[str]) -> int:
+    """Run a command of the server's own in this installation; return its exit code."""
     if importlib.util.find_spec("django") is None:
         raise click.ClickException(
             "this is a light install, without the server; install agentpool[server]"

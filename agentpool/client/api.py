@@ -216,6 +216,8 @@ class Client:
     stop_scaling = Sync(calls.stop_scaling)
     announce_work = Sync(calls.announce_work)
     resources = Sync(calls.resources)
+    learning = Sync(calls.learning)
+    agent_learning = Sync(calls.agent_learning)
     resource_limits = Sync(calls.resource_limits)
     set_resource_limits = Sync(calls.set_resource_limits)
     remove_resource_limit = Sync(calls.remove_resource_limit)

@@ -201,6 +201,8 @@ class AsyncClient:
     stop_scaling = Async(calls.stop_scaling)
     announce_work = Async(calls.announce_work)
     resources = Async(calls.resources)
+    learning = Async(calls.learning)
+    agent_learning = Async(calls.agent_learning)
     resource_limits = Async(calls.resource_limits)
     set_resource_limits = Async(calls.set_resource_limits)
     remove_resource_limit = Async(calls.remove_resource_limit)

@@ -153,3 +153,9 @@ def plain(value: Any) -> str:
 def words(value: Any) -> str:
     """Write a name of the code as people read it."""
     return str(value).replace("_", " ")
+
+
+@register.filter
+def percent(share: float | None) -> str:
+    """Return a share, 0-1, in per cent; a dash when it is not known."""
+    return "–" if share is None else f"{100 * share:.0f} %"

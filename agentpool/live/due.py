@@ -88,7 +88,8 @@ def jobs() -> list[Due]:
             job="balancing.jobs.learn",
             every_s=2,
             sql="SELECT coalesce((SELECT last_seq FROM relay_state), 0)"
-            " > coalesce((SELECT last_seq FROM share_state), 0)",
+            " > least(coalesce((SELECT last_seq FROM share_state), 0),"
+            " coalesce((SELECT last_seq FROM learning_state), 0))",
         ),
         Due(
             job="balancing.jobs.rebalance",

@@ -44,6 +44,7 @@ RESERVED_IDS = frozenset(
         "assign",
         "events",
         "health",
+        "learning",
         "leases",
         "metrics",
         "optimize",
@@ -451,6 +452,9 @@ class PoolFields(Strict):
     max_bypass = Whole(min_value=1, required=False)
     queue_limit = Whole(min_value=1, required=False)
     project_queue_limit = Whole(min_value=1, required=False)
+    suspicion_probation = Number(min_value=0.1, max_value=12, required=False, allow_null=True)
+    suspicion_quarantine = Number(min_value=0.1, max_value=12, required=False, allow_null=True)
+    quarantine_s = Seconds(min_value=1, max_value=30 * 86_400, required=False)
 
     def validate_driver_resources(self, words: list[str]) -> list[str]:
         """Return them; refuses what is not a name and an amount."""
@@ -569,6 +573,9 @@ def pool_json(pool: Pool) -> dict[str, Any]:
         "max_bypass": pool.max_bypass,
         "queue_limit": pool.queue_limit,
         "project_queue_limit": pool.project_queue_limit,
+        "suspicion_probation": pool.suspicion_probation,
+        "suspicion_quarantine": pool.suspicion_quarantine,
+        "quarantine_s": pool.quarantine_s,
         "mean_service_s": round(pool.mean_service_s, 3),
         "generation": pool.generation,
         "created_at": pool.created_at,

@@ -125,6 +125,7 @@ class Strategy(StrEnum):
     LEAST_LOADED = "least_loaded"
     WORKLOAD_AWARE = "workload_aware"
     PREDICTIVE = "predictive"
+    LEARNT = "learnt"
     BEST_OF_K = "best_of_k"
     BIN_PACK = "bin_pack"
 

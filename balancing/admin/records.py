@@ -13,7 +13,7 @@ from unfold.contrib.filters.admin import (
 from agentpool.registry.admin import show
 from agentpool.registry.admin.frame import ReadOnly
 from agentpool.registry.admin.moments import Between
-from agentpool.registry.models import Agent, LeaseOutcome, Share, ShareState, TrackRecord
+from agentpool.registry.models import Agent, LeaseOutcome, Outlook, Share, ShareState
 
 
 @admin.register(LeaseOutcome)
@@ -101,22 +101,22 @@ class LeaseOutcomeAdmin(ReadOnly):
         return show.age(row.ended_at)
 
 
-@admin.register(TrackRecord)
-class TrackRecordAdmin(ReadOnly):
-    """What the outcomes say of agents and pools."""
+@admin.register(Outlook)
+class OutlookAdmin(ReadOnly):
+    """What is expected of pools and agents."""
 
     section = "balancing"
     icon = "trending_up"
     is_technical = True
     empty = "Nothing has been learnt yet: a job reads the outcomes."
-    list_display = ("agent_type", "of_agent", "story", "leases", "succeeded", "mean", "when")
+    list_display = ("agent_type", "of_agent", "story", "leases", "against_usual", "when")
     list_filter = (("agent_type", AllValuesCheckboxFilter),)
     search_fields = ("story_type",)
 
-    def get_queryset(self, request: HttpRequest) -> QuerySet[TrackRecord]:
-        """Return the records with their agents' names."""
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Outlook]:
+        """Return the rows with their agents' names."""
         names = Agent.objects.filter(pk=OuterRef("agent_id")).values("agent_id")[:1]
-        rows: QuerySet[TrackRecord] = super().get_queryset(request)
+        rows: QuerySet[Outlook] = super().get_queryset(request)
         return rows.annotate(agent_name=Subquery(names))
 
     @show.column("agent", empty="the whole pool")
@@ -125,24 +125,19 @@ class TrackRecordAdmin(ReadOnly):
         return show.to_row("agent", row.agent_id, row.agent_name) if row.agent_name else None
 
     @show.column("story type", ordering="story_type")
-    def story(self, row: TrackRecord) -> str:
+    def story(self, row: Outlook) -> str:
         """Return the kind of work."""
-        return row.story_type or "all"
+        return "any other" if row.story_type is None else row.story_type or "unnamed"
 
-    @show.column("succeeded", ordering="successes")
-    def succeeded(self, row: TrackRecord) -> Any:
-        """Return a bar of successes."""
-        return show.bar(row.successes, row.leases, f"{row.successes} of {row.leases}")
+    @show.column("hoped time of the usual", ordering="ratio", empty="–")
+    def against_usual(self, row: Outlook) -> str | None:
+        """Return the hoped time in per cent of that of an unknown agent."""
+        return f"{100 * row.ratio:.0f} %" if row.agent_id else None
 
-    @show.column("mean time")
-    def mean(self, row: TrackRecord) -> str:
-        """Return the mean length of a lease."""
-        return show.duration(row.duration_s / row.leases if row.leases else None)
-
-    @show.column("learnt", ordering="updated_at")
-    def when(self, row: TrackRecord) -> Any:
-        """Return how long ago it was refreshed."""
-        return show.age(row.updated_at)
+    @show.column("learnt", ordering="learnt_at")
+    def when(self, row: Outlook) -> Any:
+        """Return how long ago the newest lease behind it ended."""
+        return show.age(row.learnt_at)
 
 
 @admin.register(Share)

@@ -152,7 +152,7 @@ def _expected_wait_s(request: Request, facts: Facts, position: int) -> float | N
 
 
 _SLOTS = """
-    SELECT CASE WHEN EXISTS (SELECT FROM track_record t
+    SELECT CASE WHEN EXISTS (SELECT FROM outlook t
           WHERE t.agent_type = p.agent_type AND t.agent_id IS NULL) THEN p.mean_service_s END,
         (SELECT sum(a.max_concurrent) FROM capability_class c
             JOIN agent a ON a.capability_class = c.id

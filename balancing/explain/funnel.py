@@ -14,7 +14,10 @@ AGENTS_JUDGED = 20
 FILTERS = (
     ("status", "a.status NOT IN ('busy', 'idle')"),
     ("health", "a.health NOT IN ('good', 'probation', 'unknown')"),
-    ("free slot", "a.load >= a.max_concurrent"),
+    (
+        "free slot",
+        "a.load >= CASE a.health WHEN 'probation' THEN 1 ELSE a.max_concurrent END",
+    ),
     ("not kept for another", "a.reserved_for <> r.id"),
     (
         "memory",

@@ -172,7 +172,7 @@ _PLACES = f"""
     """  # noqa: S608
 _SERVICE = """
     SELECT r.agent_type, r.shape,
-        CASE WHEN EXISTS (SELECT FROM track_record t
+        CASE WHEN EXISTS (SELECT FROM outlook t
           WHERE t.agent_type = p.agent_type AND t.agent_id IS NULL) THEN p.mean_service_s END,
         (SELECT sum(a.max_concurrent) FROM capability_class c
             JOIN agent a ON a.capability_class = c.id

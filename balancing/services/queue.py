@@ -8,7 +8,6 @@ dies between its commit and its look.
 import time
 from collections.abc import Iterable
 
-from django.conf import settings
 from django.db import transaction
 
 from agentpool.registry import events
@@ -61,9 +60,6 @@ def reserve(agent_types: Iterable[str]) -> int:
     return helped
 
 
-def learn() -> dict[str, int]:
-    """Charge the projects' shares and refresh the agents' records; return how much was read."""
-    return {
-        "events": claim.fold_shares(),
-        "records": claim.refresh_records(days=settings.RECORD_DAYS),
-    }
+def charge() -> int:
+    """Charge the projects' shares with what the newest events say; return how many were read."""
+    return claim.fold_shares()

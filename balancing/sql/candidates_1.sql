@@ -10,7 +10,7 @@ CREATE FUNCTION candidates_1(
 ) LANGUAGE plpgsql AS $$
 DECLARE
   near agent[];
-  prior track_record;
+  usual average_1;
 BEGIN
   IF p_strategy = 'best_of_k' THEN
     near := ARRAY(SELECT a FROM agent a WHERE a.id IN (
@@ -29,13 +29,17 @@ BEGIN
             AND a.health IN ('good', 'probation', 'unknown') AND a.load < a.max_concurrent
           ORDER BY a.load DESC, a.generality DESC LIMIT 64) x
       WHERE x.fits LIMIT 16);
+  ELSIF p_strategy = 'learnt' THEN
+    near := promising_1(r, held) || ARRAY(SELECT m FROM unnest(mine) m
+      WHERE m.agent_type = r.agent_type AND m.status IN ('busy', 'idle')
+        AND m.health IN ('good', 'probation', 'unknown') AND m.load < m.max_concurrent
+        AND fits_1(m, r));
   END IF;
   IF coalesce(near, '{}') = '{}' THEN near := fitting_1(r, mine, held, 16); END IF;
   IF near = '{}' THEN RETURN; END IF;
 
-  IF p_strategy IN ('workload_aware', 'predictive') THEN
-    SELECT * INTO prior FROM track_record t
-      WHERE t.agent_type = r.agent_type AND t.agent_id IS NULL AND t.story_type = r.story_type;
+  IF p_strategy IN ('workload_aware', 'predictive', 'learnt') THEN
+    usual := average_of_1(r);
   END IF;
   SELECT array_agg(s.id ORDER BY s.score DESC, s.tie), array_agg(
       jsonb_build_object('agent_id', s.agent_id, 'score', s.score, 'parts', s.parts)
@@ -67,11 +71,17 @@ BEGIN
             SELECT 0.3 * q.load + 0.25 * q.specialisation + 0.2 * q.resources
                   + 0.15 * q.performance + 0.1 * q.affinity - 0.001 * a.generality,
                 to_jsonb(q) || jsonb_build_object('generality', a.generality)
-              FROM workload_parts_1(a, r, prior,
+              FROM workload_parts_1(a, r, usual,
                 coalesce(warmth[array_position(warm, a.id)], 0)) q WHERE p_strategy = 'workload_aware'
             UNION ALL
-            SELECT 0.4 * q.success + 0.3 * q.efficiency + 0.3 * q.time - 0.001 * a.generality,
-                to_jsonb(q) || jsonb_build_object('generality', a.generality)
-              FROM predicted_parts_1(a, r, prior) q WHERE p_strategy = 'predictive'
+            SELECT 0.4 * q.success + 0.3 * q.efficiency + 0.3 / (1 + q.seconds / 3600)
+                  - 0.001 * a.generality,
+                to_jsonb(q) - 'hoped_s' || jsonb_build_object('generality', a.generality,
+                  'time', 1 / (1 + q.seconds / 3600))
+              FROM expected_1(a, r, usual) q WHERE p_strategy = 'predictive'
+            UNION ALL
+            SELECT -q.hoped_s - 0.001 * a.generality,
+                to_jsonb(q) - 'efficiency' || jsonb_build_object('generality', a.generality)
+              FROM expected_1(a, r, usual) q WHERE p_strategy = 'learnt'
           ) x (score, parts)) s;
 END $$

@@ -1,6 +1,6 @@
 -- workload_parts_1: the five parts of the score workload_aware, each 0 to 1 (seed 2,
 -- WorkloadAwareBalancer; formulas in balancing/scoring.py).
-CREATE FUNCTION workload_parts_1(a agent, r request, prior track_record, p_warmth float8)
+CREATE FUNCTION workload_parts_1(a agent, r request, p average_1, p_warmth float8)
 RETURNS TABLE (
   load float8, specialisation float8, resources float8, performance float8, affinity float8
 ) LANGUAGE sql STABLE AS $$
@@ -21,8 +21,7 @@ RETURNS TABLE (
         ((a.token_budget - a.used_token_budget - r.token_budget)::float8, a.token_budget::float8),
         ((a.disk_space_mb - a.used_disk_space_mb - r.disk_space_mb)::float8,
           a.disk_space_mb::float8)) s ("left", whole)),
-    (coalesce(t.successes, 0) + 5 * (coalesce(prior.successes, 0) + 1)::float8
-      / (coalesce(prior.leases, 0) + 2)) / (coalesce(t.leases, 0) + 5),
+    e.success,
     p_warmth
-  FROM (SELECT) one LEFT JOIN track_record t ON t.agent_id = a.id AND t.story_type = r.story_type
+  FROM expected_1(a, r, p) e
 $$

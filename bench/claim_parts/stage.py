@@ -132,6 +132,17 @@ INSERT INTO liveness (agent_id, incarnation, last_heartbeat_at)
 SELECT id, 1, now() + interval '30 days' FROM agent a
 WHERE NOT EXISTS (SELECT FROM liveness l WHERE l.agent_id = a.id)
 """
+# What learning would have written down of each agent; skills are drawn.
+_LEARNT = """
+INSERT INTO outlook (agent_type, agent_id, story_type, odds, log_s, odds_doubt, log_s_doubt,
+  match_odds, match_log_s, noise, retry_s, tokens, efficiency, leases, ratio, learnt_at)
+SELECT p.agent_type, NULL, s, 0.6, 6.4, 0.7, 0.3, 0.2, -0.15, 0.36, 1200, 9000, 0.5, 1000, 1, now()
+  FROM pool p, unnest(ARRAY['', NULL]) s
+UNION ALL
+SELECT a.agent_type, a.id, s, random() - 0.5, random() - 0.5, 0.1, 0.05,
+  0, 0, 0, 0, 9000, 0.5, 20, 0.5 + random(), now()
+  FROM agent a, unnest(ARRAY['', NULL]) s WHERE a.agent_id <> 'template'
+"""
 # What bounds grants and admission lies above everything that the load asks for.
 _OPEN_POOLS = (
     "UPDATE pool SET max_size = 1000000",
@@ -144,7 +155,7 @@ _OPEN_POOLS = (
 def seed(there: Stage, *, agents: int) -> None:
     """Bring the number of agents up to `agents`, with clean tables around them."""
     with there.connect() as connection:
-        connection.execute("TRUNCATE request, event CASCADE")
+        connection.execute("TRUNCATE request, event, outlook CASCADE")
         connection.execute("UPDATE agent SET status = 'retired' WHERE agent_id = 'template'")
         row = connection.execute("SELECT count(*) - 1 FROM agent").fetchone()
         first = row[0] if row else 0
@@ -153,6 +164,7 @@ def seed(there: Stage, *, agents: int) -> None:
         span = {"types": list(TYPES), "first": first, "last": agents - 1}
         connection.execute(_AGENTS, span)
         connection.execute(_ALIVE)
+        connection.execute(_LEARNT)
         connection.execute("VACUUM ANALYZE")
     load_yardstick(there, agents=agents)
 

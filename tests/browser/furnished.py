@@ -17,17 +17,18 @@ from agentpool.registry.models import (
     Lease,
     LeaseOutcome,
     Liveness,
+    Outlook,
     PoolSample,
     RebalancePolicy,
     Rebalancing,
     Request,
     ScalingDecision,
     ScalingEvent,
-    TrackRecord,
 )
 from agentpool.registry.states import AgentHealth, AgentStatus, Outcome, Scope
 from balancing.services import agents, leases, limits
 from scaling import governance
+from tests.integration.test_learning import learn
 
 FLEET = {
     "design": (3, 1, ["figma", "a11y"]),
@@ -227,8 +228,24 @@ def _queue(submit):
         if wish.held is None:
             since = Now() - timedelta(seconds=20 + 45 * number)
             Request.objects.filter(id=wish.id).update(queued_at=since, created_at=since)
-    TrackRecord.objects.create(
-        agent_type="data", leases=20, successes=19, duration_s=1800, efficiency=10
+    learn()
+    # Somebody has worked in this pool before.
+    Outlook.objects.update_or_create(
+        agent_type="data",
+        agent_id=None,
+        story_type="report",
+        defaults={
+            "odds": 1.5,
+            "log_s": 4.5,
+            "odds_doubt": 0.6,
+            "log_s_doubt": 0.3,
+            "noise": 0.36,
+            "retry_s": 120,
+            "tokens": 9000,
+            "efficiency": 0.5,
+            "leases": 20,
+            "learnt_at": registry_queries.now(),
+        },
     )
 
 

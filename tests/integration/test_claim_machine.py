@@ -56,7 +56,8 @@ SIZES = {  # of the agents: slots, MB, cores, tools
 }
 AMOUNTS = ("memory_mb", "cpu_cores", "token_budget", "disk_space_mb", "network_bandwidth_mbps")
 CHANGING = ("request", "lease", "agent", "capability_class", "lock_key", "outcome", "liveness")
-CHANGING += ("resource_limit", "limit_shard", "share", "share_state", "track_record", "event")
+CHANGING += ("resource_limit", "limit_shard", "share", "share_state", "outlook", "event")
+CHANGING += ("pool_learning", "agent_learning", "calibration", "learning_state")
 
 wishes = st.fixed_dictionaries(
     {
@@ -409,7 +410,8 @@ def could_have(request):
         pool_id=request.pool_id, status__in=PLACEABLE_STATUS, health__in=PLACEABLE_HEALTH
     ):
         is_kept = agent.reserved_for not in (None, request.id)
-        is_open = agent.load < agent.max_concurrent and bound in (None, agent.id)
+        slots = 1 if agent.health == "probation" else agent.max_concurrent
+        is_open = agent.load < slots and bound in (None, agent.id)
         if is_open and not is_kept and fits(room_of(agent), needs):
             return agent.agent_id
     return None

@@ -11,6 +11,7 @@ from agentpool.registry.states import AgentHealth, Outcome
 from balancing import claim, explain
 from balancing.explain import funnel, misses
 from balancing.services import agents, leases
+from tests.integration.test_learning import learn
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("whole")]
 
@@ -252,7 +253,7 @@ def test_a_wait_is_expected_from_measured_times_only(api, make_agent, submit):
     done, _, first, second = (submit() for _ in range(4))
     assert explained(api, second)["expected_wait_s"] is None
     release(done)
-    claim.refresh_records(days=30)
+    learn()
     mean_s = api.get("/pools/code").body["mean_service_s"]
     first.refresh_from_db()
 

@@ -52,6 +52,7 @@ from agentpool.client.calls.lease_calls import (
     resume,
 )
 from agentpool.client.calls.operation_calls import (
+    agent_learning,
     announce_work,
     change_pool,
     change_profile,
@@ -59,6 +60,7 @@ from agentpool.client.calls.operation_calls import (
     create_token,
     enrolment_token,
     events,
+    learning,
     metrics_health,
     metrics_summary,
     optimize,
@@ -113,6 +115,7 @@ __all__ = [
     "Wish",
     "ack",
     "agent",
+    "agent_learning",
     "agent_row",
     "agents",
     "announce_work",
@@ -131,6 +134,7 @@ __all__ = [
     "get_lease",
     "get_request",
     "heartbeat",
+    "learning",
     "lease_log",
     "leases",
     "metrics_health",

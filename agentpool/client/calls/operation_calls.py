@@ -165,6 +165,17 @@ def resources() -> Call[Json]:
     return get("/resources", parse=models.as_json)
 
 
+def learning(agent_type: str | None = None, *, days: int = 14) -> Call[Json]:
+    """Return what was learnt of each pool, or of one with its kinds of work and agents."""
+    path = f"/learning/{part(agent_type)}" if agent_type else "/learning"
+    return get(path, params={"days": days}, parse=models.as_json)
+
+
+def agent_learning(agent_id: str) -> Call[Json]:
+    """Return what is expected of an agent at each kind of work, and how suspicious it is."""
+    return get(f"/{part(agent_id)}/learning", parse=models.as_json)
+
+
 def resource_limits() -> Call[Json]:
     """Return the limits on the installation, pools and projects, with what is used of each."""
     return get("/resources/limits", parse=models.as_json)

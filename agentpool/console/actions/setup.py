@@ -86,6 +86,11 @@ def _pool_fields(rows: Sequence[Pool]) -> Sequence[Field]:
             [(s.value, s.value.replace("_", " ")) for s in Strategy],
         ),
         Field("reserve_after_s", "Keep capacity after", "number", row.reserve_after_s, unit="s"),
+        Field("suspicion_probation", "Probation from suspicion", "number", row.suspicion_probation),
+        Field(
+            "suspicion_quarantine", "Quarantine from suspicion", "number", row.suspicion_quarantine
+        ),
+        Field("quarantine_s", "Quarantine lasts", "number", row.quarantine_s, unit="s"),
         Field("max_bypass", "Passed at most", "number", row.max_bypass, unit="times"),
         Field("share_half_life_s", "Share's half-life", "number", row.share_half_life_s, unit="s"),
         Field(

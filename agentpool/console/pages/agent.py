@@ -12,6 +12,7 @@ from agentpool.registry import queries as registry_queries
 from agentpool.registry import serializers
 from agentpool.registry.models import Agent, Event, Lease, LeaseOutcome
 from agentpool.registry.states import LIVE, FileAccess, NetworkAccess, Outcome, SecurityLevel
+from balancing import insight
 
 LOOK_BACK = {"1h": timedelta(hours=1), "6h": timedelta(hours=6), "24h": timedelta(hours=24)}
 SPANS_SHOWN = 300
@@ -49,6 +50,7 @@ def picture(params: Params) -> Picture:
         "timeline": _timeline(leases, agent, at, LOOK_BACK.get(params["back"], LOOK_BACK["1h"])),
         "backs": list(LOOK_BACK),
         "performance": _performance(agent),
+        "learning": insight.agent(agent),
         "charts": _charts(outcomes),
         "outcomes": _tally(outcomes),
         "past": [lease_row(lease) for lease in leases if lease.status not in LIVE][:12],

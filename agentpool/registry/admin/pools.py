@@ -204,6 +204,7 @@ class PoolAdmin(Acting, Configuration):
                     ("affinity_half_life_s", "share_half_life_s"),
                     ("reserve_after_s", "max_bypass"),
                     ("queue_limit", "project_queue_limit"),
+                    ("suspicion_probation", "suspicion_quarantine", "quarantine_s"),
                 )
             },
         ),

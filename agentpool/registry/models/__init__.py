@@ -5,6 +5,14 @@ from agentpool.registry.models.credential import Credential, IdempotencyKey
 from agentpool.registry.models.event import Event, RelayState
 from agentpool.registry.models.isolation import LeaseIsolation
 from agentpool.registry.models.launch import SCALING_ACTIONS, Launch, ScalingEvent
+from agentpool.registry.models.learning import (
+    AgentLearning,
+    Calibration,
+    LearningState,
+    OutcomeDay,
+    Outlook,
+    PoolLearning,
+)
 from agentpool.registry.models.lease import Lease, LeaseOutcome, LockKey
 from agentpool.registry.models.limit import LimitShard, ResourceLimit
 from agentpool.registry.models.liveness import Liveness, Tick
@@ -28,7 +36,7 @@ from agentpool.registry.models.scaling import (
     ScalingPolicy,
     ScalingState,
 )
-from agentpool.registry.models.share import Share, ShareState, TrackRecord
+from agentpool.registry.models.share import Share, ShareState
 
 __all__ = [
     "AFFINITIES",
@@ -40,12 +48,15 @@ __all__ = [
     "SCALING_RULES",
     "TYPE_NAME",
     "Agent",
+    "AgentLearning",
     "Announcement",
+    "Calibration",
     "CapabilityClass",
     "Credential",
     "Event",
     "IdempotencyKey",
     "Launch",
+    "LearningState",
     "Lease",
     "LeaseIsolation",
     "LeaseOutcome",
@@ -56,7 +67,10 @@ __all__ = [
     "LogTotal",
     "MetricState",
     "MetricTotal",
+    "OutcomeDay",
+    "Outlook",
     "Pool",
+    "PoolLearning",
     "PoolSample",
     "RebalancePolicy",
     "Rebalancing",
@@ -71,6 +85,5 @@ __all__ = [
     "Share",
     "ShareState",
     "Tick",
-    "TrackRecord",
     "UsageWatch",
 ]

@@ -152,12 +152,14 @@ class LeaseOutcome(models.Model):
 
     lease = models.OneToOneField(
         Lease,
-        on_delete=models.CASCADE,
+        on_delete=models.DO_NOTHING,  # it may outlive the lease
         primary_key=True,
         related_name="lesson",
         db_constraint=False,
     )
-    agent = models.ForeignKey(Agent, on_delete=models.CASCADE, db_constraint=False, db_index=False)
+    agent = models.ForeignKey(
+        Agent, on_delete=models.DO_NOTHING, db_constraint=False, db_index=False
+    )
     pool = models.ForeignKey(
         Pool,
         on_delete=models.PROTECT,

@@ -66,6 +66,11 @@ class Pool(models.Model):
     max_bypass = models.PositiveIntegerField(default=100)
     queue_limit = models.PositiveIntegerField(default=20_000)
     project_queue_limit = models.PositiveIntegerField(default=20_000)
+    # How suspicious (balancing.trust) an agent must be to work on probation, one lease at a time;
+    # and there, to be quarantined, for how long. Null: never.
+    suspicion_probation = models.FloatField(null=True, blank=True, default=5)
+    suspicion_quarantine = models.FloatField(null=True, blank=True, default=9)
+    quarantine_s = models.FloatField(default=3600)
     # Mean seconds of its newest leases, measured: what a grant is charged with until it ends.
     mean_service_s = models.FloatField(default=60, editable=False)
 

@@ -48,35 +48,3 @@ class ShareState(models.Model):
 
     def __str__(self) -> str:
         return str(self.last_seq)
-
-
-class TrackRecord(models.Model):
-    """
-    What the outcomes of the last 30 days say of one agent (or, agent null, of its whole pool).
-
-    Per story type; sums, so that means and rates can be taken. Refreshed by a job.
-    """
-
-    id = models.BigAutoField(primary_key=True)
-    agent_type = models.TextField()
-    agent_id = models.UUIDField(null=True)
-    story_type = models.TextField(blank=True, default="")
-    leases = models.IntegerField()
-    successes = models.IntegerField()
-    duration_s = models.FloatField()
-    efficiency = models.FloatField()
-    updated_at = models.DateTimeField(db_default=Now())
-
-    class Meta:
-        db_table = "track_record"
-        constraints = [
-            models.UniqueConstraint(
-                fields=["agent_type", "agent_id", "story_type"],
-                name="track_record_one_each",
-                nulls_distinct=False,
-            ),
-        ]
-        indexes = [models.Index(fields=["agent_id", "story_type"], name="track_record_of_agent")]
-
-    def __str__(self) -> str:
-        return f"{self.successes} of {self.leases}"

@@ -18,6 +18,7 @@ SCHEDULES = {
     "expire": ("balancing.jobs.expire", "* * * * * */30"),
     "samples": ("agentpool.registry.jobs.sample", "* * * * * */30"),
     "reconcile": ("scaling.jobs.reconcile", "* * * * * */30"),
+    "fold": ("balancing.jobs.fold", "7 3 * * *"),
     "prune": ("agentpool.registry.jobs.prune", "17 3 * * *"),
 }
 # By its name: the registry knows nothing of the claim.

@@ -1,0 +1,364 @@
+"""Learning from outcomes, on the real database: what is learnt, kept, shown, and done with it."""
+
+import math
+import random
+from datetime import timedelta
+
+import pytest
+from django.db import connection
+from django.db.models.functions import Now
+
+from agentpool.registry.models import (
+    Agent,
+    AgentLearning,
+    Calibration,
+    Event,
+    Lease,
+    LeaseOutcome,
+    OutcomeDay,
+    Outlook,
+    Pool,
+    PoolLearning,
+)
+from agentpool.registry.states import AgentHealth, Outcome
+from balancing import jobs, keeping, memory, scoring
+from balancing.outlook import Average, Cell
+from balancing.scoring import Candidate, Work
+from balancing.services import agents, learning, leases
+
+pytestmark = pytest.mark.django_db(transaction=True)
+STRATEGIES = ("learnt", "predictive", "workload_aware")
+
+
+@pytest.fixture
+def work(submit):
+    """Do one lease from grant to end: work(ok=True, took_s=60, story_type="fix")."""
+
+    def do(*, ok=True, took_s=60.0, outcome=None, **fields):
+        lease = submit(**fields).held
+        Lease.objects.filter(id=lease.id).update(acquired_at=Now() - timedelta(seconds=took_s))
+        said = outcome or (Outcome.SUCCESS if ok else Outcome.FAILURE)
+        leases.release(lease.id, token=lease.fencing_token, outcome=said, actor="test")
+        return lease
+
+    return do
+
+
+def learn():
+    """Learn as the job does, after the relay has numbered what happened."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "WITH b AS (SELECT id, row_number() OVER (ORDER BY id) AS n FROM event"
+            " WHERE seq IS NULL), top AS (SELECT coalesce(max(seq), 0) AS seq FROM event)"
+            " UPDATE event e SET seq = top.seq + b.n FROM b, top WHERE b.id = e.id"
+        )
+    return jobs.learn()["learnt"]
+
+
+def everything():
+    models = {row.pool_id: row.model for row in PoolLearning.objects.all()}
+    skills = {str(row.agent_id): row.skill for row in AgentLearning.objects.all()}
+    names = [f.name for f in Outlook._meta.fields if f.name not in ("id", "learnt_at")]
+    rows = [[getattr(row, name) for name in names] for row in Outlook.objects.all()]
+    return models, skills, sorted(rows, key=str)
+
+
+# -- learning ------------------------------------------------------------------------------------
+
+
+def test_what_has_ended_is_learnt_once_and_cancelled_work_says_nothing(make_agent, work):
+    agent = make_agent()
+    for n in range(6):
+        work(ok=n != 0, took_s=60, story_type="fix")
+    work(outcome=Outcome.CANCELLED, story_type="fix")
+
+    assert (learn(), learn()) == (6, 0)
+
+    usual = Outlook.objects.get(agent_id=None, story_type="fix")
+    own = Outlook.objects.get(agent_id=agent.id, story_type="fix")
+    assert (usual.leases, own.leases) == (6, 6)
+    assert 45 < math.exp(usual.log_s) < 120
+    assert own.learnt_at == LeaseOutcome.objects.exclude(outcome="cancelled").first().ended_at
+    assert Outlook.objects.filter(agent_id=agent.id, story_type=None).count() == 1
+
+
+def test_a_death_before_the_commit_loses_nothing_and_doubles_nothing(make_agent, work, monkeypatch):
+    make_agent()
+    work()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(memory, "write_outlooks", lambda *a: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            learn()
+
+    assert not PoolLearning.objects.exists()
+    assert learn() == 1
+    assert PoolLearning.objects.get().leases == 1
+
+
+def test_what_is_kept_is_the_whole_model(make_agent, work):
+    make_agent(), make_agent()
+    for n in range(12):
+        work(ok=n % 3 > 0, took_s=10 + n, story_type=("fix", "feature")[n % 2])
+        learn()
+    row = PoolLearning.objects.get()
+
+    model = keeping.model_of(row.model)
+
+    assert keeping.model_json(model) == row.model
+    for known in AgentLearning.objects.all():
+        assert keeping.skill_json(keeping.skill_of(known.skill)) == known.skill
+
+
+def test_learning_anew_comes_to_the_same_and_does_not_learn_what_comes_later_twice(
+    make_agent, work
+):
+    make_agent(), make_agent()
+    for n in range(10):
+        work(ok=n % 3 > 0, took_s=5 + n, story_type="fix")
+    learn()
+    before, days = everything(), Calibration.objects.values_list("leases", "errors")
+    kept = list(days)
+
+    assert sum(learning.relearn()) == 10
+
+    assert approximately(everything()) == approximately(before)
+    assert [each[0] for each in days] == [each[0] for each in kept]
+    work(story_type="fix")  # its event is not numbered yet, so it is not learnt anew
+    assert sum(learning.relearn()) == 10
+    assert learn() == 1
+    assert PoolLearning.objects.get().leases == 11
+
+
+def approximately(value):
+    if isinstance(value, float):
+        return float(f"{value:.9g}")
+    if isinstance(value, dict):
+        return {name: approximately(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [approximately(each) for each in value]
+    return value
+
+
+def test_old_outcomes_become_days_and_nothing_learnt_is_lost(make_agent, work):
+    make_agent()
+    for n in range(8):
+        work(ok=n % 4 > 0, took_s=30, story_type="fix")
+    learn()
+    was = outlook_of("fix")
+    LeaseOutcome.objects.update(ended_at=Now() - timedelta(days=100))
+    Lease.objects.update(released_at=Now() - timedelta(days=100))
+
+    assert memory.fold_outcomes(days=90) == 8
+
+    assert not LeaseOutcome.objects.exists()
+    day = OutcomeDay.objects.get()
+    assert (day.leases, day.successes) == (8, 6)
+    assert day.log_s / 8 == pytest.approx(math.log(30), abs=0.1)
+    assert outlook_of("fix") == was
+    list(learning.relearn())
+    assert outlook_of("fix").leases == 8
+    assert outlook_of("fix").odds == pytest.approx(was.odds, abs=0.3)
+
+
+def outlook_of(kind):
+    row = Outlook.objects.get(agent_id=None, story_type=kind)
+    row.id = 0
+    return row
+
+
+# -- the claim -----------------------------------------------------------------------------------
+
+
+def test_every_decision_can_be_recomputed_from_what_was_known(make_agent, work, submit):
+    chance = random.Random(7)
+    Pool.objects.update(suspicion_probation=None)
+    for n in range(6):
+        make_agent(max_concurrent=2, capabilities=["rust", "sql"][: n % 3])
+    for n in range(40):
+        tags = [["rust"], ["rust", "web"], []][n % 3]
+        work(
+            ok=chance.random() < 0.6,
+            took_s=chance.uniform(2, 900),
+            story_type=("fix", "feature")[n % 2],
+            tags=tags,
+            strategy=STRATEGIES[n % 3],
+        )
+        if n % 4 == 0:
+            learn()
+
+    for kind in ("fix", "feature", "unseen"):
+        for strategy in STRATEGIES:
+            before = {agent.agent_id: agent for agent in Agent.objects.all()}
+            lease = submit(story_type=kind, tags=["rust", "web"], strategy=strategy).held
+            ranked = replayed(before.values(), strategy, kind, lease)
+
+            assert lease.decision["tier"] == "strategy"
+            assert lease.decision["score"] == pytest.approx(ranked[0][1].total, rel=1e-6)
+            for card in lease.decision["candidates"]:
+                said = next(score for one, score in ranked if one.agent_id == card["agent_id"])
+                assert card["parts"] == pytest.approx(dict(said.parts), rel=1e-6, abs=1e-9)
+            leases.release(
+                lease.id, token=lease.fencing_token, outcome=Outcome.CANCELLED, actor="test"
+            )
+
+
+def replayed(several, strategy, kind, lease):
+    work = Work(
+        memory_mb=1024,
+        cpu_cores=1,
+        token_budget=50_000,
+        disk_space_mb=500,
+        tags=frozenset(lease.request.tags),
+    )
+    candidates = [
+        Candidate(
+            agent_id=agent.agent_id,
+            load=agent.load,
+            max_concurrent=agent.max_concurrent,
+            memory_mb=agent.memory_mb,
+            cpu_cores=agent.cpu_cores,
+            token_budget=agent.token_budget,
+            disk_space_mb=agent.disk_space_mb,
+            capabilities=frozenset(agent.capabilities),
+            generality=agent.generality,
+            cell=row_as(Cell, agent_id=agent.id, kind=kind),
+        )
+        for agent in several
+    ]
+    return scoring.rank(strategy, candidates, work, row_as(Average, agent_id=None, kind=kind))
+
+
+def row_as(made, *, agent_id, kind):
+    rows = Outlook.objects.filter(agent_id=agent_id)
+    row = rows.filter(story_type=kind).first() or rows.filter(story_type=None).first()
+    if row is None:
+        return None
+    names = made.__dataclass_fields__
+    values = {name: getattr(row, name) for name in names if name != "at"}
+    return made(**values, at=row.learnt_at.timestamp())
+
+
+def test_a_pool_that_knows_nothing_is_scored_as_the_pure_rules_say(make_agent, submit):
+    agent = make_agent()
+    for guess in (None, 60.0):
+        lease = submit(strategy="learnt", expected_duration_s=guess).held
+
+        work = Work(1024, 1, 50_000, 500, expected_duration_s=guess)
+        one = Candidate(agent.agent_id, 0, 1, 1024, 1, 50_000, 500, generality=agent.generality)
+        assert lease.decision["score"] == pytest.approx(
+            scoring.rank("learnt", [one], work)[0][1].total
+        )
+        leases.release(lease.id, token=lease.fencing_token, outcome=Outcome.CANCELLED, actor="test")
+
+
+def test_whoever_is_better_is_asked_by_learnt(make_agent, work, submit):
+    good, bad = make_agent(), make_agent()
+    for n in range(12):
+        work(ok=True, took_s=30, story_type="fix", preferred_agent=good.agent_id)
+        work(ok=n % 2 > 0, took_s=60, story_type="fix", preferred_agent=bad.agent_id)
+    Pool.objects.update(suspicion_probation=None)
+    learn()
+
+    chosen = submit(story_type="fix", strategy="learnt").held
+
+    assert chosen.agent.agent_id == good.agent_id
+    parts = chosen.decision["parts"]
+    assert parts["leases"] == 12
+    assert parts["success_low"] < parts["success"] < parts["success_high"]
+    assert parts["seconds_low"] < parts["seconds"] < parts["seconds_high"]
+    assert parts["learnt_at"] == pytest.approx(
+        Outlook.objects.get(agent_id=good.id, story_type="fix").learnt_at.timestamp()
+    )
+
+
+# -- trust ---------------------------------------------------------------------------------------
+
+
+def settle(work, other, count=20):
+    for n in range(count):
+        work(ok=True, took_s=60, story_type="fix", preferred_agent=other.agent_id, cycle_id=f"c{n}")
+    learn()
+
+
+def test_a_broken_agent_gets_one_canary_at_a_time_then_nothing_and_comes_back(
+    make_agent, work, submit
+):
+    good, broken = make_agent(max_concurrent=4), make_agent(max_concurrent=4)
+    settle(work, good)
+
+    for n in range(6):
+        work(
+            ok=False, took_s=9, story_type="fix", preferred_agent=broken.agent_id, cycle_id=f"x{n}"
+        )
+    learn()
+    broken.refresh_from_db()
+    assert (broken.health, broken.health_by) == ("probation", "learning")
+    assert "6 failures in a row; of such work" in broken.health_note
+    both = [submit(preferred_agent=broken.agent_id).held for _ in range(2)]
+    assert [lease.agent.agent_id for lease in both] == [broken.agent_id, good.agent_id]
+    for lease in both:
+        leases.release(lease.id, token=lease.fencing_token, outcome=Outcome.CANCELLED, actor="test")
+
+    for n in range(6):
+        work(
+            ok=False, took_s=9, story_type="fix", preferred_agent=broken.agent_id, cycle_id=f"y{n}"
+        )
+    learn()
+    broken.refresh_from_db()
+    assert broken.health == "quarantined"
+    assert broken.health_until is not None
+    told = Event.objects.filter(kind="agent.health", agent_id=broken.agent_id).order_by("id")
+    assert [each.detail["health"] for each in told] == ["probation", "quarantined"]
+
+    agents.set_health(broken, health=AgentHealth.UNKNOWN, note="", until=None, actor="health")
+    work(ok=False, took_s=9, story_type="fix", preferred_agent=broken.agent_id, cycle_id="z")
+    learn()
+    broken.refresh_from_db()
+    assert broken.health == "probation"
+    for n in range(9):
+        work(
+            ok=True, took_s=60, story_type="fix", preferred_agent=broken.agent_id, cycle_id=f"w{n}"
+        )
+    learn()
+    broken.refresh_from_db()
+    assert broken.health == "good"
+
+
+def test_one_bad_story_that_fails_everywhere_condemns_nobody(make_agent, work):
+    several = [make_agent() for _ in range(5)]
+    settle(work, several[0])
+
+    for _ in range(3):
+        for agent in several:
+            work(ok=False, story_type="fix", preferred_agent=agent.agent_id, cycle_id="bad")
+            learn()
+
+    assert set(Agent.objects.values_list("health", flat=True)) <= {"unknown", "good"}
+
+
+def test_a_kind_of_work_that_is_hard_for_everybody_condemns_nobody(make_agent, work):
+    several = [make_agent() for _ in range(4)]
+    for n in range(60):
+        agent = several[n % 4]
+        work(ok=n % 5 == 0, story_type="hard", preferred_agent=agent.agent_id, cycle_id=f"c{n}")
+        learn()
+
+    assert "quarantined" not in set(Agent.objects.values_list("health", flat=True))
+    assert Agent.objects.exclude(health="probation").count() >= 3
+
+
+def test_what_a_person_has_judged_stays(make_agent, work):
+    good, broken = make_agent(), make_agent()
+    settle(work, good)
+    for n in range(7):
+        work(ok=False, story_type="fix", preferred_agent=broken.agent_id, cycle_id=f"x{n}")
+    broken.refresh_from_db()
+    agents.set_health(
+        broken, health=AgentHealth.MAINTENANCE, note="mine", until=None, actor="user:ann"
+    )
+
+    learn()
+
+    broken.refresh_from_db()
+    assert (broken.health, broken.health_note) == ("maintenance", "mine")
