@@ -110,16 +110,6 @@ def _watched(row: Sequence[Any], rules: Rules) -> Watched:
         CPU: rebalancing.is_low(CPU, used=watch.cpu_cores, granted=float(cpu_cores), rules=rules),
     }
     watch = _since(watch, is_low, at)
-    use = Use(
-        memory_mb=now_mb,
-        peak_memory_mb=peak_mb,
-        cpu_cores=watch.cpu_cores,
-        peak_cpu_cores=watch.peak_cpu_cores,
-        low_memory_s=_age_s(watch.low_memory_since, at),
-        low_cpu_s=_age_s(watch.low_cpu_since, at),
-        since_change_s=_age_s(watch.changed_at, at, never=math.inf),
-        spared=frozenset(watch.spared),
-    )
     held = Held(
         memory_mb=memory_mb,
         cpu_cores=cpu_cores,
@@ -136,11 +126,24 @@ def _watched(row: Sequence[Any], rules: Rules) -> Watched:
         project=project,
         at=at,
         age_s=age_s,
-        use=use,
+        use=_use(now_mb, peak_mb, watch, at),
         held=held,
         watch=watch,
         has_environment=has_environment,
         is_told=is_told,
+    )
+
+
+def _use(memory_mb: float, peak_memory_mb: float, watch: Watch, at: datetime) -> Use:
+    return Use(
+        memory_mb=memory_mb,
+        peak_memory_mb=peak_memory_mb,
+        cpu_cores=watch.cpu_cores,
+        peak_cpu_cores=watch.peak_cpu_cores,
+        low_memory_s=_age_s(watch.low_memory_since, at),
+        low_cpu_s=_age_s(watch.low_cpu_since, at),
+        since_change_s=_age_s(watch.changed_at, at, never=math.inf),
+        spared=frozenset(watch.spared),
     )
 
 
