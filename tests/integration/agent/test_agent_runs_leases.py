@@ -1,6 +1,7 @@
 """The runtime as a real process against a control plane on real sockets."""
 
 import json
+import platform
 import signal
 import sys
 import time
