@@ -1,6 +1,7 @@
 """The runtime as a real process against a control plane on real sockets."""
 
 import json
+import platform
 import signal
 import sys
 import time
@@ -381,11 +382,14 @@ def test_a_runtime_without_bubblewrap_starts_only_when_told_to(
     assert plane.security[lease_id][0]["enforcement"]["tier"] == "bare"
 
 
-@pytest.mark.parametrize("level", ["container", "virtual_machine"])
+@pytest.mark.parametrize(
+    ("level", "program"),
+    [("container", "podman"), ("virtual_machine", f"qemu-system-{platform.machine()}")],
+)
 def test_a_level_that_is_not_here_ends_the_start(
-    plane: Any, agent: Any, tmp_path: Path, level: str
+    plane: Any, agent: Any, tmp_path: Path, level: str, program: str
 ) -> None:
-    runtime = agent("--isolation", level, PATH=path_without("podman", tmp_path / "bin"))
+    runtime = agent("--isolation", level, PATH=path_without(program, tmp_path / "bin"))
 
     assert runtime.exit_code() == 1
     assert f"isolation {level}" in runtime.said()
