@@ -11,7 +11,6 @@ or a kind without outcomes starts at the mean of those that have some, and with 
 
 import math
 from dataclasses import dataclass, field, replace
-from itertools import zip_longest
 from operator import mul
 
 # What is taken to be usual before anything is known: of coding agents' merge rates by kind of task
@@ -283,9 +282,9 @@ def share(odds: float, variance: float = 0.0) -> float:
 # -- learning --------------------------------------------------------------------------------------
 
 
-def learn(model: Model, lesson: Lesson, *, agents: int) -> Prediction:
+def learn(model: Model, lesson: Lesson, *, agents: int) -> None:
     """
-    Take up one lesson in its order of time; return what was expected before.
+    Take up one lesson in its order of time.
 
     agents: of the pool, at work. Changes `model`.
     """
@@ -296,7 +295,6 @@ def learn(model: Model, lesson: Lesson, *, agents: int) -> Prediction:
     skill = model.skills.get(lesson.agent)
     if skill is None:
         skill = model.skills[lesson.agent] = _new_skill(model)
-    before = predict(model, skill, lesson.kind, match=lesson.match)
     _age(model, skill)
     cell = _cell(model, skill, lesson.kind)
     for measure in (SUCCESS, TIME):
@@ -309,7 +307,6 @@ def learn(model: Model, lesson: Lesson, *, agents: int) -> Prediction:
         skill.usual[place].add(lesson)
         skill.leases[place] += lesson.leases
     skill.match[cell] = lesson.match
-    return before
 
 
 def _kind(model: Model, kind: str) -> int | None:
@@ -414,25 +411,21 @@ def _update(
         if lesson.leases == 1:
             _hear_noise(model, surprise, doubt)
     # Given what is shared, the agent's values move by what is left of the surprise ...
-    gains = [each / (skilled + noise) for each in ours]
     observed = mean + surprise - base
-    for i, gain in enumerate(gains):
+    for i, each in enumerate(ours):
+        gain = each / (skilled + noise)
         own.base[i] += gain * observed
-        own.slopes[i] = [
-            old - gain * weight
-            for old, weight in zip_longest(own.slopes[i], weights, fillvalue=0.0)
-        ]
-        row = rows[i]
-        for j, each in enumerate(ours):
-            row[j] -= gain * each
+        slope = own.slopes[i]
+        slope += [0.0] * (len(weights) - len(slope))
+        own.slopes[i] = [old - gain * weight for old, weight in zip(slope, weights, strict=True)]
+        rows[i] = [old - gain * other for old, other in zip(rows[i], ours, strict=True)]
     # ... and what is shared moves by as much as all that is uncertain leaves to it.
-    part = surprise / (doubt + noise)
-    for i, their in enumerate(theirs):
-        shared.means[i] += their * part
+    whole = doubt + noise
+    for i, each in enumerate(theirs):
+        part = each / whole
+        shared.means[i] += part * surprise
         row = shared.covariance[i]
-        down = their / (doubt + noise)
-        for j, each in enumerate(theirs):
-            row[j] -= down * each
+        shared.covariance[i] = [old - part * their for old, their in zip(row, theirs, strict=True)]
 
 
 def _direct(shared: Shared, kind: int | None, match: float) -> list[float]:

@@ -77,7 +77,7 @@ class Product:
         self.model = Model()
         # What the product writes down for the claim: of agents at kinds of work, and of kinds.
         self.cells: dict[tuple[str, str | None], Cell] = {}
-        self.averages: dict[str | None, Average] = {}
+        self.averages: dict[str, Average] = {}
         self.skills: dict[int, Sequence[bool]] = {}
         self.last_token = [0] * yardstick.AGENTS
         self.ended: dict[tuple[int, int], float] = {}
@@ -105,7 +105,10 @@ class Product:
             for agent in drawn
         ]
         work = replace(ASK, tags=frozenset({tag}))
-        average = self.averages.get(tag) or self.averages.get(None)
+        if self.strategy in LEARNING and tag not in self.averages:
+            known = tag if tag in self.model.kinds else None
+            self.averages[tag] = outlook.average(self.model, known)
+        average = self.averages.get(tag)
         best, _ = scoring.rank(self.strategy, candidates, work, average)[0]
         agent = int(best.agent_id)
         self.tokens += 1
@@ -133,8 +136,7 @@ class Product:
         skill = self.model.skills[name]
         for each in (None, *skill.kinds):
             self.cells[name, each] = outlook.cell(self.model, skill, each)
-        for each in (None, *self.model.kinds):
-            self.averages[each] = outlook.average(self.model, each)
+        self.averages.clear()  # each is made anew when somebody asks
 
     def _candidate(
         self, agent: int, load: int, kind: int, project: int, skills: Any, now: float

@@ -31,6 +31,8 @@ from balancing.trust import Suspicion
 BATCH = 500
 LONGEST_S = 10.0
 ACTOR = "learning"
+# So many of the newest lessons are predicted, too, when all is learnt anew.
+CALIBRATED_ANEW = 100_000
 
 
 @dataclass(slots=True)
@@ -103,15 +105,23 @@ def opened(agent_type: str, concerned: Iterable[UUID]) -> Course:
     return course
 
 
-def teach(course: Course, told: Told, *, judges: bool = True) -> None:
-    """Predict a lesson, compare, learn it; judges: let it raise or lower suspicion, too."""
+def teach(course: Course, told: Told, *, judges: bool = True, is_old: bool = False) -> None:
+    """
+    Predict a lesson, compare, learn it.
+
+    judges: let it raise or lower suspicion, too. is_old: only learn it; so is a day at once, which
+    nobody was asked about before.
+    """
     model, lesson = course.model, told.lesson
+    course.touched.add(lesson.agent)
+    if is_old or lesson.leases > 1:
+        outlook.learn(model, lesson, agents=course.agents)
+        return
     average = outlook.average(model, lesson.kind)
     naive, usual = (outlook.expect(average, None, match=each) for each in (0.0, lesson.match))
-    said = outlook.learn(model, lesson, agents=course.agents)
-    course.touched.add(lesson.agent)
-    if lesson.leases > 1:
-        return  # a day at once: nobody was asked before
+    skill = model.skills.get(lesson.agent)
+    said = outlook.predict(model, skill, lesson.kind, match=lesson.match)
+    outlook.learn(model, lesson, agents=course.agents)
     course.tallies[datetime.fromtimestamp(lesson.at, UTC).date()].add(
         said, naive, is_success=told.is_success, log_s=lesson.log_s
     )
@@ -192,13 +202,15 @@ def relearn() -> Iterator[int]:
         mark, suspicions = memory.last_event(), memory.suspicions()
         memory.forget()
         courses: dict[str, Course] = {}
+        left = memory.count()
         for piece in memory.everything(mark):
             for told in piece:
                 course = courses.get(told.agent_type)
                 if course is None:
                     course = courses[told.agent_type] = opened(told.agent_type, ())
                     course.suspicions.update(suspicions)
-                teach(course, told, judges=False)
+                left -= told.lesson.leases
+                teach(course, told, judges=False, is_old=left > CALIBRATED_ANEW)
             yield sum(told.lesson.leases for told in piece)
         for course in courses.values():
             write(course)
