@@ -724,7 +724,11 @@ class Learning(APIView):
 class LearningOfPool(APIView):
     """What was learnt of one pool, with its kinds of work and its agents."""
 
-    @extend_schema(parameters=[serializers.LearningQuery], responses=OBJECT)
+    @extend_schema(
+        operation_id="agent_pool_learning_of_pool",
+        parameters=[serializers.LearningQuery],
+        responses=OBJECT,
+    )
     def get(self, request: ApiRequest, agent_type: str) -> Response:
         """Return predictions with their bounds, and each day's errors."""
         query = checked(serializers.LearningQuery(data=request.query_params.dict()))
@@ -742,7 +746,7 @@ class LearningOfPool(APIView):
 class LearningOfAgent(APIView):
     """What is expected of one agent, and how suspicious it is."""
 
-    @extend_schema(responses=OBJECT)
+    @extend_schema(operation_id="agent_pool_learning_of_agent", responses=OBJECT)
     def get(self, request: ApiRequest, agent_id: str) -> Response:
         """Return its predictions at each kind of work, with bounds, leases and date."""
         return Response(insight.agent(_named(request, agent_id)))

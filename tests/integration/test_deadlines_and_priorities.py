@@ -11,6 +11,7 @@ from agentpool.registry.models import Agent, Event, Lease, Request
 from agentpool.registry.states import AgentHealth, Outcome, Scope
 from balancing import explain, jobs
 from balancing.services import agents, leases, limits, requests
+from tests.integration.learning_job import learn
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -169,7 +170,7 @@ def test_expected_waits_of_many_are_those_of_each(make_agent, submit):
     make_agent()
     release(submit())
     submit()
-    jobs.learn()
+    learn()
     waiting = [submit(), submit()]
 
     turns = explain.turns_of(waiting)

@@ -5,7 +5,6 @@ import random
 from datetime import timedelta
 
 import pytest
-from django.db import connection
 from django.db.models.functions import Now
 
 from agentpool.registry.models import (
@@ -21,10 +20,11 @@ from agentpool.registry.models import (
     PoolLearning,
 )
 from agentpool.registry.states import AgentHealth, Outcome
-from balancing import jobs, keeping, memory, scoring
+from balancing import keeping, memory, scoring
 from balancing.outlook import Average, Cell
 from balancing.scoring import Candidate, Work
 from balancing.services import agents, learning, leases
+from tests.integration.learning_job import learn
 
 pytestmark = pytest.mark.django_db(transaction=True)
 STRATEGIES = ("learnt", "predictive", "workload_aware")
@@ -42,17 +42,6 @@ def work(submit):
         return lease
 
     return do
-
-
-def learn():
-    """Learn as the job does, after the relay has numbered what happened."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "WITH b AS (SELECT id, row_number() OVER (ORDER BY id) AS n FROM event"
-            " WHERE seq IS NULL), top AS (SELECT coalesce(max(seq), 0) AS seq FROM event)"
-            " UPDATE event e SET seq = top.seq + b.n FROM b, top WHERE b.id = e.id"
-        )
-    return jobs.learn()["learnt"]
 
 
 def everything():
