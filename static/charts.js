@@ -75,7 +75,7 @@
       maintainAspectRatio: false,
       interaction: { mode: "index", intersect: false },
       scales: {
-        x: told.labels ? plain : { ...plain, type: "linear", afterBuildTicks: ticks, ticks: { ...plain.ticks, callback: when } },
+        x: told.labels ? plain : { ...plain, type: "linear", bounds: "data", afterBuildTicks: ticks, ticks: { ...plain.ticks, callback: when } },
         y: { ...axis, beginAtZero: true, stacked: told.stacks, max: told.most ?? undefined },
         ...(told.lines.some((line) => line.axis === "right") ? { right } : {}),
       },

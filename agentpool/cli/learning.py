@@ -80,6 +80,6 @@ def _kind(each: Mapping[str, Any]) -> Sequence[Any]:
 def _pool(each: Mapping[str, Any]) -> Sequence[Any]:
     found = each["calibration"]
     names = ("success_skill", "time_skill", "coverage")
-    shares = ["-" if found[name] is None else f"{found[name]:.0%}" for name in names]
+    shares = ["-" if found[name] is None else f"{found[name]:z.0%}" for name in names]
     told = (each["agent_type"], each["strategy"], each["leases"])
     return (*told, *shares, each["proposes"] or "-")
