@@ -104,6 +104,10 @@ def shared(
     for name in ("proc", "dev", "run", "tmp", "lease"):
         system += ["--perms", "0755", "--dir", f"/{name}"]
     lease = [*_lease(spec, roots), "--bind", str(spec.folder / "tmp"), str(INSIDE / "tmp")]
+    # Where the guest mounts again what of its /tmp is the machine's (`ready.py`).
+    for folder in exposed(spec.means):
+        if folder.is_relative_to("/tmp"):  # noqa: S108
+            lease += ["--dir", str(INSIDE / "tmp" / folder.relative_to("/tmp").parts[0])]  # noqa: S108
     lease += ["--ro-bind", str(binaries), str(REFUSALS)]
     shown = [*_below(SHARED / "system", system), *_below(SHARED, lease)]
     return [*shown, "--remount-ro", "/"]

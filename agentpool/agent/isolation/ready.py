@@ -60,12 +60,22 @@ def mount_all(libc: "Libc", *, needs: "list[str]") -> None:
     else:
         _mount_shared(libc, "system", ROOT, _MS_RDONLY)
     _mount_shared(libc, "lease", f"{ROOT}/lease", _MS_NOSUID | _MS_NODEV)
-    _mount(libc, f"{ROOT}/lease/tmp", f"{ROOT}/tmp", "", _MS_BIND)  # noqa: S108
+    _mount_tmp(libc, shown=[] if "disk" in needs else os.listdir(f"{ROOT}/tmp"))  # noqa: S108
     quiet = _MS_NOSUID | _MS_NODEV
     # Of other users' processes the work sees nothing: that is, of ours.
     _mount(libc, "proc", f"{ROOT}/proc", "proc", quiet, "hidepid=2")
     _mount(libc, "run", f"{ROOT}/run", "tmpfs", quiet, "mode=755")
     _make_devices(libc, f"{ROOT}/dev")
+
+
+def _mount_tmp(libc: "Libc", *, shown: "list[str]") -> None:
+    """Mount the lease's own /tmp, with what of the machine's is shown in it, a toolchain say."""
+    place = f"{ROOT}/tmp"  # noqa: S108
+    held = {name: os.open(f"{place}/{name}", os.O_PATH) for name in shown}
+    _mount(libc, f"{ROOT}/lease/tmp", place, "", _MS_BIND)
+    for name, number in held.items():
+        _mount(libc, f"/proc/self/fd/{number}", f"{place}/{name}", "", _MS_BIND)
+        os.close(number)
 
 
 def channel() -> int:
