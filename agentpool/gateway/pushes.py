@@ -22,7 +22,7 @@ from agentpool.gateway.wording import encoded
 from agentpool.live.listener import Event, Subscription, listener
 from agentpool.live.outgoing import Outlet
 from agentpool.live.threads import in_thread
-from agentpool.registry.errors import Refusal
+from agentpool.registry.errors import NotFound, Refusal
 
 log = logging.getLogger("agentpool.gateway")
 
@@ -108,6 +108,8 @@ class Pusher:
                         await self._push_all()
                     elif event is not None:
                         await self._push_event(event)
+                except NotFound:
+                    continue  # what it was about has been removed since
                 except (Refusal, DatabaseError):
                     log.warning("could not push event=%s", event, exc_info=True)
 

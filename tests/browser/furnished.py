@@ -28,7 +28,7 @@ from agentpool.registry.models import (
 from agentpool.registry.states import AgentHealth, AgentStatus, Outcome, Scope
 from balancing.services import agents, leases, limits
 from scaling import governance
-from tests.integration.test_learning import learn
+from tests.integration.learning_job import learn
 
 FLEET = {
     "design": (3, 1, ["figma", "a11y"]),
