@@ -8,7 +8,6 @@ effect is estimated by a constant.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 from typing import Any
 
 from scaling import situations, troubles
@@ -202,10 +201,4 @@ def _turns(situation: Situation, policy: Policy) -> tuple[int, float]:
         warmup_s=0.0,
         heard=lambda made: moves.append(made.target - made.current),
     )
-    return turns(moves), replay.paid_s
-
-
-def turns(moves: Sequence[float]) -> int:
-    """Return how often a row of changes of size goes the other way; 0 is no change."""
-    ways = [move > 0 for move in moves if move]
-    return sum(one != other for one, other in pairwise(ways))
+    return situations.turns(moves), replay.paid_s

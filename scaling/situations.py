@@ -8,6 +8,7 @@ leases say so: with few of them it is taken to be like the others.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from statistics import median
 
 from scaling.fleet import Figures, Job, Member, Tally
@@ -110,6 +111,12 @@ def ended_of(attempts: Sequence[Attempt]) -> dict[str, list[Attempt]]:
         if each.ended_s is not None:
             found.setdefault(each.agent, []).append(each)
     return found
+
+
+def turns(moves: Sequence[float]) -> int:
+    """Return how often a row of changes of size goes the other way; 0 is no change."""
+    ways = [move > 0 for move in moves if move]
+    return sum(one != other for one, other in pairwise(ways))
 
 
 # -- what is learnt of agents ----------------------------------------------------------------------

@@ -207,7 +207,7 @@ def test_nothing_is_said_of_a_few_leases():
 
 def test_idle_agents_are_let_go_as_far_as_nobody_waits_for_it():
     names = "abcdefghij"
-    record = [one for name in names for one in attempts(20, agent=name, every_s=180)]
+    record = [one for name in names for one in attempts(20, agent=name, every_s=180, lasts_s=20)]
     found = seen(record, [Member(name) for name in names])
 
     (made,) = optimizing.proposals(found)
@@ -291,7 +291,7 @@ def test_a_pool_that_flaps_is_calmed_as_far_as_its_policy_does_it():
     ("moves", "count"), [([], 0), ([1, 2, 0, 3], 0), ([1, -1, 0, -2, 5], 2), ([0, 0], 0)]
 )
 def test_a_turn_is_a_change_the_other_way(moves, count):
-    assert optimizing.turns(moves) == count
+    assert situations.turns(moves) == count
 
 
 def test_expectations_are_corrected_by_what_came_true():
