@@ -37,7 +37,7 @@ def fleet(make_agent):
     return make
 
 
-def work(agent, count, *, waited_s=0.0, lasts_s=50.0, every_s=60.0, outcome="success", **columns):
+def work(agent, count, *, waited_s=0.0, lasts_s=50.0, every_s=58.0, outcome="success", **columns):
     """Leases of the last hour, as they stand in the table when they have ended."""
     now = queries.now()
     requests, leases = [], []
@@ -46,7 +46,8 @@ def work(agent, count, *, waited_s=0.0, lasts_s=50.0, every_s=60.0, outcome="suc
         asked = Request(
             pool_id="code",
             project=columns.get("project", "p"),
-            status="done",
+            status="finished",
+            finished_at=now,
             expires_at=now,
             created_at=began - timedelta(seconds=waited_s),
         )
@@ -117,16 +118,16 @@ def test_a_steered_pool_grows_by_its_minimum(fleet):
 def test_an_agent_that_fails_is_proposed_for_quarantine_and_quarantined(fleet):
     good, other, bad = fleet(3)
     for agent in (good, other):
-        work(agent, 40, every_s=80, lasts_s=20)
-    work(bad, 40, every_s=80, lasts_s=20, outcome="failure")
+        work(agent, 40, every_s=78, lasts_s=20)
+    work(bad, 40, every_s=78, lasts_s=20, outcome="failure")
 
     row = Optimization.objects.get(id=optimizer.look("code").found[0].id)
     optimizer.apply(row.id, actor="user:ada")
 
     assert (row.kind, row.subject) == ("bad_agent", bad.agent_id)
     assert "40 of its 40 leases failed" in row.basis
-    assert queries.agent(bad.id).health == AgentHealth.QUARANTINED
-    assert queries.agent(bad.id).health_by == "user:ada"
+    assert Agent.objects.get(id=bad.id).health == AgentHealth.QUARANTINED
+    assert Agent.objects.get(id=bad.id).health_by == "user:ada"
 
 
 def test_waste_is_told_to_whoever_asks_and_never_done_alone(fleet):
@@ -147,7 +148,7 @@ def test_what_was_applied_is_judged_and_corrects_the_next_expectation(fleet):
     optimizer.apply(row.id, actor="user:ada")
     later(3700)
     agent = Agent.objects.get(pool="code", agent_id="code-1")
-    work(agent, 40, waited_s=150, every_s=80)
+    work(agent, 40, waited_s=150, every_s=78)
 
     looked = optimizer.look("code")
 
@@ -251,6 +252,25 @@ def test_the_job_looks_each_five_minutes(fleet):
     assert jobs.optimize()["found"] == 0
     later(310)
     assert jobs.optimize()["found"] == 1
+
+
+def test_the_rest_doors_tell_apply_and_dismiss(fleet, api):
+    too_small(fleet)
+
+    (found,) = api.post("/optimize", {"agent_type": "code"}).json()["issues_identified"]
+    assert (found["issue"], found["action"]) == ("high_wait_times", "scale_up")
+    assert found["will"].startswith("3 agents will run, 1 more than now")
+
+    done = api.post(f"/optimize/{found['id']}/apply", {"note": "yes"})
+    assert (done.status_code, done.json()["status"]) == (200, "applied")
+    assert api.post(f"/optimize/{found['id']}/dismiss", {}).status_code == 409
+    (kept,) = api.get("/optimize/history?status=applied").json()["results"]
+    assert kept["id"] == found["id"]
+
+    policy = {"agent_type": "code", "mode": "auto", "settings": {"wait_s": 60}}
+    assert api.post("/optimize/policy", policy).json()["effective"]["wait_s"] == 60
+    told = api.get("/optimize/policy").json()
+    assert {each["agent_type"]: each["mode"] for each in told["results"]}["code"] == "auto"
 
 
 def test_off_is_off_and_rules_are_judged(fleet):
