@@ -88,7 +88,7 @@ def proposals(
     situation: Situation, *, rules: Rules = USUAL, factors: Mapping[str, float] | None = None
 ) -> list[Proposal]:
     """
-    Return what should be done, what costs nothing first, then what helps most; usually nothing.
+    Return what should be done: what hurts first, of that what costs nothing; usually nothing.
 
     factors: by kind, as `factor_after` gives them.
     """
@@ -109,7 +109,13 @@ def proposals(
     calm = _calm(situation, now.attempts, rules, (factors or {}).get(Kind.FLAPPING, 1.0))
     if calm is not None and calm.expected < (1 - rules.gain_share) * calm.without:
         found.append(calm)
-    return sorted(found, key=lambda each: (each.agent_hours_a_day > 0, -_gain_share(each)))
+    return sorted(found, key=_rank)
+
+
+def _rank(made: Proposal) -> tuple[bool, bool, float]:
+    """Return what is proposed first, the least: what hurts, before savings; what costs nothing."""
+    is_saving = made.kind is Kind.LOW_UTILIZATION
+    return is_saving, made.agent_hours_a_day > 0, -_gain_share(made)
 
 
 def _helps(made: Proposal, base: Figures, after: Figures, rules: Rules) -> bool:
@@ -134,6 +140,8 @@ def _proposal(
     now, base, after = seen
     values = [value_of(each, finding.metric, finding.subject) for each in seen]
     days = situation.over_s / 86_400
+    # Who is in quarantine works no more, and costs as before.
+    is_paid = finding.action is Action.QUARANTINE
     return Proposal(
         kind=finding.kind,
         subject=finding.subject,
@@ -148,7 +156,7 @@ def _proposal(
         factor=factor,
         attempts=now.attempts,
         over_s=situation.over_s,
-        agent_hours_a_day=(after.agent_hours - base.agent_hours) / days,
+        agent_hours_a_day=0.0 if is_paid else (after.agent_hours - base.agent_hours) / days,
         numbers={
             **finding.numbers,
             "failed_percent": now.failed_percent,
