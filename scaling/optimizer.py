@@ -56,11 +56,12 @@ def run() -> dict[str, int]:
     return {"found": len(looked.found), "applied": looked.applied, "judged": looked.judged}
 
 
-def look(agent_type: str | None = None) -> Looked:
+def look(agent_type: str | None = None, *, actor: str = "", note: str = "") -> Looked:
     """
     Judge what was applied, propose what would help, and in mode `auto` apply it, within limits.
 
-    agent_type: of one pool, whatever its mode. Raises: NotFound.
+    agent_type: of one pool, whatever its mode. actor: who asked for it, "": the job. Raises:
+    NotFound.
     """
     pools = [registry_queries.pool(agent_type)] if agent_type else list(Pool.objects.all())
     found, applied, judged = [], 0, 0
@@ -74,6 +75,11 @@ def look(agent_type: str | None = None) -> Looked:
         for row in rows if policy.mode == Mode.AUTO else []:
             applied += _apply_alone(row, rules)
         found += [row for row in rows if row.status == "open"]
+    if actor:
+        counts = {"found": len(found), "applied": applied, "judged": judged}
+        events.append(
+            "optimizer.looked", agent_type=agent_type or "", actor=actor, note=note, **counts
+        )
     return Looked(found, applied, judged)
 
 

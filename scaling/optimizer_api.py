@@ -58,7 +58,7 @@ class Optimize(APIView):
     def post(self, request: ApiRequest) -> Response:
         """Look now: judge what was applied, propose what would help, in mode auto also do it."""
         body = checked(LookBody(data=request.data or {}))
-        looked = optimizer.look(body.get("agent_type"))
+        looked = optimizer.look(body.get("agent_type"), actor=request.user.name)
         return Response(
             {
                 "issues_identified": [proposal_json(row, is_told=True) for row in looked.found],

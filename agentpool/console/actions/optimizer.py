@@ -69,7 +69,7 @@ def _dismiss(row: Optimization, values: Values, actor: str) -> Done:
 
 
 def _look(row: OptimizerPolicy, values: Values, actor: str) -> Done:
-    looked = optimizer.look(row.pool_id)
+    looked = optimizer.look(row.pool_id, actor=actor, note=values.get("note", ""))
     return Done(f"{len(looked.found)} open, {looked.applied} applied, {looked.judged} judged")
 
 
