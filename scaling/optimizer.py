@@ -76,7 +76,7 @@ def look(agent_type: str | None = None, *, actor: str = "", note: str = "") -> L
             applied += _apply_alone(row, rules)
         found += [row for row in rows if row.status == "open"]
     if actor:
-        counts = {"found": len(found), "applied": applied, "judged": judged}
+        counts: dict[str, Any] = {"found": len(found), "applied": applied, "judged": judged}
         events.append(
             "optimizer.looked", agent_type=agent_type or "", actor=actor, note=note, **counts
         )
