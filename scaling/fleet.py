@@ -183,6 +183,7 @@ class _Run:
         self.jobs, self.members, self.over_s = jobs, members, over_s
         self.weights, self.is_spread = weights, is_spread
         self.rooms = [_Room(each.slots, each.memory_mb, each.cores) for each in members]
+        self.free = sum(each.slots for each in members)
         self.waiting: dict[str, deque[tuple[int, float, int]]] = {}
         self.used: dict[str, float] = {}
         self.ends: list[tuple[float, int, int, int, bool]] = []
@@ -217,6 +218,7 @@ class _Run:
     def _end(self, number: int, place: int, attempt: int, is_failed: bool) -> None:
         job, room = self.jobs[number], self.rooms[place]
         room.slots += 1
+        self.free += 1
         room.memory_mb += job.memory_mb
         room.cores += job.cores
         self.tally.failed += is_failed
@@ -245,6 +247,8 @@ class _Run:
             self._work(number, place, since, attempt)
 
     def _place(self, job: Job) -> int | None:
+        if not self.free:
+            return None
         best, found = (math.inf, 0), None
         for place, (room, member) in enumerate(zip(self.rooms, self.members, strict=True)):
             if room.slots < 1 or room.memory_mb < job.memory_mb or room.cores < job.cores:
@@ -268,6 +272,7 @@ class _Run:
         self.turn += 1
         self.last[place] = self.turn
         room.slots -= 1
+        self.free -= 1
         room.memory_mb -= job.memory_mb
         room.cores -= job.cores
         weight = self.weights.get(job.project, 1.0)

@@ -19,7 +19,7 @@ from agentpool.registry import events
 from agentpool.registry import queries as registry_queries
 from agentpool.registry.errors import Invalid, NotFound, Refusal, UnsupportedTransition
 from agentpool.registry.models import Optimization, OptimizerPolicy, Pool, Tick
-from scaling import changing, governance, optimizing, recent, situations, troubles
+from scaling import changing, governance, optimizing, queries, recent, situations, troubles
 from scaling.optimizing import Proposal
 from scaling.policies import Mode, PolicyInvalid
 from scaling.situations import Situation
@@ -35,6 +35,8 @@ DISMISSED_FOR = timedelta(days=1)
 # After so long without enough work an applied change is closed without a verdict.
 JUDGED_WITHIN = timedelta(days=1)
 VERDICTS_HEEDED = 20
+# A replay of 5,000 leases on 1,000 agents takes 2 s, and grows with their number.
+MOST_AGENTS = 2000
 
 
 @dataclass(frozen=True)
@@ -60,14 +62,20 @@ def look(agent_type: str | None = None, *, actor: str = "", note: str = "") -> L
     """
     Judge what was applied, propose what would help, and in mode `auto` apply it, within limits.
 
-    agent_type: of one pool, whatever its mode. actor: who asked for it, "": the job. Raises:
-    NotFound.
+    agent_type: of one pool, whatever its mode. actor: who asked for it, "": the job. A pool of more
+    than MOST_AGENTS is passed over. Raises: NotFound; Invalid, the pool is that large.
     """
     pools = [registry_queries.pool(agent_type)] if agent_type else list(Pool.objects.all())
     found, applied, judged = [], 0, 0
     for pool in pools:
         policy = policy_of(pool)
         if agent_type is None and policy.mode == Mode.OFF:
+            continue
+        if (size := queries.size(pool.agent_type)) > MOST_AGENTS:
+            said = f"{pool.agent_type} has {size} agents; up to {MOST_AGENTS} can be replayed."
+            if agent_type is not None:
+                raise Invalid(said)
+            log.warning("not looked at: %s", said)
             continue
         rules = troubles.rules_of(policy.settings)
         judged += _judge(pool, rules)

@@ -208,11 +208,14 @@ def _idle(situation: Situation, now: Figures, rules: Rules) -> Iterator[Finding]
     there = sorted(_present(situation), key=lambda each: each.leases)
     if now.busy_share >= rules.idle_share or now.mean_wait_s > rules.useful_wait_s:
         return
-    for fewer in range(min(int(len(there) * rules.scale_share) or 1, len(there) - 1), 0, -1):
+    fewer = min(int(len(there) * rules.scale_share) or 1, len(there) - 1)
+    while fewer > 0:
         gone = {each.name for each in there[:fewer]}
         left = _world(situation, members=[m for m in situation.members if m.name not in gone])
         after = left.replayed(situation.over_s)
         if after.mean_wait_s > rules.useful_wait_s or after.p95_wait_s > rules.wait_s:
+            # Half as many, so that a large pool costs few replays.
+            fewer //= 2
             continue
         yield Finding(
             Kind.LOW_UTILIZATION,
