@@ -19,6 +19,8 @@ from agentpool.registry.models import (
     Announcement,
     Event,
     Launch,
+    Optimization,
+    OptimizerPolicy,
     ScalingDecision,
     ScalingEvent,
     ScalingPolicy,
@@ -263,3 +265,38 @@ class AnnouncementAdmin(ReadOnly):
     def pool_name(self, row: Announcement) -> str:
         """Return the pool's name without a query."""
         return row.pool_id
+
+
+@admin.register(Optimization)
+class OptimizationAdmin(ReadOnly):
+    """Proposals of the optimizer and what came of them; applied on the console's page Optimizer."""
+
+    section = "scaling"
+    icon = "trending_up"
+    live_kinds = ("optimizer.",)
+    empty = "Nothing has been proposed: a replay of recent work finds nothing that would help."
+    list_display = ("pool", "kind", "subject", "action", "status", "effect", "basis", "when")
+    list_filter = (("pool", RelatedDropdownFilter), ("status", AllValuesCheckboxFilter))
+    search_fields = ("subject", "basis")
+    ordering = ("-at",)
+
+    @show.column("effect")
+    def effect(self, row: Optimization) -> str:
+        """Return the metric before, as expected, and as it came out."""
+        after = "" if row.came_out is None else f", came out {row.came_out:.4g}"
+        return f"{row.metric} {row.measured:.4g}, expected {row.expected:.4g}{after}"
+
+    @show.column("when", ordering="at")
+    def when(self, row: Optimization) -> Any:
+        """Return when it was proposed."""
+        return show.moment(row.at)
+
+
+@admin.register(OptimizerPolicy)
+class OptimizerPolicyAdmin(ReadOnly):
+    """Whether proposals are carried out by themselves; changed on the console's page Optimizer."""
+
+    section = "scaling"
+    icon = "rule"
+    empty = "No pool has a policy of its own: each recommends, by the usual rules."
+    list_display = ("pool", "mode", "settings", "updated_by", "updated_at")

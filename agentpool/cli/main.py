@@ -33,6 +33,7 @@ _COMMANDS = {
     "cycles": ("agentpool.cli.cycles:cycles", "Run a batch of cycles."),
     "scaling": ("agentpool.cli.scaling:scaling", "See and steer how many agents there are."),
     "scale": ("agentpool.cli.scaling:scale", "Start or stop agents of a type."),
+    "optimize": ("agentpool.cli.optimize:optimize", "See what would help pools, and do it."),
     "simulate": ("agentpool.cli.simulation:simulate", "Try scaling policies on a trace."),
     "make-trace": ("agentpool.cli.simulation:make_trace", "Write a synthetic trace."),
 }

@@ -226,6 +226,11 @@ class Client:
     rebalance_policies = Sync(calls.rebalance_policies)
     set_rebalance_policy = Sync(calls.set_rebalance_policy)
     optimize = Sync(calls.optimize)
+    optimize_history = Sync(calls.optimize_history)
+    optimize_policies = Sync(calls.optimize_policies)
+    set_optimize_policy = Sync(calls.set_optimize_policy)
+    apply_optimization = Sync(calls.apply_optimization)
+    dismiss_optimization = Sync(calls.dismiss_optimization)
     readiness = Sync(calls.readiness)
 
 

@@ -125,6 +125,16 @@ def jobs() -> list[Due]:
             "   AND n.heard_at IS NULL))",
         ),
         Due(
+            job="scaling.jobs.optimize",
+            every_s=30,
+            # Each 5 minutes, where somebody worked since the last time.
+            sql="SELECT NOT EXISTS (SELECT FROM tick WHERE name = 'optimize'"
+            "   AND at > now() - interval '299 seconds')"
+            " AND (EXISTS (SELECT FROM optimization WHERE status IN ('open', 'applied'))"
+            "   OR EXISTS (SELECT FROM outcome WHERE ended_at > now() - interval '10 minutes')"
+            "   OR EXISTS (SELECT FROM request WHERE status = 'waiting'))",
+        ),
+        Due(
             job="scaling.jobs.reconcile",
             every_s=1,
             sql="SELECT EXISTS (SELECT FROM launch l JOIN agent a ON a.id = l.agent_id"

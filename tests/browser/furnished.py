@@ -17,6 +17,8 @@ from agentpool.registry.models import (
     Lease,
     LeaseOutcome,
     Liveness,
+    Optimization,
+    OptimizerPolicy,
     Outlook,
     PoolSample,
     RebalancePolicy,
@@ -71,6 +73,7 @@ def furnished(make_agent, submit):
     _troubles(live)
     _samples(draw)
     _rebalancings(live)
+    _optimizations()
     _limits()
     _scaling(draw)
     for scope, name in (("viewer", "wall display"), ("orchestrator", "ci runner")):
@@ -338,6 +341,43 @@ def _rebalancings(live):
             is_measured=was is not None,
         )
     RebalancePolicy.objects.create(pool_id="code", mode="auto", settings={"hold_s": 30})
+
+
+def _optimizations():
+    now = registry_queries.now()
+    told = (
+        ("high_wait_times", "", "scale_up", "mean_wait_s", 214, 61, "open", None),
+        ("bad_agent", "code-4", "quarantine", "turnaround_s", 1310, 1040, "applied", None),
+        ("resource_waste", "", "lower_requirements", "reserved_mb", 9400, 3100, "judged", 3400),
+        ("low_utilization", "", "scale_down", "agent_hours", 6, 5, "dismissed", None),
+    )
+    for number, (kind, subject, action, metric, before, after, status, out) in enumerate(told):
+        Optimization.objects.create(
+            pool_id="code",
+            kind=kind,
+            subject=subject,
+            action=action,
+            change={"agents": 2, "agent_id": subject, "memory_mb": 512},
+            basis="184 leases waited 214 s on average while 93% of the slots were busy",
+            metric=metric,
+            measured=before,
+            without=before * 1.02,
+            computed=after,
+            expected=after,
+            attempts=184,
+            over_s=3600,
+            agent_hours_a_day=48 if action == "scale_up" else 0,
+            status=status,
+            actor="" if status == "open" else "user:olga",
+            at=now - timedelta(minutes=31 * number),
+            applied_at=now - timedelta(minutes=30) if status == "applied" else None,
+            closed_at=now if status in ("judged", "dismissed") else None,
+            came_out=out,
+            verdict="reserved_mb 9400 before, 3400 after: better; 95% of the gain computed"
+            if out
+            else "",
+        )
+    OptimizerPolicy.objects.create(pool_id="code", mode="auto", settings={"wait_s": 60})
 
 
 def _five_minutes(agent_type, at, stretch):

@@ -15,6 +15,8 @@ from agentpool.registry.models import (
     Credential,
     Event,
     Lease,
+    Optimization,
+    OptimizerPolicy,
     Pool,
     RebalancePolicy,
     Request,
@@ -44,6 +46,21 @@ def scene(make_agent, submit):
     token = registry_services.token(
         scope=Scope.VIEWER, name="wall", expires_in_s=None, actor="t"
     ).credential
+    proposal = Optimization.objects.create(
+        pool_id="code",
+        kind="hot_agent",
+        subject="coder",
+        action="spread_work",
+        change={"strategy": "least_loaded"},
+        basis="the busiest agent was 3.0 times as busy as the mean of 2",
+        metric="top_ratio",
+        measured=3,
+        without=3,
+        computed=1.2,
+        expected=1.2,
+        attempts=60,
+        over_s=3600,
+    )
     assert (work.held.agent.agent_id, spare.held.agent.agent_id) == ("coder", "spare")
     return {
         "agent": work.held.agent_id,
@@ -55,6 +72,8 @@ def scene(make_agent, submit):
         "profile": "code",
         "scaling": "code",
         "rebalancing": "code",
+        "optimizer": "code",
+        "optimization": proposal.id,
     }
 
 
@@ -157,6 +176,30 @@ CASES = {
         lambda s: (
             RebalancePolicy.objects.filter(mode="auto", settings={"hold_s": 5}, pool="code")
         ).exists(),
+    ),
+    "optimize-apply": (
+        {},
+        {"note": "it stands idle"},
+        lambda s: (
+            Optimization.objects.get(id=s["optimization"]).status == "applied"
+            and Pool.objects.get(agent_type="code").strategy == "least_loaded"
+        ),
+    ),
+    "optimize-dismiss": (
+        {},
+        {},
+        lambda s: Optimization.objects.get(id=s["optimization"]).status == "dismissed",
+    ),
+    # Nothing has been worked on: what was proposed is no longer so.
+    "optimize-look": (
+        {},
+        {},
+        lambda s: Optimization.objects.get(id=s["optimization"]).status == "withdrawn",
+    ),
+    "optimize-policy": (
+        {},
+        {"mode": "auto", "wait_s": "60"},
+        lambda s: OptimizerPolicy.objects.filter(mode="auto", settings={"wait_s": 60}).exists(),
     ),
     "announce": (
         {},

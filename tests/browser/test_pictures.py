@@ -57,6 +57,7 @@ def addresses(furnished):
         "scaling": "/scaling",
         "scaling_decision": f"/scaling/decisions/{sizing.id}",
         "rebalancing": "/rebalancing",
+        "optimizer": "/optimizer",
         "learning": "/learning?agent_type=code",
         "settings": "/settings",
         "confirm": f"/do/drain?agent={coder.id}",

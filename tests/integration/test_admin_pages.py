@@ -114,6 +114,8 @@ def test_the_index_groups_pages_by_the_app_that_acts(staff, rows):
     assert groups["scaling"] == {
         "Announcement",
         "Launch",
+        "Optimization",
+        "OptimizerPolicy",
         "ScalingDecision",
         "ScalingEvent",
         "ScalingPolicy",

@@ -224,9 +224,37 @@ def set_rebalance_policy(*, policy: Json) -> Call[Json]:
     return post("/resources/rebalance/policy", dict(policy), parse=models.as_json, repeatable=True)
 
 
-def optimize() -> Call[Json]:
-    """Look for issues and act on them."""
-    return post("/optimize", {}, parse=models.as_json)
+def optimize(*, agent_type: str | None = None) -> Call[Json]:
+    """Look for issues now; pools in mode auto also act on them."""
+    return post("/optimize", present({"agent_type": agent_type}), parse=models.as_json)
+
+
+def optimize_history(
+    *, agent_type: str | None = None, status: str | None = None, limit: int | None = None
+) -> Call[Json]:
+    """Return what was proposed, newest first, with what was expected and what came of it."""
+    params = present({"agent_type": agent_type, "status": status, "limit": limit})
+    return get("/optimize/history", parse=models.as_json, params=params)
+
+
+def apply_optimization(proposal_id: str, *, note: str = "") -> Call[Json]:
+    """Carry out an open proposal."""
+    return post(f"/optimize/{part(proposal_id)}/apply", {"note": note}, parse=models.as_json)
+
+
+def dismiss_optimization(proposal_id: str, *, note: str = "") -> Call[Json]:
+    """Close an open proposal; it is not made again for a day."""
+    return post(f"/optimize/{part(proposal_id)}/dismiss", {"note": note}, parse=models.as_json)
+
+
+def optimize_policies() -> Call[Json]:
+    """Return whether proposals of each type are carried out alone, and by which rules."""
+    return get("/optimize/policy", parse=models.as_json)
+
+
+def set_optimize_policy(*, policy: Json) -> Call[Json]:
+    """Set `mode` and `settings` of an `agent_type`; they are judged as a whole."""
+    return post("/optimize/policy", dict(policy), parse=models.as_json, repeatable=True)
 
 
 def readiness() -> Call[Json]:

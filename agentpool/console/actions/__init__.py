@@ -5,7 +5,7 @@ from uuid import UUID
 
 from rest_framework.exceptions import ValidationError
 
-from agentpool.console.actions import agents, rebalancing, scaling, setup, tokens, work
+from agentpool.console.actions import agents, optimizer, rebalancing, scaling, setup, tokens, work
 from agentpool.console.actions.base import (
     Action,
     Done,
@@ -29,6 +29,7 @@ ACTIONS: Mapping[str, Action] = {
         *tokens.ACTIONS,
         *scaling.ACTIONS,
         *rebalancing.ACTIONS,
+        *optimizer.ACTIONS,
     )
 }
 KINDS: Mapping[str, Kind] = {
@@ -43,10 +44,12 @@ KINDS: Mapping[str, Kind] = {
         tokens.TOKEN,
         scaling.SCALING,
         rebalancing.REBALANCING,
+        optimizer.OPTIMIZER,
+        optimizer.OPTIMIZATION,
     )
 }
 # Named by what they are; all other rows by their ids.
-_BY_NAME = frozenset({"pool", "profile", "scaling", "rebalancing"})
+_BY_NAME = frozenset({"pool", "profile", "scaling", "rebalancing", "optimizer"})
 MOST_ROWS = 1000
 
 

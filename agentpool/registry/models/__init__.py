@@ -17,6 +17,11 @@ from agentpool.registry.models.lease import Lease, LeaseOutcome, LockKey
 from agentpool.registry.models.limit import LimitShard, ResourceLimit
 from agentpool.registry.models.liveness import Liveness, Tick
 from agentpool.registry.models.log import LogChunk, LogTotal
+from agentpool.registry.models.optimizer import (
+    OPTIMIZATION_STATUSES,
+    Optimization,
+    OptimizerPolicy,
+)
 from agentpool.registry.models.pool import TYPE_NAME, Pool
 from agentpool.registry.models.profile import SecurityProfile
 from agentpool.registry.models.rebalancing import (
@@ -41,6 +46,7 @@ from agentpool.registry.models.share import Share, ShareState
 __all__ = [
     "AFFINITIES",
     "AGENT_ID",
+    "OPTIMIZATION_STATUSES",
     "REBALANCING_OPEN",
     "REBALANCING_STATUSES",
     "SCALING_ACTIONS",
@@ -67,6 +73,8 @@ __all__ = [
     "LogTotal",
     "MetricState",
     "MetricTotal",
+    "Optimization",
+    "OptimizerPolicy",
     "OutcomeDay",
     "Outlook",
     "Pool",

@@ -1,0 +1,224 @@
+"""
+Makes of what a pool's leases left behind a situation that can be replayed: work, and who did it.
+
+Pure. An agent is taken to be slower or to fail more often than its pool only as far as its own
+leases say so: with few of them it is taken to be like the others.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from statistics import median
+
+from scaling.fleet import Figures, Job, Member, Tally
+from scaling.policies import Policy
+
+# An agent counts as so many usual leases before its own are counted.
+PRIOR_LEASES = 4.0
+# By how many standard errors an agent's time must differ before it is taken to be slow or fast.
+SURE = 2.0
+UNKNOWN_WORK_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """
+    One lease, or a wait for one: times in seconds of the window; MB and cores asked for.
+
+    key: of the work, the same for all attempts at it. began_s, ended_s: None, not yet. peak_mb,
+    used_cores: None, not measured.
+    """
+
+    key: str
+    arrival_s: float
+    waited_s: float
+    began_s: float | None = None
+    ended_s: float | None = None
+    agent: str = ""
+    project: str = ""
+    is_success: bool = True
+    memory_mb: float = 0.0
+    cores: float = 0.0
+    peak_mb: float | None = None
+    used_cores: float | None = None
+
+    @property
+    def duration_s(self) -> float:
+        """How long it took; 0: it has not ended."""
+        if self.began_s is None or self.ended_s is None:
+            return 0.0
+        return max(0.0, self.ended_s - self.began_s)
+
+
+@dataclass(frozen=True)
+class Situation:
+    """
+    A pool over a window of `over_s` seconds.
+
+    members: as their own leases say. turns: how often its size turned from up to down or back.
+    policy: None, its size is not decided by one. usual_throughput: of the time before, pieces of
+    work per agent and hour, None: unknown. weights: of projects, where not 1.
+    """
+
+    agent_type: str
+    over_s: float
+    attempts: Sequence[Attempt]
+    members: Sequence[Member]
+    jobs: Sequence[Job] = ()
+    turns: int = 0
+    policy: Policy | None = None
+    usual_throughput: float | None = None
+    usd_per_agent_hour: float = 0.0
+    weights: Mapping[str, float] = field(default_factory=dict)
+
+
+def made(
+    agent_type: str, *, over_s: float, attempts: Sequence[Attempt], seats: Sequence[Member]
+) -> Situation:
+    """Return a situation; seats: the agents with their sizes and times, nothing learnt of them."""
+    members = _learnt(attempts, seats)
+    jobs = _jobs(attempts, {each.name: each for each in members})
+    return Situation(agent_type, over_s, attempts, members, jobs)
+
+
+def measured(situation: Situation) -> Figures:
+    """Return what became of the work, counted from its leases; who still waits counts, too."""
+    tally = Tally()
+    done: dict[str, float] = {}
+    for each in situation.attempts:
+        tally.began(each.project, each.waited_s)
+        if each.began_s is None:
+            continue
+        end_s = situation.over_s if each.ended_s is None else each.ended_s
+        cut = min(max(0.0, each.began_s), situation.over_s), min(end_s, situation.over_s)
+        tally.held(each.agent, each.memory_mb, *cut)
+        if each.ended_s is not None:
+            tally.failed += not each.is_success
+            if each.is_success:
+                done[each.key] = each.ended_s
+    first: dict[str, float] = {}
+    for each in situation.attempts:
+        first[each.key] = min(each.arrival_s, first.get(each.key, math.inf))
+    tally.turnarounds = [end_s - first[key] for key, end_s in done.items()]
+    return tally.figures(situation.members, situation.over_s)
+
+
+def ended_of(attempts: Sequence[Attempt]) -> dict[str, list[Attempt]]:
+    """Return the ended attempts of each agent."""
+    found: dict[str, list[Attempt]] = {}
+    for each in attempts:
+        if each.ended_s is not None:
+            found.setdefault(each.agent, []).append(each)
+    return found
+
+
+def turns(moves: Sequence[float]) -> int:
+    """Return how often a row of changes of size goes the other way; 0 is no change."""
+    ways = [move > 0 for move in moves if move]
+    return sum(one != other for one, other in pairwise(ways))
+
+
+# -- what is learnt of agents ----------------------------------------------------------------------
+
+
+def _learnt(attempts: Sequence[Attempt], seats: Sequence[Member]) -> list[Member]:
+    ended = ended_of(attempts)
+    shares = [sum(not one.is_success for one in each) / len(each) for each in ended.values()]
+    usual_share = median(shares) if shares else 0.0
+    usual_s = _mean_s([one for each in ended.values() for one in each if one.is_success])
+    slowness = _slowness(ended)
+    order = sorted(ended, key=lambda name: -len(ended[name]))
+    ranks = {name: rank for rank, name in enumerate(order)}
+    return [
+        replace(
+            seat,
+            slowness=slowness.get(seat.name, 1.0),
+            fails=_fails(ended.get(seat.name, []), usual_share),
+            fail_share=_fail_share(ended.get(seat.name, []), usual_s),
+            leases=len(ended.get(seat.name, [])),
+            rank=ranks.get(seat.name, len(ranks)),
+        )
+        for seat in seats
+    ]
+
+
+def _fails(own: Sequence[Attempt], usual: float) -> float:
+    failed = sum(not each.is_success for each in own)
+    return (failed + PRIOR_LEASES * usual) / (len(own) + PRIOR_LEASES)
+
+
+def _fail_share(own: Sequence[Attempt], usual_s: float) -> float:
+    failed = [each for each in own if not each.is_success]
+    return max(0.01, _mean_s(failed) / usual_s) if failed and usual_s else 1.0
+
+
+def _mean_s(attempts: Sequence[Attempt]) -> float:
+    if not attempts:
+        return 0.0
+    return math.fsum(each.duration_s for each in attempts) / len(attempts)
+
+
+def _slowness(ended: Mapping[str, Sequence[Attempt]]) -> dict[str, float]:
+    """Return each agent's seconds over those of the others, 1 where that could be chance."""
+    logs = {
+        name: [math.log(max(0.01, one.duration_s)) for one in each if one.is_success]
+        for name, each in ended.items()
+    }
+    every = [value for each in logs.values() for value in each]
+    if len(every) < 2 or len(logs) < 2:
+        return {}
+    # The typical agent, not the mean over leases: a slow one must not make the others look fast.
+    middle = median(math.fsum(each) / len(each) for each in logs.values() if each)
+    spread = math.sqrt(
+        math.fsum(
+            (value - math.fsum(each) / len(each)) ** 2 for each in logs.values() for value in each
+        )
+        / max(1, len(every) - len(logs))
+    )
+    found = {}
+    for name, each in logs.items():
+        if not each:
+            continue
+        late = math.fsum(each) / len(each) - middle
+        is_sure = len(each) > 2 and abs(late) > SURE * spread / math.sqrt(len(each))
+        found[name] = math.exp(late * len(each) / (len(each) + PRIOR_LEASES)) if is_sure else 1.0
+    return found
+
+
+# -- what is learnt of work ------------------------------------------------------------------------
+
+
+def _jobs(attempts: Sequence[Attempt], members: Mapping[str, Member]) -> list[Job]:
+    by_key: dict[str, list[Attempt]] = {}
+    for each in attempts:
+        by_key.setdefault(each.key, []).append(each)
+    usual = _usual_work_s(attempts, members)
+    jobs = [_job(each, members, usual) for each in by_key.values()]
+    return sorted(jobs, key=lambda job: job.arrival_s)
+
+
+def _usual_work_s(attempts: Sequence[Attempt], members: Mapping[str, Member]) -> float:
+    took = [_work_s(each, members) for each in attempts if each.is_success and each.duration_s]
+    return math.fsum(took) / len(took) if took else UNKNOWN_WORK_S
+
+
+def _work_s(attempt: Attempt, members: Mapping[str, Member]) -> float:
+    member = members.get(attempt.agent)
+    return attempt.duration_s / member.slowness if member else attempt.duration_s
+
+
+def _job(tries: Sequence[Attempt], members: Mapping[str, Member], usual_s: float) -> Job:
+    last = max(tries, key=lambda each: each.arrival_s)
+    done = next((each for each in tries if each.is_success and each.duration_s), None)
+    peaks = [each.peak_mb for each in tries if each.peak_mb is not None]
+    cores = [each.used_cores for each in tries if each.used_cores is not None]
+    return Job(
+        arrival_s=min(each.arrival_s for each in tries),
+        work_s=_work_s(done, members) if done else usual_s,
+        memory_mb=last.memory_mb,
+        cores=last.cores,
+        project=last.project,
+        peak_mb=max(peaks, default=None),
+        used_cores=max(cores, default=None),
+    )
