@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from agentpool.cli import plane, show
+from agentpool.cli import plane, pool_policies, show
 
 
 @click.group()
@@ -72,59 +72,12 @@ def dismiss(*, proposal: str, note: str, is_json: bool) -> None:
     click.echo("Dismissed.")
 
 
-@optimize.command(
-    epilog=show.examples(
-        "agentpool optimize policy",
-        "agentpool optimize policy code --mode auto",
-        "agentpool optimize policy code --set wait_s=60 --unset busy_share",
-    )
+pool_policies.add_to(
+    optimize,
+    example="--set wait_s=60 --unset busy_share",
+    read=lambda client: client.optimize_policies()["results"],
+    change=lambda client, policy: client.set_optimize_policy(policy=policy),
 )
-@click.argument("agent_type", required=False)
-@click.option("--mode", type=click.Choice(["off", "recommend", "auto"]), help="Whether it acts.")
-@click.option("--set", "set_", multiple=True, metavar="NAME=NUMBER", help="Repeatable.")
-@click.option("--unset", multiple=True, metavar="NAME", help="Back to the usual; repeatable.")
-@show.as_json
-def policy(
-    *,
-    agent_type: str | None,
-    mode: str | None,
-    set_: Sequence[str],
-    unset: Sequence[str],
-    is_json: bool,
-) -> None:
-    """Show the policies, or change that of a type."""
-    settings: dict[str, float | None] = dict.fromkeys(unset)
-    settings |= dict(map(_setting, set_))
-    changes: dict[str, Any] = {"mode": mode, "settings": settings or None}
-    given = {name: value for name, value in changes.items() if value is not None}
-    if given and agent_type is None:
-        raise click.UsageError("Say whose policy: agentpool optimize policy TYPE --mode auto")
-    with plane.client() as client:
-        if given:
-            found = [client.set_optimize_policy(policy={"agent_type": agent_type, **given})]
-        else:
-            found = client.optimize_policies()["results"]
-    if is_json:
-        show.json_value(found)
-        return
-    rows = [
-        (each["agent_type"], each["mode"], _told(each["settings"]))
-        for each in found
-        if agent_type in (None, each["agent_type"])
-    ]
-    show.table(("type", "mode", "set here"), rows, empty="There are no pools.")
-
-
-def _setting(text: str) -> tuple[str, float]:
-    name, _, value = text.partition("=")
-    try:
-        return name, float(value)
-    except ValueError as error:
-        raise click.BadParameter(f"{text!r}: write it as NAME=NUMBER") from error
-
-
-def _told(settings: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name}={value:g}" for name, value in sorted(settings.items()))
 
 
 def _table(rows: Sequence[Mapping[str, Any]], *, empty: str) -> None:
