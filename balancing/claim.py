@@ -183,7 +183,7 @@ def exchange(
             with raw.pipeline() as pipeline:
                 done.execute(_EXCHANGE, params, prepare=True)
                 pipeline.sync()  # the end of its transaction
-                waiting.execute(_SERVEABLE_ANYWHERE, prepare=True)
+                waiting.execute(_SERVEABLE, prepare=True)
         except psycopg.Error:
             # Of the look only? Then what was done stands, and must not be done again.
             if not _is_committed(done):
@@ -214,12 +214,7 @@ _EXCHANGE = (
     b"SELECT code, shown, words, pg_current_xact_id_if_assigned()::text"
     b" FROM exchange_1(%s::jsonb, %s::jsonb, %s::uuid[], %s::timing_1)"
 )
-# The same gate that `serve_1` has: those who wait for what is not there cost no look of their own.
-_SERVEABLE_ANYWHERE = (
-    b"SELECT p.agent_type FROM pool p WHERE EXISTS"
-    b" (SELECT FROM request q WHERE q.agent_type = p.agent_type AND q.status = 'waiting')"
-    b" AND serveable_shapes_1(p.agent_type) IS NOT NULL"
-)
+_SERVEABLE = b"SELECT agent_type FROM serveable_pools_1() agent_type"
 
 
 def shown(lease_id: UUID) -> str:
@@ -269,6 +264,11 @@ def close(closes: Iterable[Close]) -> list[Closed]:
     wishes = json.dumps([_close(close) for close in closes])
     rows = _rows(_CLOSE + " close_1(%s::jsonb, %s::timing_1)", [wishes, _timing()])
     return [_closed(row) for row in rows]
+
+
+def retire_drained(agent_id: UUID, *, actor: str) -> None:
+    """Retire an agent that drains, shall go, and holds nothing, nor parked. Locks the agent."""
+    _rows("SELECT retire_drained_1(ARRAY[%s]::uuid[], ARRAY[%s]::text[])", [agent_id, actor])
 
 
 def park(lease_id: UUID, *, token: int, actor: str, reason: str) -> str:

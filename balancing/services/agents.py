@@ -27,9 +27,10 @@ from agentpool.registry.states import (
     AgentHealth,
     AgentStatus,
     AgentWish,
+    LeaseStatus,
     Scope,
 )
-from balancing import queries
+from balancing import claim, queries
 from balancing.services import leases
 from balancing.services.queue import serve_after_commit
 
@@ -190,8 +191,9 @@ def set_status(
         by = None if within_s is None else registry_queries.now() + timedelta(seconds=within_s)
         return drain(agent, retire=False, actor=actor, reason=reason, by=by)
     if to in (AgentStatus.STANDBY, AgentStatus.RETIRED):
-        if agent.load:
-            raise AgentBusy(f"{agent.agent_id} holds {agent.load} leases; drain it first.")
+        held = agent.leases.filter(status__in=LIVE).count()
+        if agent.load or (held and to is AgentStatus.RETIRED):
+            raise AgentBusy(f"{agent.agent_id} holds {held} leases; drain it first.")
         wish = AgentWish.STANDBY if to is AgentStatus.STANDBY else AgentWish.WORK
         return move(agent, to=to, reason=reason, actor=actor, wish=wish)
     raise UnsupportedTransition(f"Nobody may set an agent {to}; the health check does that.")
@@ -216,7 +218,8 @@ def drain(
         retire_when_drained=retire,
         drain_by=by,
     )
-    return retire_if_empty(moved, actor=actor)
+    claim.retire_drained(agent.id, actor=actor)
+    return queries.agent(moved.id)
 
 
 def _drain_on(agent: Agent, *, retire: bool, actor: str, reason: str, by: datetime | None) -> Agent:
@@ -228,7 +231,8 @@ def _drain_on(agent: Agent, *, retire: bool, actor: str, reason: str, by: dateti
         if more and draining.update(**more, generation=F("generation") + 1):
             until = by.isoformat() if by else None
             events.append("agent.draining", agent=agent, actor=actor, reason=reason, by=until)
-    return retire_if_empty(agent, actor=actor)
+    claim.retire_drained(agent.id, actor=actor)
+    return queries.agent(agent.id)
 
 
 def end_overdue_drains() -> int:
@@ -265,17 +269,6 @@ def resume(agent: Agent, *, actor: str, reason: str = "") -> Agent:
     )
     serve_after_commit(agent.pool_id)
     return moved
-
-
-def retire_if_empty(agent: Agent, *, actor: str) -> Agent:
-    """Retire a draining agent that shall go and holds nothing; return it as it then is."""
-    changed = Agent.objects.filter(
-        id=agent.id, status=AgentStatus.DRAINING, load=0, retire_when_drained=True
-    )
-    with transaction.atomic():
-        if changed.update(status=AgentStatus.RETIRED, generation=F("generation") + 1):
-            events.append("agent.retired", agent=agent, actor=actor)
-    return queries.agent(agent.id)
 
 
 def unregister(
@@ -332,6 +325,10 @@ def move(
         rows = rows.filter(Q(load=0) if to is AgentStatus.IDLE else Q(load__gt=0))
     elif to in (AgentStatus.STANDBY, AgentStatus.RETIRED, AgentStatus.LOST):
         rows = rows.filter(load=0)
+    if to is AgentStatus.RETIRED:
+        # Who parks a lease holds the agent's row: only after that what is parked is seen.
+        Agent.objects.select_for_update(no_key=True).get(id=agent.id)
+        rows = rows.exclude(leases__status=LeaseStatus.PARKED)
     changed = rows.update(
         status=to,
         status_reason=reason,

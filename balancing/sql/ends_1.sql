@@ -148,6 +148,10 @@ BEGIN
               'charge_s', extract(epoch FROM at - d.acquired_at) - d.charged_s)
           FROM ended d ORDER BY d.n)
     SELECT array_agg(d.row ORDER BY d.n) INTO after FROM ended d;
+  IF any_parked THEN
+    PERFORM retire_drained_1(ARRAY(SELECT u.agent_id FROM unnest(before) u),
+      ARRAY(SELECT u.actor FROM unnest(es) u));
+  END IF;
   IF any_waits THEN
     PERFORM share_enter_1(x.agent_type, x.project, o.share_half_life_s) FROM (
         SELECT DISTINCT u.agent_type, u.project FROM unnest(after) WITH ORDINALITY u

@@ -35,18 +35,7 @@ BEGIN
   END IF;
 
   IF drains THEN
-    FOREACH a IN ARRAY freed LOOP
-      CONTINUE WHEN a.status <> 'draining' OR a.load > 0 OR NOT a.retire_when_drained;
-      UPDATE agent SET status = 'retired', generation = generation + 1
-        WHERE id = a.id AND NOT EXISTS (
-          SELECT FROM lease x WHERE x.agent_id = a.id AND x.status = 'parked');
-      CONTINUE WHEN NOT FOUND;
-      INSERT INTO event (kind, agent_type, agent_id, actor, detail) VALUES
-        ('agent.retired', a.agent_type, a.agent_id,
-          (SELECT actors[u.ordinality] FROM unnest(ls) WITH ORDINALITY u
-            WHERE u.agent_id = a.id ORDER BY u.ordinality DESC LIMIT 1),
-          '{"reason": "drained"}');
-    END LOOP;
+    PERFORM retire_drained_1(ARRAY(SELECT u.agent_id FROM unnest(ls) u), actors);
   END IF;
   IF EXISTS (SELECT FROM resource_limit) THEN
     -- What is the same limits' goes back at once; a project's name matters where one is limited.

@@ -244,11 +244,8 @@ class Machine(RuleBasedStateMachine):
 
     @rule(name=st.sampled_from(sorted(SIZES)), retire=st.booleans())
     def drain(self, name, retire):
-        agent = Agent.objects.get(agent_id=name)
-        # What is parked on an agent that retires: see test_limits of agents below.
-        is_parked = agent.leases.filter(status="parked").exists()
         with suppress(Refusal):
-            agents.drain(agent, retire=retire and not is_parked, actor="machine")
+            agents.drain(Agent.objects.get(agent_id=name), retire=retire, actor="machine")
 
     @rule(name=st.sampled_from(sorted(SIZES)))
     def resume_agent(self, name):

@@ -5,8 +5,10 @@ import threading
 import pytest
 from django.db import connection
 
-from agentpool.registry.models import Event, Lease, Request
-from balancing.services import notes
+from agentpool.registry.errors import AgentBusy
+from agentpool.registry.models import Agent, Event, Lease, Request
+from agentpool.registry.states import AgentStatus
+from balancing.services import agents, notes
 
 pytest_plugins = ["tests.browser.serving"]
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("whole")]
@@ -67,6 +69,28 @@ def test_a_lease_cannot_resume_where_there_is_no_room(api, lease):
 
     refused(answer, 409, "agent_busy")
     assert answer["Retry-After"]
+
+
+def test_an_agent_that_shall_go_stays_for_what_is_parked_on_it(api, lease):
+    move(api, lease, "park")
+
+    agents.drain(Agent.objects.get(agent_id="a1"), retire=True, actor="ada")
+    agents.drain(Agent.objects.get(agent_id="a1"), retire=False, actor="ada")
+    assert Agent.objects.get(agent_id="a1").status == "draining"
+
+    assert move(api, lease, "release", outcome="success").status_code == 200
+    assert Agent.objects.get(agent_id="a1").status == "retired"
+    assert Event.objects.filter(kind="agent.retired").count() == 1
+
+
+def test_an_agent_is_not_retired_over_what_is_parked_on_it(api, lease):
+    move(api, lease, "park")
+
+    with pytest.raises(AgentBusy):
+        agents.set_status(
+            Agent.objects.get(agent_id="a1"), to=AgentStatus.RETIRED, reason="", actor="ada"
+        )
+    assert Agent.objects.get(agent_id="a1").status == "idle"
 
 
 def test_only_an_active_lease_parks_and_only_a_parked_one_resumes(api, lease):
