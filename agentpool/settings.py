@@ -52,7 +52,8 @@ def _database(url: str | None) -> dict[str, Any]:
         "NAME": unquote(parts.path.lstrip("/")),
         "USER": unquote(parts.username or ""),
         "PASSWORD": unquote(parts.password or ""),
-        "OPTIONS": dict(parse_qsl(parts.query)),
+        # Prepared is what asks for it (`prepare=True`), nothing else; Django's default: never.
+        "OPTIONS": {"prepare_threshold": 2**31} | dict(parse_qsl(parts.query)),
     }
 
 

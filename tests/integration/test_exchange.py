@@ -80,7 +80,7 @@ def test_nobody_that_asks_is_answered_nothing(pools):
 def test_a_look_that_fails_takes_nothing_back(make_agent, submit, wish, monkeypatch):
     make_agent(max_concurrent=2)
     lease = submit().held
-    monkeypatch.setattr(claim, "_SERVEABLE_ANYWHERE", b"SELECT 1 / 0")
+    monkeypatch.setattr(claim, "_SERVEABLE", b"SELECT 1 / 0")
 
     ended, granted = exchange.answers([close_of(lease), wish()])
 
@@ -92,7 +92,7 @@ def test_after_a_look_that_failed_everybody_concerned_is_looked_at(make_agent, s
     held_on, free = make_agent(), make_agent()
     lease = submit(preferred_agent=held_on.agent_id, lock_keys=["main"]).held
     waiting = submit(avoid_agents=[held_on.agent_id], lock_keys=["main"])
-    monkeypatch.setattr(claim, "_SERVEABLE_ANYWHERE", b"SELECT 1 / 0")
+    monkeypatch.setattr(claim, "_SERVEABLE", b"SELECT 1 / 0")
 
     exchange.answers([close_of(lease)])
 
@@ -103,7 +103,7 @@ def test_after_a_look_that_failed_everybody_concerned_is_looked_at(make_agent, s
 def test_what_fails_with_its_look_is_done_for_nobody(make_agent, submit, wish, monkeypatch):
     make_agent()
     lease = submit().held
-    monkeypatch.setattr(claim, "_SERVEABLE_ANYWHERE", b"SELECT 1 / 0")
+    monkeypatch.setattr(claim, "_SERVEABLE", b"SELECT 1 / 0")
 
     ended, refused = exchange.answers([close_of(lease), wish(project="a\x00b")])
 

@@ -1,0 +1,76 @@
+"""Plans are kept for a connection's life: one made on empty tables must serve full ones."""
+
+import json
+
+import pytest
+from django.db import connection, transaction
+
+from agentpool.registry.states import Outcome
+from balancing import claim
+from balancing.services import leases
+
+pytestmark = [pytest.mark.django_db(transaction=True)]
+
+# Ended leases of other cycles, as many as a busy hour leaves.
+_HISTORY = """
+WITH made AS (
+  INSERT INTO request SELECT n.* FROM request r, generate_series(1, 3000) i,
+    LATERAL jsonb_populate_record(r, jsonb_build_object('id', gen_random_uuid(), 'number',
+      nextval('request_number_seq'), 'cycle_id', 'other-' || i, 'project', 'other')) n
+    WHERE r.id = (SELECT min(id::text)::uuid FROM request)
+    RETURNING id)
+INSERT INTO lease SELECT n.* FROM lease l, made m,
+  LATERAL jsonb_populate_record(l, jsonb_build_object('id', gen_random_uuid(), 'request_id', m.id,
+    'fencing_token', nextval('lease_fencing_token_seq'), 'project', 'other')) n
+  WHERE l.id = (SELECT min(id::text)::uuid FROM lease)
+"""
+
+
+@pytest.fixture
+def born_empty(pools):
+    """Give a connection of its own whose plans are all made while request and lease are empty."""
+    with connection.cursor() as cursor:
+        cursor.execute("TRUNCATE request, lease, outcome CASCADE")
+        cursor.execute("VACUUM ANALYZE request, lease")  # now the planner knows that they are
+    connection.close()
+    yield
+    connection.close()
+
+
+def test_a_claim_of_a_new_cycle_does_not_read_all_leases(born_empty, make_agent, make_request):
+    make_agent(max_concurrent=2)
+
+    def ask(project, cycle_id):
+        of = {"affinity": "soft", "project": project, "cycle_id": cycle_id}
+        return claim.acquire([make_request(**of), make_request(**of)], queue=True)
+
+    for got in ask("p", "a"):
+        lease = got.lease
+        leases.release(lease.id, token=lease.fencing_token, outcome=Outcome.SUCCESS, actor="test")
+    with connection.cursor() as cursor:
+        cursor.execute(_HISTORY)
+
+    with transaction.atomic(), connection.cursor() as cursor:
+        ask("new", "b")
+        cursor.execute(
+            "SELECT relname, seq_tup_read + idx_tup_fetch FROM pg_stat_xact_user_tables"
+            " WHERE relname IN ('request', 'lease')"
+        )
+        read = dict(cursor.fetchall())
+
+    assert max(read.values()) < 100, read
+
+
+def test_the_calls_of_the_claim_are_planned_once(pools, make_agent, make_request):
+    make_agent()
+    for _ in range(3):
+        request = make_request()
+        wish = claim.Wish(request.id, "code", json.dumps(claim.columns_of(request)))
+        claim.exchange([], [wish], credentials=[])
+
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT statement FROM pg_prepared_statements")
+        prepared = [row[0] for row in cursor.fetchall()]
+
+    assert any("exchange_1" in text for text in prepared)
+    assert any("serveable_pools_1" in text for text in prepared)
