@@ -1,5 +1,6 @@
 """Reads requests, leases and silences; writes nothing."""
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -118,6 +119,23 @@ def offers_of(agent_row: Agent) -> Sequence[Lease]:
         )
         .order_by("fencing_token")
     )
+
+
+def unanswered_resizes(agent_id: UUID) -> Sequence[tuple[UUID, Mapping[str, Any]]]:
+    """
+    Return the new limits of an agent's leases that its runtime has not answered, oldest first.
+
+    Each with the lease's id. A lease whose runtime never said what it holds is not asked.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT l.id, e.detail FROM lease l JOIN lease_isolation i ON i.lease_id = l.id"
+            " JOIN event e ON e.request_id = l.request_id AND e.lease_id = l.id"
+            " WHERE l.agent_id = %s AND l.status = 'active'"
+            " AND e.kind IN ('lease.resized', 'lease.resize_asked') AND e.at > i.at ORDER BY e.id",
+            [agent_id],
+        )
+        return [(row[0], json.loads(row[1])) for row in cursor.fetchall()]
 
 
 def overdue_leases(*, slack_s: float) -> Sequence[Lease]:

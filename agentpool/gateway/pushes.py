@@ -23,6 +23,7 @@ from agentpool.live.listener import Event, Subscription, listener
 from agentpool.live.outgoing import Outlet
 from agentpool.live.threads import in_thread
 from agentpool.registry.errors import NotFound, Refusal
+from balancing.services.heartbeats import resize_command
 
 log = logging.getLogger("agentpool.gateway")
 
@@ -37,7 +38,6 @@ _ANSWERS = {
     "request.failed",
 }
 _STATUS = {"agent.draining", "agent.retired"}
-_AMOUNTS = ("memory_mb", "cpu_cores", "token_budget", "disk_space_mb")
 
 
 class Pusher:
@@ -137,7 +137,8 @@ class Pusher:
             elif kind in _LOST:
                 self._push("lease_lost", agent_id=agent_id, **_loss(event))
             elif kind in ("lease.resized", "lease.resize_asked"):
-                self._push("command", agent_id=agent_id, command=_resize(event))
+                command = resize_command(event["lease_id"] or "", event["detail"])
+                self._push("command", agent_id=agent_id, command=command)
             elif kind in _STATUS:
                 for command in await in_thread(ops.commands_of, agent_id):
                     self._push("command", agent_id=agent_id, command=command)
@@ -163,14 +164,4 @@ def _loss(event: Event) -> dict[str, Any]:
         "lease_id": event["lease_id"],
         "fencing_token": detail.get("fencing_token"),
         "reason": detail.get("error") or event["kind"],
-    }
-
-
-def _resize(event: Event) -> dict[str, Any]:
-    detail = event["detail"]
-    return {
-        "kind": "resize",
-        "lease_id": event["lease_id"],
-        "fencing_token": detail.get("fencing_token"),
-        "grant": {name: detail[name] for name in _AMOUNTS if name in detail},
     }

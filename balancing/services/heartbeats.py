@@ -133,7 +133,7 @@ def heartbeat(agent: Agent, *, beat: Heartbeat) -> Answer:
     if heard.wants_more(one):
         commands = heard.lost_of(one) + attend(one)
     else:
-        commands = heard.commands_of(one)
+        commands = heard.commands_of(one) + (_resizes(agent) if one.leases else [])
     return Answer(
         next_heartbeat_s=registry_queries.heartbeat_interval_s(),
         commands=commands,
@@ -239,8 +239,26 @@ def _welcome_back(agent: Agent) -> Agent:
 
 
 def commands_for(agent: Agent) -> list[dict[str, Any]]:
-    """Return what an agent's status asks of it: to drain, or to stop."""
-    return _told(agent.status, agent.status_reason)
+    """Return what is asked of an agent: to drain, to stop, to hold leases to other limits."""
+    return _told(agent.status, agent.status_reason) + _resizes(agent)
+
+
+def _resizes(agent: Agent) -> list[dict[str, Any]]:
+    """Return the commands for new limits, each until the runtime has said what it holds since."""
+    return [resize_command(id, told) for id, told in queries.unanswered_resizes(agent.id)]
+
+
+def resize_command(lease_id: UUID | str, told: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the command to hold a lease's work to new limits; told: detail of its event."""
+    return {
+        "kind": "resize",
+        "lease_id": str(lease_id),
+        "fencing_token": told.get("fencing_token"),
+        "grant": {name: told[name] for name in _AMOUNTS if name in told},
+    }
+
+
+_AMOUNTS = ("memory_mb", "cpu_cores", "token_budget", "disk_space_mb")
 
 
 def _told(status: str, reason: str) -> list[dict[str, Any]]:

@@ -20,7 +20,7 @@ from agentpool.registry.models import (
 )
 from agentpool.registry.states import Outcome
 from balancing import jobs
-from balancing.services import leases, limits, rebalancing, security, settling
+from balancing.services import heartbeats, leases, limits, rebalancing, security, settling
 
 pytestmark = pytest.mark.django_db(transaction=True)
 PAYLOAD = {"command": ["true"]}
@@ -111,6 +111,30 @@ def test_an_over_allocated_lease_shrinks_when_its_runtime_says_so(work, whole):
     look()
     assert {row.status for row in Rebalancing.objects.filter(applied_at__isnull=False)} == {"kept"}
     whole()
+
+
+def test_a_runtime_without_a_socket_hears_it_with_its_heartbeat_until_it_answers(work, whole):
+    auto()
+    lease = work()
+    agent = Agent.objects.get(id=lease.agent_id)
+    beat = heartbeats.Heartbeat(
+        incarnation=None,
+        leases=[{"lease_id": str(lease.id), "fencing_token": lease.fencing_token}],
+    )
+    uses(lease, 100)
+    look()
+    pass_time(70)
+    look()
+
+    told = heartbeats.heartbeat(agent, beat=beat).commands
+    assert [(c["kind"], c["lease_id"], c["grant"]) for c in told] == [
+        ("resize", str(lease.id), {"memory_mb": 600.0}),
+        ("resize", str(lease.id), {"cpu_cores": 1.4}),
+    ]
+    assert heartbeats.commands_for(agent) == told  # also asked for its offers, or after a cut
+
+    holds(lease, memory_mb=600, cpu_cores=1.4)
+    assert heartbeats.heartbeat(agent, beat=beat).commands == []
 
 
 def test_a_runtime_that_refuses_keeps_everything_as_it_was(work, whole):
