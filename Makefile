@@ -40,7 +40,7 @@ test: setup ray system ## every test: browser, kill and stress tests too
 	$(BIN)/python -m pytest -m alone
 
 test-fast: setup ## the tests without browser, kills and stress
-	$(BIN)/python -m pytest $(BESIDE) -m 'not browser and not kill and not slow'
+	AGENTPOOL_MACHINE_EXAMPLES=10 $(BIN)/python -m pytest $(BESIDE) -m 'not browser and not kill and not slow'
 
 check: setup ## format, lint, types, import contracts, Django's checks, missing migrations
 	$(BIN)/ruff format --check .

@@ -13,15 +13,18 @@ def pytest_configure(config):
     os.environ.setdefault("AGENTPOOL_LOG_LEVEL", "WARNING")
 
 
-# Each of these starts databases or runtimes of its own: seconds a test, minutes together.
+# Each of these starts databases, runtimes or web servers of its own: seconds a test.
 SLOW_FOLDERS = ("tests/integration/host/", "tests/integration/agent/")
+SLOW_FIXTURES = {"own_web"}
+# Kills parts of an installation at work, and counts on the time that the others take.
+WHOLE_INSTALLATIONS = "tests/acceptance/"
 
 
 def pytest_collection_modifyitems(config, items):
     for item in items:
-        if item.nodeid.startswith(SLOW_FOLDERS):
+        if item.nodeid.startswith(SLOW_FOLDERS) or SLOW_FIXTURES & set(item.fixturenames):
             item.add_marker(pytest.mark.slow)
-        if "kill" in item.keywords:
+        if "kill" in item.keywords and item.nodeid.startswith(WHOLE_INSTALLATIONS):
             item.add_marker(pytest.mark.alone)
     chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
     if chromium or os.environ.get("CI"):
@@ -38,14 +41,20 @@ FURNITURE = {"django_content_type", "auth_permission", "auth_group", "auth_group
 
 @pytest.fixture(autouse=True, scope="session")
 def quick_flush():
-    """Empty tables by DELETE: truncating forty small ones after each test takes 300 ms, this 10."""
+    """
+    Empty tables by DELETE, in one round trip: truncating small ones takes 300 ms a test, this 10.
+
+    What a migration is followed by, content types and permissions, stays and is not made again.
+    """
+    from django.core.management.commands import flush
     from django.db import OperationalError
     from django.db.backends.postgresql.operations import DatabaseOperations
 
     def sql_flush(self, style, tables, **_):
         off, on = "SET session_replication_role = replica", "SET session_replication_role = DEFAULT"
         emptied = [table for table in tables if table not in FURNITURE]
-        return [off, *(f"DELETE FROM {self.quote_name(table)}" for table in emptied), on]
+        deletes = (f"DELETE FROM {self.quote_name(table)}" for table in emptied)
+        return ["; ".join((off, *deletes, on))]
 
     execute = DatabaseOperations.execute_sql_flush
 
@@ -59,6 +68,7 @@ def quick_flush():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(DatabaseOperations, "sql_flush", sql_flush)
         patch.setattr(DatabaseOperations, "execute_sql_flush", execute_sql_flush)
+        patch.setattr(flush, "emit_post_migrate_signal", lambda *_, **__: None)
         yield
 
 

@@ -33,7 +33,7 @@ def line(web):
     with contextlib.ExitStack() as opened:
 
         def dial(**headers):
-            socket = connect(address, additional_headers=headers, open_timeout=20)
+            socket = connect(address, additional_headers=headers, open_timeout=20, close_timeout=1)
             return Line(opened.enter_context(socket))
 
         yield dial

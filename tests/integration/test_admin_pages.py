@@ -69,6 +69,7 @@ def ours():
     return [model for model in admin.site._registry if model._meta.app_label == "registry"]
 
 
+@pytest.mark.slow
 def test_every_list_and_its_first_row_and_history_open(staff, rows, subtests):
     for model, page in admin.site._registry.items():
         address = list_of(model)

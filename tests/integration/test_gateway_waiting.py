@@ -147,6 +147,7 @@ def test_acquires_sent_in_one_go_are_served_together(boss, make_agent, whole):
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_a_connection_that_says_no_hello_is_closed(line, token_of):
     strange, known = line(), line()
     known.call("hello", token=token_of("viewer"))
