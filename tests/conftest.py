@@ -16,16 +16,12 @@ def pytest_configure(config):
 # Each of these starts databases, runtimes or web servers of its own: seconds a test.
 SLOW_FOLDERS = ("tests/integration/host/", "tests/integration/agent/")
 SLOW_FIXTURES = {"own_web"}
-# Kills parts of an installation at work, and counts on the time that the others take.
-WHOLE_INSTALLATIONS = "tests/acceptance/"
 
 
 def pytest_collection_modifyitems(config, items):
     for item in items:
         if item.nodeid.startswith(SLOW_FOLDERS) or SLOW_FIXTURES & set(item.fixturenames):
             item.add_marker(pytest.mark.slow)
-        if "kill" in item.keywords and item.nodeid.startswith(WHOLE_INSTALLATIONS):
-            item.add_marker(pytest.mark.alone)
     chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
     if chromium or os.environ.get("CI"):
         return  # under CI a missing browser is a failure, not a skip

@@ -29,6 +29,7 @@ from tests.integration.test_claim_machine import could_have
 
 pytestmark = [
     pytest.mark.kill,
+    pytest.mark.alone,
     pytest.mark.slow,
     pytest.mark.django_db(transaction=True),
     pytest.mark.timeout(600),

@@ -20,7 +20,7 @@ import pytest
 from agentpool.host.installation import code_folder
 from tests.acceptance.running import POOLS, Running, launch_agents, running, wait_until
 
-pytestmark = [pytest.mark.kill, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.kill, pytest.mark.alone, pytest.mark.slow, pytest.mark.timeout(300)]
 
 EXAMPLE = code_folder() / "examples" / "tdd"
 CYCLES = 12

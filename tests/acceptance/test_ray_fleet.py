@@ -10,7 +10,12 @@ from scaling import evaluation, governance, services
 from scaling.drivers.ray import RayDriver
 
 pytest_plugins = ["tests.browser.serving", "tests.ray_nodes"]
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow, pytest.mark.kill]
+pytestmark = [
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.slow,
+    pytest.mark.kill,
+    pytest.mark.alone,
+]
 
 HEARTBEAT_S = 1.0
 
