@@ -2,8 +2,8 @@
 Decides how many agents a pool should have now, and says why.
 
 Pure: policy, pool, outlook and history in, a decision out; the live loop, the simulator and the
-tests call this. First the policy's rule names a wanted size in slots, then the common bounds are
-applied in the order of `_bounded`.
+tests call this. First the policy's rule names a wanted size in slots, then the agents to keep on
+standby are added, and the common bounds are applied to both together.
 """
 
 import math
@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from scaling import schedule, sizing
+from scaling import standby as standbys
 from scaling.demand import Demand, Outlook
 from scaling.history import History
 from scaling.policies import Mode, Policy, Rule
+from scaling.standby import Moves, Plan, Sizes
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +24,11 @@ class PoolState:
     """
     A pool as it stands; all but the sizes of agents in slots, one lease each.
 
-    ready: slots of agents that are idle or busy. starting: slots still to come. Draining agents
+    ready: slots of agents that are idle or busy. starting: slots still to come. standby: of those
+    that a wake would bring, `kept` of them put there by an operator. Draining agents
     supply nothing and are not counted. rate: arrivals per second, last ten minutes. service_s:
     mean of the last 500. average_wait_s: of those started in the last 300 s and those waiting.
-    oldest_wait_s: of those waiting. None: not known.
+    startup_s: 0.9 quantile of the pool's launches, None: the policy's. None elsewhere: not known.
     """
 
     ready: int
@@ -38,19 +41,42 @@ class PoolState:
     peak_demand_ratio: float = 1.0
     slots_per_agent: int = 1
     observed_at: float | None = None
+    standby: int = 0
+    kept: int = 0
+    startup_s: float | None = None
 
     @property
     def supply(self) -> int:
-        """Slots that are there or coming."""
+        """Slots on duty: there or coming."""
         return self.ready + self.starting
+
+    def agents(self, slots: int) -> int:
+        """Return how many agents so many slots are."""
+        return math.ceil(slots / self.slots_per_agent)
+
+    @property
+    def sizes(self) -> Sizes:
+        """The pool in agents."""
+        return Sizes(
+            ready=self.agents(self.ready),
+            busy=self.agents(self.busy),
+            starting=self.agents(self.supply) - self.agents(self.ready),
+            standby=self.agents(self.standby),
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What a rule asks for, in slots, and the sentence that says why (a form for the inputs)."""
+    """
+    What a rule asks for, in slots, and the sentence that says why (a form for the inputs).
+
+    reserve: of the slots, those held only because a launch takes its time: a wake does not, so that
+    agents on standby stand in for them.
+    """
 
     slots: int
     said: str
+    reserve: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +84,18 @@ class Decision:
     """
     How many agents there should be.
 
-    action: `scale_up`, `scale_down` or `no_action` (the seed's three). wanted: agents before the
-    bounds; bounds: which of them changed it, in order. is_carried_out: the mode is auto.
+    current, target, wanted: agents, those on standby included; wanted: before the bounds; bounds:
+    which of them changed it, in order. plan: how the target is shared out; moves: what leads there.
+    action: `scale_up`, `scale_down` or `no_action` (the seed's three); agents that only wake or are
+    set aside are growth and shrinking, too. is_carried_out: the mode is auto.
     """
 
     at: float
     action: str
     current: int
     target: int
+    plan: Plan
+    moves: Moves
     wanted: int
     said: str
     bounds: tuple[str, ...]
@@ -82,18 +112,18 @@ def decide(
     *, policy: Policy, pool: PoolState, demand: Demand, history: History, now: float
 ) -> Decision:
     """Return the decision for this moment; changes nothing but what `demand` knows of the time."""
-    current = math.ceil(pool.supply / pool.slots_per_agent)
     inputs = _inputs(pool)
+    sizes = pool.sizes
     if policy.mode == Mode.OFF:
-        return _made(current, current, current, "scaling is off", (), policy, inputs, now)
-    missing = _missing(policy, pool, now)
-    if missing:
-        size = max(current, policy.fallback_size or 0)
-        return _made(current, size, size, missing, ("fallback",), policy, inputs, now)
-    wanted = RULES[policy.rule](policy, pool, demand, now, inputs)
-    agents = math.ceil(wanted.slots / pool.slots_per_agent)
-    target, bounds = _bounded(policy, pool, history, current, agents, now)
-    return _made(current, target, agents, wanted.said, bounds, policy, inputs, now)
+        plan = Plan(sizes.total, sizes.ready, sizes.standby)
+        return _made(plan, plan.target, "scaling is off", (), policy, pool, inputs, now)
+    if missing := _missing(policy, pool, now):
+        size = policy.fallback_size or 0
+        plan = Plan(max(sizes.total, size), max(sizes.ready, size), sizes.standby)
+        return _made(plan, plan.target, missing, ("fallback",), policy, pool, inputs, now)
+    wish = RULES[policy.rule](policy, pool, demand, now, inputs)
+    plan, wanted, bounds = _planned(policy, pool, history, wish, now)
+    return _made(plan, wanted, wish.said, bounds, policy, pool, inputs, now)
 
 
 def alternatives(
@@ -106,8 +136,7 @@ def alternatives(
             continue
         inputs = _inputs(pool)
         wanted = size(policy, pool, demand, now, inputs)
-        agents = math.ceil(wanted.slots / pool.slots_per_agent)
-        found.append((str(rule), agents, wanted.said.format_map(inputs)))
+        found.append((str(rule), pool.agents(wanted.slots), wanted.said.format_map(inputs)))
     return found
 
 
@@ -120,21 +149,73 @@ def _inputs(pool: PoolState) -> dict[str, Any]:
     }
 
 
+def _planned(
+    policy: Policy, pool: PoolState, history: History, wish: Wanted, now: float
+) -> tuple[Plan, int, tuple[str, ...]]:
+    """
+    Add the standby to a rule's wish, bound both together, and share out what is left.
+
+    Returns: the plan; agents wanted before the bounds; which bounds changed it.
+    """
+    sizes, named = pool.sizes, list[str]()
+    spare = standbys.wanted(
+        policy.standby,
+        rate=pool.rate,
+        startup_s=policy.startup_s if pool.startup_s is None else pool.startup_s,
+        slots_per_agent=pool.slots_per_agent,
+    )
+    stood_for = min(spare * pool.slots_per_agent, max(0, wish.reserve))
+    asked = pool.agents(wish.slots - stood_for)
+    shaped = _wish(policy, pool, asked, named)
+    low, high = _least_and_most(policy, now)
+    on_duty = max(shaped, low, sizes.busy)
+    # Whom an operator put on standby is woken as any other, but not let go for being too many.
+    woken = min(sizes.standby, max(0, on_duty - sizes.ready))
+    spare = max(spare, min(pool.agents(pool.kept), sizes.standby - woken))
+    target = _pace(policy, pool, history, sizes.total, shaped + spare, now, named)
+    # The smallest size is on duty; whoever is on standby comes on top.
+    least = min(low + spare, max(low, high))
+    target = _limit(policy, pool, history, target, least, now, named)
+    # What the bounds leave is for work first, for the standby afterwards.
+    standby = min(spare, max(0, target - on_duty))
+    return Plan(target, target - standby, standby), asked + spare, tuple(named)
+
+
 def _made(
-    current: int,
-    target: int,
+    plan: Plan,
     wanted: int,
     said: str,
     bounds: tuple[str, ...],
     policy: Policy,
-    inputs: Mapping[str, Any],
+    pool: PoolState,
+    inputs: dict[str, Any],
     now: float,
 ) -> Decision:
+    sizes = pool.sizes
+    moves = standbys.moves(sizes, plan)
     action = "no_action"
-    if target != current:
-        action = "scale_up" if target > current else "scale_down"
-    carried = policy.mode == Mode.AUTO
-    return Decision(now, action, current, target, wanted, said, bounds, carried, inputs)
+    if plan.target != sizes.total:
+        action = "scale_up" if plan.target > sizes.total else "scale_down"
+    elif moves.wake or moves.set_aside:
+        action = "scale_up" if moves.wake else "scale_down"
+    if sizes.standby or plan.standby:
+        said += "; {standby} on standby, {standby_wanted} wanted"
+        inputs |= {"standby": sizes.standby, "standby_wanted": plan.standby}
+        moved = {"wake": moves.wake, "set_aside": moves.set_aside, "cold": moves.cold}
+        inputs |= {name: count for name, count in moved.items() if count}
+    return Decision(
+        at=now,
+        action=action,
+        current=sizes.total,
+        target=plan.target,
+        plan=plan,
+        moves=moves,
+        wanted=wanted,
+        said=said,
+        bounds=bounds,
+        is_carried_out=policy.mode == Mode.AUTO,
+        inputs=inputs,
+    )
 
 
 def _missing(policy: Policy, pool: PoolState, now: float) -> str:
@@ -271,7 +352,8 @@ def _predictive(
     )
     return Wanted(
         pool.busy + pool.waiting + reserve,
-        "{busy} busy, {waiting} waiting; " + _AHEAD
+        reserve=reserve,
+        said="{busy} busy, {waiting} waiting; " + _AHEAD
         if seen.lead_s >= 0.5
         else "{busy} busy, {waiting} waiting; an agent starts within what a request may wait",
     )
@@ -296,23 +378,10 @@ RULES: Mapping[Rule, Size] = {
 
 
 # -- bounds ----------------------------------------------------------------------------------------
-
-
-def _bounded(
-    policy: Policy, pool: PoolState, history: History, current: int, wanted: int, now: float
-) -> tuple[int, tuple[str, ...]]:
-    """
-    Apply the common bounds to a wanted number of agents.
-
-    First what shapes the wish (headroom, minimum of idle ones), then how fast it may be followed
-    (stabilisation, dead band, steps, cool-downs, flaps), last what must never be left (sizes,
-    budget, agents that are busy).
-    """
-    named: list[str] = []
-    target = _wish(policy, pool, wanted, named)
-    target = _pace(policy, pool, history, current, target, now, named)
-    target = _limit(policy, pool, history, target, now, named)
-    return target, tuple(named)
+#
+# First what shapes the wish (headroom, minimum of idle ones), then how fast it may be followed
+# (stabilisation, dead band, steps, cool-downs, flaps), last what must never be left (sizes, budget,
+# agents that are busy).
 
 
 def _wish(policy: Policy, pool: PoolState, wanted: int, named: list[str]) -> int:
@@ -363,13 +432,24 @@ def _pace(
     return target
 
 
-def _limit(
-    policy: Policy, pool: PoolState, history: History, wish: int, now: float, named: list[str]
-) -> int:
+def _least_and_most(policy: Policy, now: float) -> tuple[int, int]:
     low, high = policy.min_size, policy.max_size
     if policy.schedule:
-        low, high = schedule.bounds(policy.schedule, min_size=low, max_size=high, now=now)
-    target = _noted(max(wish, low), wish, "min_size", named)
+        return schedule.bounds(policy.schedule, min_size=low, max_size=high, now=now)
+    return low, high
+
+
+def _limit(
+    policy: Policy,
+    pool: PoolState,
+    history: History,
+    wish: int,
+    least: int,
+    now: float,
+    named: list[str],
+) -> int:
+    low, high = _least_and_most(policy, now)
+    target = _noted(max(wish, least), wish, "min_size", named)
     target = _noted(min(target, high), target, "max_size", named)
     ceiling = _affordable(policy, history, low, now)
     if ceiling is not None:
