@@ -28,6 +28,9 @@ GONE = (AgentStatus.RETIRED, AgentStatus.LOST)
 # Agents that do, or soon will, supply capacity: draining ones do not, starting ones do.
 SUPPLY = (AgentStatus.STARTING, AgentStatus.STANDBY, AgentStatus.IDLE, AgentStatus.BUSY)
 
+# Over which what standby was worth is told.
+GROWTH_OVER = timedelta(days=1)
+
 # What a request that never got a lease is taken to last, when its pool is gone, too.
 UNKNOWN_SERVICE_S = 60.0
 
@@ -110,21 +113,17 @@ def victims(agent_type: str, *, count: int, standby: int = 0) -> Sequence[Agent]
     return order[:count]
 
 
-def growth(*, over: timedelta, agent_type: str = "") -> dict[str, tuple[int, int]]:
+def growth() -> dict[str, tuple[int, int]]:
     """
-    Return of each pool how many agents that were missing were woken, and how many launched.
+    Return of each pool how many agents that were missing lately were woken, and how many launched.
 
-    agent_type: empty, of all. A pool that has not grown is left out.
+    Within `GROWTH_OVER`; a pool that has not grown is left out.
     """
-    rows = ScalingEvent.objects.filter(at__gt=Now() - over)
-    if agent_type:
-        rows = rows.filter(pool_id=agent_type)
+    rows = ScalingEvent.objects.filter(at__gt=Now() - GROWTH_OVER).filter(
+        Q(woken__gt=0) | Q(cold__gt=0)
+    )
     found = rows.order_by().values("pool_id").annotate(hits=Sum("woken"), misses=Sum("cold"))
-    return {
-        str(row["pool_id"]): (row["hits"], row["misses"])
-        for row in found
-        if row["hits"] or row["misses"]
-    }
+    return {str(row["pool_id"]): (row["hits"], row["misses"]) for row in found}
 
 
 def next_waiting(agent_type: str, *, count: int) -> Sequence[Request]:
