@@ -28,7 +28,7 @@ class Execute(APIView):
                 **serializers.event_json(done.event),
                 "launched": [agent.agent_id for agent in done.launched],
                 "drained": [agent.agent_id for agent in done.drained],
-                "awoken": [agent.agent_id for agent in done.woken],
+                "woken_agents": [agent.agent_id for agent in done.woken],
             },
             status=202,
         )
