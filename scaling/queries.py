@@ -91,8 +91,13 @@ def sizes(agent_type: str) -> Sizes:
 
 
 def longest_idle(agent_type: str, *, count: int) -> Sequence[Agent]:
-    """Return agents that hold nothing, the longest idle first."""
-    idle = Agent.objects.filter(pool_id=agent_type, status=AgentStatus.IDLE, load=0)
+    """Return agents that hold nothing and are kept for nobody, the longest idle first."""
+    idle = Agent.objects.filter(
+        pool_id=agent_type,
+        status=AgentStatus.IDLE,
+        health__in=PLACEABLE_HEALTH,
+        reserved_for__isnull=True,
+    )
     return list(idle.order_by("updated_at", "id")[:count])
 
 

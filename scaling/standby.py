@@ -61,8 +61,8 @@ class Moves:
     How many agents do what at once.
 
     wake: standby to idle. set_aside: idle to standby. let_go: those that start first, then standby
-    ones beyond what is wanted, then idle ones. cold: of those launched, how many are missing right
-    now and were not to be woken; the others only refill the standby.
+    ones beyond what is wanted, then idle ones. cold: of those launched, how many because they are
+    missing and nobody is left to wake; the others only refill the standby.
     """
 
     wake: int = 0
@@ -83,7 +83,7 @@ def moves(sizes: Sizes, plan: Plan) -> Moves:
         set_aside=min(spare, max(0, plan.standby - sizes.standby)),
         launch=launch,
         let_go=max(0, sizes.total - plan.target),
-        cold=min(launch, max(0, missing - wake - sizes.starting)),
+        cold=min(launch, missing - wake),
     )
 
 
