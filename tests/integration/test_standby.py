@@ -8,11 +8,13 @@ import time
 from datetime import timedelta
 
 import pytest
+from django.contrib.auth import get_user_model
 from django.db import connection, connections
-from django.db.models import Sum
+from django.db.models import F, Sum
 from django.db.models.functions import Now
 
 from agentpool.live.connect import connect
+from agentpool.registry import collecting, roles
 from agentpool.registry import queries as registry_queries
 from agentpool.registry.models import (
     Agent,
@@ -20,6 +22,7 @@ from agentpool.registry.models import (
     Event,
     Launch,
     Liveness,
+    MetricTotal,
     Pool,
     Request,
     ScalingDecision,
@@ -302,7 +305,7 @@ def test_a_job_that_is_killed_while_it_wakes_leaves_nothing_half_done(memory, ma
     assert ScalingEvent.objects.get().woken == 1
 
 
-def test_doors_take_and_show_the_standby(memory, make_agent, submit, api):
+def test_doors_take_and_show_the_standby(memory, make_agent, submit, api, client):
     for said in ("auto", "none", 2):
         answer = api.post(
             "/scaling/policy",
@@ -311,10 +314,22 @@ def test_doors_take_and_show_the_standby(memory, make_agent, submit, api):
         assert answer.status_code == 200, answer.json()
     bad = api.post("/scaling/policy", {"agent_type": "code", "settings": {"standby": "some"}})
     assert "standby" in str(bad.json()["errors"])
+    roles.make_user("olga", group="admin")
+    client.force_login(get_user_model().objects.get(username="olga"))
 
     by_hand(make_agent())
     submit()
     evaluation.evaluate()
+    ScalingEvent.objects.update(at=F("at") - timedelta(seconds=10))
+    collecting.collect()
 
     (event,) = api.get("/scaling/history").json()["results"]
     assert (event["woken"], event["set_aside"], event["cold"]) == (1, 0, 2)
+    page = client.get("/scaling").content.decode()
+    assert (
+        "<b>0</b> of 2 wanted; in a day 3 agents were missing, 1 of them (33 %) were woken" in page
+    )
+    shown = client.get(f"/scaling/decisions/{newest().id}").content.decode()
+    assert "1 woken from standby" in shown
+    counted = MetricTotal.objects.filter(family="agentpool_standby_hits_total")
+    assert {row.labels["result"]: row.value for row in counted} == {"hit": 1, "miss": 2}
