@@ -11,58 +11,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from scaling import schedule, sizing
+from scaling import bounds, sizing
 from scaling import standby as standbys
 from scaling.demand import Demand, Outlook
 from scaling.history import History
 from scaling.policies import Mode, Policy, Rule
-from scaling.standby import Moves, Plan, Sizes
-
-
-@dataclass(frozen=True, slots=True)
-class PoolState:
-    """
-    A pool as it stands; all but the sizes of agents in slots, one lease each.
-
-    ready: slots of agents that are idle or busy. starting: slots still to come. standby: of those
-    that a wake would bring, `kept` of them put there by an operator. Draining agents
-    supply nothing and are not counted. rate: arrivals per second, last ten minutes. service_s:
-    mean of the last 500. average_wait_s: of those started in the last 300 s and those waiting.
-    startup_s: 0.9 quantile of the pool's launches, None: the policy's. None elsewhere: not known.
-    """
-
-    ready: int
-    busy: int
-    starting: int = 0
-    waiting: int = 0
-    rate: float | None = None
-    service_s: float | None = None
-    average_wait_s: float | None = None
-    peak_demand_ratio: float = 1.0
-    slots_per_agent: int = 1
-    observed_at: float | None = None
-    standby: int = 0
-    kept: int = 0
-    startup_s: float | None = None
-
-    @property
-    def supply(self) -> int:
-        """Slots on duty: there or coming."""
-        return self.ready + self.starting
-
-    def agents(self, slots: int) -> int:
-        """Return how many agents so many slots are."""
-        return math.ceil(slots / self.slots_per_agent)
-
-    @property
-    def sizes(self) -> Sizes:
-        """The pool in agents."""
-        return Sizes(
-            ready=self.agents(self.ready),
-            busy=self.agents(self.busy),
-            starting=self.agents(self.supply) - self.agents(self.ready),
-            standby=self.agents(self.standby),
-        )
+from scaling.pool import PoolState as PoolState
+from scaling.standby import Moves, Plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,16 +121,14 @@ def _planned(
     )
     stood_for = min(spare * pool.slots_per_agent, max(0, wish.reserve))
     asked = pool.agents(wish.slots - stood_for)
-    shaped = _wish(policy, pool, asked, named)
-    low, high = _least_and_most(policy, now)
-    on_duty = max(shaped, low, sizes.busy)
+    shaped = bounds.shaped(policy, pool, asked, named)
+    span = bounds.least_and_most(policy, now)
+    on_duty = max(shaped, span[0], sizes.busy)
     # Whom an operator put on standby is woken as any other, but not let go for being too many.
     woken = min(sizes.standby, max(0, on_duty - sizes.ready))
     spare = max(spare, min(pool.agents(pool.kept), sizes.standby - woken))
-    target = _pace(policy, pool, history, sizes.total, shaped + spare, now, named)
-    # The smallest size is on duty; whoever is on standby comes on top.
-    least = min(low + spare, max(low, high))
-    target = _limit(policy, pool, history, target, least, now, named)
+    target = bounds.paced(policy, pool, history, shaped + spare, now, named)
+    target = bounds.limited(policy, pool, history, target, spare, span, now, named)
     # What the bounds leave is for work first, for the standby afterwards.
     standby = min(spare, max(0, target - on_duty))
     return Plan(target, target - standby, standby), asked + spare, tuple(named)
@@ -375,113 +328,3 @@ RULES: Mapping[Rule, Size] = {
     Rule.STATIC: _static,
     Rule.PREDICTIVE: _predictive,
 }
-
-
-# -- bounds ----------------------------------------------------------------------------------------
-#
-# First what shapes the wish (headroom, minimum of idle ones), then how fast it may be followed
-# (stabilisation, dead band, steps, cool-downs, flaps), last what must never be left (sizes, budget,
-# agents that are busy).
-
-
-def _wish(policy: Policy, pool: PoolState, wanted: int, named: list[str]) -> int:
-    target = wanted
-    if policy.headroom:
-        target = _noted(math.ceil(target * (1 + policy.headroom)), target, "headroom", named)
-    if policy.min_idle:
-        asked = math.ceil((pool.busy + pool.waiting) / pool.slots_per_agent) + policy.min_idle
-        target = _noted(max(target, asked), target, "min_idle", named)
-    return target
-
-
-def _pace(
-    policy: Policy,
-    pool: PoolState,
-    history: History,
-    current: int,
-    wish: int,
-    now: float,
-    named: list[str],
-) -> int:
-    target = wish
-    if policy.stabilise_s and target < current:
-        steady = min(history.highest(since=now - policy.stabilise_s, at_least=target), current)
-        target = _noted(steady, target, "stabilise_s", named)
-    if policy.dead_band and abs(target - current) <= policy.dead_band and not pool.waiting:
-        target = _noted(current, target, "dead_band", named)
-    if target == current:
-        return target
-    is_up = target > current
-    steps = [
-        policy.step_up if is_up else policy.step_down,
-        _share(current, policy.step_up_ratio if is_up else policy.step_down_ratio),
-    ]
-    most = min((step for step in steps if step is not None), default=None)
-    if most is not None and abs(target - current) > most:
-        target = _noted(current + (most if is_up else -most), target, "step", named)
-    last = history.last_up_at if is_up else history.last_down_at
-    cooldown_s = policy.cooldown_up_s if is_up else policy.cooldown_down_s
-    if cooldown_s and last is not None and now - last < cooldown_s:
-        target = _noted(current, target, "cooldown_up_s" if is_up else "cooldown_down_s", named)
-    if (
-        policy.flap_budget is not None
-        and not is_up
-        and history.turns(since=now - 3600) >= policy.flap_budget
-    ):
-        target = _noted(current, target, "flap_budget", named)
-    return target
-
-
-def _least_and_most(policy: Policy, now: float) -> tuple[int, int]:
-    low, high = policy.min_size, policy.max_size
-    if policy.schedule:
-        return schedule.bounds(policy.schedule, min_size=low, max_size=high, now=now)
-    return low, high
-
-
-def _limit(
-    policy: Policy,
-    pool: PoolState,
-    history: History,
-    wish: int,
-    least: int,
-    now: float,
-    named: list[str],
-) -> int:
-    low, high = _least_and_most(policy, now)
-    target = _noted(max(wish, least), wish, "min_size", named)
-    target = _noted(min(target, high), target, "max_size", named)
-    ceiling = _affordable(policy, history, low, now)
-    if ceiling is not None:
-        target = _noted(min(target, ceiling), target, "budget", named)
-    # Whoever works is never stopped; agents that are busy leave when they are done.
-    busy = math.ceil(pool.busy / pool.slots_per_agent)
-    return _noted(max(target, busy), target, "busy", named)
-
-
-def _affordable(policy: Policy, history: History, low: int, now: float) -> int | None:
-    """
-    Return the most agents that today's budget allows; None: there is no budget.
-
-    What is left after the minimum's own need until midnight may be spent within an hour.
-    """
-    budgets = []
-    if policy.budget_agent_hours_per_day is not None:
-        budgets.append(policy.budget_agent_hours_per_day)
-    if policy.budget_usd_per_day is not None:
-        budgets.append(policy.budget_usd_per_day / policy.usd_per_agent_hour)
-    if not budgets:
-        return None
-    left_h = 24 - (now % 86_400) / 3600
-    over = min(budgets) - history.agent_hours(now) - low * left_h
-    return low + max(0, math.floor(over))
-
-
-def _share(current: int, ratio: float | None) -> int | None:
-    return None if ratio is None else max(1, math.ceil(current * ratio))
-
-
-def _noted(target: int, before: int, name: str, named: list[str]) -> int:
-    if target != before:
-        named.append(name)
-    return target

@@ -60,7 +60,7 @@ def execute(agent_type: str, *, action: str, count: int, reason: str, actor: str
     Grow or shrink a pool by hand; agents that hold leases finish them first.
 
     action: scale_up or scale_down by count, or set to count. Whoever is on standby is woken before
-    anybody is launched, and goes before anybody else: sizes include them.
+    anybody is launched, and goes before whoever is idle: sizes include them.
     Locks the pool, so that two actions count one after the other.
     Raises: Invalid, the target leaves the pool's minimum or maximum.
     """
@@ -120,7 +120,8 @@ def _carry_out(
     aside = _set_aside(kind, count=moves.set_aside, actor=actor, reason=reason or "scaling")
     event.woken, event.set_aside = len(woken), len(aside)
     event.save(force_insert=True)
-    wishes = [*queries.next_waiting(kind, count=moves.launch), *([None] * moves.launch)]
+    waiting = queries.next_waiting(kind, count=len(woken) + moves.launch) if moves.launch else []
+    wishes = [*_unserved(waiting, woken), *([None] * moves.launch)]
     launched = [_intend(pool, event, wish) for wish in wishes[: moves.launch]]
     events.append(
         "scaling.executed",
@@ -162,6 +163,17 @@ def _set_aside(agent_type: str, *, count: int, actor: str, reason: str) -> list[
         except UnsupportedTransition:
             continue  # it has got work
     return aside
+
+
+def _unserved(waiting: Sequence[Request], woken: Sequence[Agent]) -> list[Request]:
+    """Return who still waits when each of the woken has taken the first it is large enough for."""
+    left = list(waiting)
+    for agent in woken:
+        for request in left:
+            if all(getattr(agent, name) >= getattr(request, name) for name in SIZES):
+                left.remove(request)
+                break
+    return left
 
 
 def _check_bounds(pool: Pool, current: int, target: int) -> None:

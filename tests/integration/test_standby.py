@@ -231,6 +231,20 @@ def test_a_wake_goes_on_while_launches_fail(memory, make_agent, submit):
     assert (newest().event.woken, newest().event.launches.count()) == (1, 0)
 
 
+def test_who_is_launched_is_as_large_as_the_request_that_nobody_woken_can_serve(
+    memory, make_agent, submit
+):
+    auto()
+    by_hand(make_agent())
+    submit(memory_mb=4000)
+    small = submit()
+
+    evaluation.evaluate()
+
+    assert Request.objects.get(id=small.id).status == "granted"
+    assert [each.agent.memory_mb for each in newest().event.launches.all()] == [4000]
+
+
 def test_by_hand_a_pool_grows_by_whoever_is_on_standby_first(memory, make_agent):
     for _ in range(2):
         by_hand(make_agent())
