@@ -25,10 +25,16 @@ def shaped(policy: Policy, pool: PoolState, wanted: int, named: list[str]) -> in
 
 
 def paced(
-    policy: Policy, pool: PoolState, history: History, wish: int, now: float, named: list[str]
+    policy: Policy,
+    pool: PoolState,
+    history: History,
+    current: int,
+    wish: int,
+    now: float,
+    named: list[str],
 ) -> int:
     """Return how far a wish may be followed now: stabilisation, steps, cool-downs, flaps."""
-    current, target = pool.sizes.total, wish
+    target = wish
     if policy.stabilise_s and target < current:
         steady = min(history.highest(since=now - policy.stabilise_s, at_least=target), current)
         target = _noted(steady, target, "stabilise_s", named)

@@ -17,7 +17,7 @@ from scaling.demand import Demand, Outlook
 from scaling.history import History
 from scaling.policies import Mode, Policy, Rule
 from scaling.pool import PoolState as PoolState
-from scaling.standby import Moves, Plan
+from scaling.standby import Moves, Plan, Sizes
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +71,14 @@ def decide(
     sizes = pool.sizes
     if policy.mode == Mode.OFF:
         plan = Plan(sizes.total, sizes.ready, sizes.standby)
-        return _made(plan, plan.target, "scaling is off", (), policy, pool, inputs, now)
+        return _made(plan, plan.target, "scaling is off", (), policy, sizes, inputs, now)
     if missing := _missing(policy, pool, now):
         size = policy.fallback_size or 0
         plan = Plan(max(sizes.total, size), max(sizes.ready, size), sizes.standby)
-        return _made(plan, plan.target, missing, ("fallback",), policy, pool, inputs, now)
+        return _made(plan, plan.target, missing, ("fallback",), policy, sizes, inputs, now)
     wish = RULES[policy.rule](policy, pool, demand, now, inputs)
-    plan, wanted, bounds = _planned(policy, pool, history, wish, now)
-    return _made(plan, wanted, wish.said, bounds, policy, pool, inputs, now)
+    plan, wanted, named = _planned(policy, pool, sizes, history, wish, now)
+    return _made(plan, wanted, wish.said, named, policy, sizes, inputs, now)
 
 
 def alternatives(
@@ -105,14 +105,14 @@ def _inputs(pool: PoolState) -> dict[str, Any]:
 
 
 def _planned(
-    policy: Policy, pool: PoolState, history: History, wish: Wanted, now: float
+    policy: Policy, pool: PoolState, sizes: Sizes, history: History, wish: Wanted, now: float
 ) -> tuple[Plan, int, tuple[str, ...]]:
     """
     Add the standby to a rule's wish, bound both together, and share out what is left.
 
     Returns: the plan; agents wanted before the bounds; which bounds changed it.
     """
-    sizes, named = pool.sizes, list[str]()
+    named: list[str] = []
     spare = standbys.wanted(
         policy.standby,
         rate=pool.rate,
@@ -127,7 +127,7 @@ def _planned(
     # Whom an operator put on standby is woken as any other, but not let go for being too many.
     woken = min(sizes.standby, max(0, on_duty - sizes.ready))
     spare = max(spare, min(pool.agents(pool.kept), sizes.standby - woken))
-    target = bounds.paced(policy, pool, history, shaped + spare, now, named)
+    target = bounds.paced(policy, pool, history, sizes.total, shaped + spare, now, named)
     target = bounds.limited(policy, pool, history, target, spare, span, now, named)
     # What the bounds leave is for work first, for the standby afterwards.
     standby = min(spare, max(0, target - on_duty))
@@ -138,13 +138,12 @@ def _made(
     plan: Plan,
     wanted: int,
     said: str,
-    bounds: tuple[str, ...],
+    named: tuple[str, ...],
     policy: Policy,
-    pool: PoolState,
+    sizes: Sizes,
     inputs: dict[str, Any],
     now: float,
 ) -> Decision:
-    sizes = pool.sizes
     moves = standbys.moves(sizes, plan)
     action = "no_action"
     if plan.target != sizes.total:
@@ -165,7 +164,7 @@ def _made(
         moves=moves,
         wanted=wanted,
         said=said,
-        bounds=bounds,
+        bounds=named,
         is_carried_out=policy.mode == Mode.AUTO,
         inputs=inputs,
     )

@@ -39,14 +39,11 @@ class PoolState:
 
     def agents(self, slots: int) -> int:
         """Return how many agents so many slots are."""
-        return math.ceil(slots / self.slots_per_agent)
+        return slots if self.slots_per_agent == 1 else math.ceil(slots / self.slots_per_agent)
 
     @property
     def sizes(self) -> Sizes:
         """The pool in agents."""
-        return Sizes(
-            ready=self.agents(self.ready),
-            busy=self.agents(self.busy),
-            starting=self.agents(self.supply) - self.agents(self.ready),
-            standby=self.agents(self.standby),
-        )
+        ready = self.agents(self.ready)
+        starting = self.agents(self.supply) - ready
+        return Sizes(ready, self.agents(self.busy), starting, self.agents(self.standby))
