@@ -69,8 +69,10 @@ class ScalingEventAdmin(ReadOnly):
 
     @show.column("agents")
     def change(self, row: ScalingEvent) -> str:
-        """Return the sizes before and after."""
-        return f"{row.current_size} → {row.target_size}"
+        """Return the sizes before and after, and who woke or was set aside."""
+        woken = f", {row.woken} woken" if row.woken else ""
+        aside = f", {row.set_aside} set aside" if row.set_aside else ""
+        return f"{row.current_size} → {row.target_size}{woken}{aside}"
 
     @show.column("launches")
     def launched(self, row: Any) -> Any:

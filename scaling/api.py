@@ -11,7 +11,7 @@ from agentpool.registry.api import ANY_JSON, CREATED, OBJECT, PAGE, checked
 from agentpool.registry.models import Pool, ScalingDecision, ScalingEvent
 from agentpool.registry.rest import OPERATORS, ApiRequest, idempotent, page
 from agentpool.registry.states import Scope
-from scaling import governance, serializers, services
+from scaling import governance, queries, serializers, services
 
 
 class Execute(APIView):
@@ -28,6 +28,7 @@ class Execute(APIView):
                 **serializers.event_json(done.event),
                 "launched": [agent.agent_id for agent in done.launched],
                 "drained": [agent.agent_id for agent in done.drained],
+                "woken_agents": [agent.agent_id for agent in done.woken],
             },
             status=202,
         )
@@ -62,7 +63,15 @@ class Recommendation(APIView):
         from scaling import evaluation
 
         looks = evaluation.recommend(query.get("agent_type"))
-        return Response({"results": [serializers.look_json(look) for look in looks]})
+        grown = queries.growth()
+        return Response(
+            {
+                "results": [
+                    serializers.look_json(look, grown.get(look.pool.agent_type, (0, 0)))
+                    for look in looks
+                ]
+            }
+        )
 
 
 class Decisions(APIView):

@@ -2,8 +2,8 @@
 Decides how many agents a pool should have now, and says why.
 
 Pure: policy, pool, outlook and history in, a decision out; the live loop, the simulator and the
-tests call this. First the policy's rule names a wanted size in slots, then the common bounds are
-applied in the order of `_bounded`.
+tests call this. First the policy's rule names a wanted size in slots, then the agents to keep on
+standby are added, and the common bounds are applied to both together.
 """
 
 import math
@@ -11,46 +11,27 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from scaling import schedule, sizing
+from scaling import bounds, sizing
+from scaling import standby as standbys
 from scaling.demand import Demand, Outlook
 from scaling.history import History
 from scaling.policies import Mode, Policy, Rule
-
-
-@dataclass(frozen=True, slots=True)
-class PoolState:
-    """
-    A pool as it stands; all but the sizes of agents in slots, one lease each.
-
-    ready: slots of agents that are idle or busy. starting: slots still to come. Draining agents
-    supply nothing and are not counted. rate: arrivals per second, last ten minutes. service_s:
-    mean of the last 500. average_wait_s: of those started in the last 300 s and those waiting.
-    oldest_wait_s: of those waiting. None: not known.
-    """
-
-    ready: int
-    busy: int
-    starting: int = 0
-    waiting: int = 0
-    rate: float | None = None
-    service_s: float | None = None
-    average_wait_s: float | None = None
-    peak_demand_ratio: float = 1.0
-    slots_per_agent: int = 1
-    observed_at: float | None = None
-
-    @property
-    def supply(self) -> int:
-        """Slots that are there or coming."""
-        return self.ready + self.starting
+from scaling.pool import PoolState as PoolState
+from scaling.standby import Moves, Plan, Sizes
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What a rule asks for, in slots, and the sentence that says why (a form for the inputs)."""
+    """
+    What a rule asks for, in slots, and the sentence that says why (a form for the inputs).
+
+    reserve: of the slots, those held only because a launch takes its time: a wake does not, so that
+    agents on standby stand in for them.
+    """
 
     slots: int
     said: str
+    reserve: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +39,18 @@ class Decision:
     """
     How many agents there should be.
 
-    action: `scale_up`, `scale_down` or `no_action` (the seed's three). wanted: agents before the
-    bounds; bounds: which of them changed it, in order. is_carried_out: the mode is auto.
+    current, target, wanted: agents, those on standby included; wanted: before the bounds; bounds:
+    which of them changed it, in order. plan: how the target is shared out; moves: what leads there.
+    action: `scale_up`, `scale_down` or `no_action` (the seed's three); agents that only wake or are
+    set aside are growth and shrinking, too. is_carried_out: the mode is auto.
     """
 
     at: float
     action: str
     current: int
     target: int
+    plan: Plan
+    moves: Moves
     wanted: int
     said: str
     bounds: tuple[str, ...]
@@ -82,18 +67,18 @@ def decide(
     *, policy: Policy, pool: PoolState, demand: Demand, history: History, now: float
 ) -> Decision:
     """Return the decision for this moment; changes nothing but what `demand` knows of the time."""
-    current = math.ceil(pool.supply / pool.slots_per_agent)
     inputs = _inputs(pool)
+    sizes = pool.sizes
     if policy.mode == Mode.OFF:
-        return _made(current, current, current, "scaling is off", (), policy, inputs, now)
-    missing = _missing(policy, pool, now)
-    if missing:
-        size = max(current, policy.fallback_size or 0)
-        return _made(current, size, size, missing, ("fallback",), policy, inputs, now)
-    wanted = RULES[policy.rule](policy, pool, demand, now, inputs)
-    agents = math.ceil(wanted.slots / pool.slots_per_agent)
-    target, bounds = _bounded(policy, pool, history, current, agents, now)
-    return _made(current, target, agents, wanted.said, bounds, policy, inputs, now)
+        plan = Plan(sizes.total, sizes.ready, sizes.standby)
+        return _made(plan, plan.target, "scaling is off", (), policy, sizes, inputs, now)
+    if missing := _missing(policy, pool, now):
+        size = policy.fallback_size or 0
+        plan = Plan(max(sizes.total, size), max(sizes.ready, size), sizes.standby)
+        return _made(plan, plan.target, missing, ("fallback",), policy, sizes, inputs, now)
+    wish = RULES[policy.rule](policy, pool, demand, now, inputs)
+    plan, wanted, named = _planned(policy, pool, sizes, history, wish, now)
+    return _made(plan, wanted, wish.said, named, policy, sizes, inputs, now)
 
 
 def alternatives(
@@ -106,8 +91,7 @@ def alternatives(
             continue
         inputs = _inputs(pool)
         wanted = size(policy, pool, demand, now, inputs)
-        agents = math.ceil(wanted.slots / pool.slots_per_agent)
-        found.append((str(rule), agents, wanted.said.format_map(inputs)))
+        found.append((str(rule), pool.agents(wanted.slots), wanted.said.format_map(inputs)))
     return found
 
 
@@ -120,21 +104,70 @@ def _inputs(pool: PoolState) -> dict[str, Any]:
     }
 
 
+def _planned(
+    policy: Policy, pool: PoolState, sizes: Sizes, history: History, wish: Wanted, now: float
+) -> tuple[Plan, int, tuple[str, ...]]:
+    """
+    Add the standby to a rule's wish, bound both together, and share out what is left.
+
+    Returns: the plan; agents wanted before the bounds; which bounds changed it.
+    """
+    named: list[str] = []
+    spare = standbys.wanted(
+        policy.standby,
+        rate=pool.rate,
+        startup_s=policy.startup_s if pool.startup_s is None else pool.startup_s,
+        slots_per_agent=pool.slots_per_agent,
+    )
+    stood_for = min(spare * pool.slots_per_agent, max(0, wish.reserve))
+    asked = pool.agents(wish.slots - stood_for)
+    shaped = bounds.shaped(policy, pool, asked, named)
+    span = bounds.least_and_most(policy, now)
+    on_duty = max(shaped, span[0], sizes.busy)
+    # Whom an operator put on standby is woken as any other, but not let go for being too many.
+    woken = min(sizes.standby, max(0, on_duty - sizes.ready))
+    spare = max(spare, min(pool.agents(pool.kept), sizes.standby - woken))
+    target = bounds.paced(policy, pool, history, sizes.total, shaped + spare, now, named)
+    target = bounds.limited(policy, pool, history, target, spare, span, now, named)
+    # What the bounds leave is for work first, for the standby afterwards.
+    standby = min(spare, max(0, target - on_duty))
+    return Plan(target, target - standby, standby), asked + spare, tuple(named)
+
+
 def _made(
-    current: int,
-    target: int,
+    plan: Plan,
     wanted: int,
     said: str,
-    bounds: tuple[str, ...],
+    named: tuple[str, ...],
     policy: Policy,
-    inputs: Mapping[str, Any],
+    sizes: Sizes,
+    inputs: dict[str, Any],
     now: float,
 ) -> Decision:
+    moves = standbys.moves(sizes, plan)
     action = "no_action"
-    if target != current:
-        action = "scale_up" if target > current else "scale_down"
-    carried = policy.mode == Mode.AUTO
-    return Decision(now, action, current, target, wanted, said, bounds, carried, inputs)
+    if plan.target != sizes.total:
+        action = "scale_up" if plan.target > sizes.total else "scale_down"
+    elif moves.wake or moves.set_aside:
+        action = "scale_up" if moves.wake else "scale_down"
+    if sizes.standby or plan.standby:
+        said += "; {standby} on standby, {standby_wanted} wanted"
+        inputs |= {"standby": sizes.standby, "standby_wanted": plan.standby}
+        moved = {"wake": moves.wake, "set_aside": moves.set_aside, "cold": moves.cold}
+        inputs |= {name: count for name, count in moved.items() if count}
+    return Decision(
+        at=now,
+        action=action,
+        current=sizes.total,
+        target=plan.target,
+        plan=plan,
+        moves=moves,
+        wanted=wanted,
+        said=said,
+        bounds=named,
+        is_carried_out=policy.mode == Mode.AUTO,
+        inputs=inputs,
+    )
 
 
 def _missing(policy: Policy, pool: PoolState, now: float) -> str:
@@ -271,7 +304,8 @@ def _predictive(
     )
     return Wanted(
         pool.busy + pool.waiting + reserve,
-        "{busy} busy, {waiting} waiting; " + _AHEAD
+        reserve=reserve,
+        said="{busy} busy, {waiting} waiting; " + _AHEAD
         if seen.lead_s >= 0.5
         else "{busy} busy, {waiting} waiting; an agent starts within what a request may wait",
     )
@@ -293,115 +327,3 @@ RULES: Mapping[Rule, Size] = {
     Rule.STATIC: _static,
     Rule.PREDICTIVE: _predictive,
 }
-
-
-# -- bounds ----------------------------------------------------------------------------------------
-
-
-def _bounded(
-    policy: Policy, pool: PoolState, history: History, current: int, wanted: int, now: float
-) -> tuple[int, tuple[str, ...]]:
-    """
-    Apply the common bounds to a wanted number of agents.
-
-    First what shapes the wish (headroom, minimum of idle ones), then how fast it may be followed
-    (stabilisation, dead band, steps, cool-downs, flaps), last what must never be left (sizes,
-    budget, agents that are busy).
-    """
-    named: list[str] = []
-    target = _wish(policy, pool, wanted, named)
-    target = _pace(policy, pool, history, current, target, now, named)
-    target = _limit(policy, pool, history, target, now, named)
-    return target, tuple(named)
-
-
-def _wish(policy: Policy, pool: PoolState, wanted: int, named: list[str]) -> int:
-    target = wanted
-    if policy.headroom:
-        target = _noted(math.ceil(target * (1 + policy.headroom)), target, "headroom", named)
-    if policy.min_idle:
-        asked = math.ceil((pool.busy + pool.waiting) / pool.slots_per_agent) + policy.min_idle
-        target = _noted(max(target, asked), target, "min_idle", named)
-    return target
-
-
-def _pace(
-    policy: Policy,
-    pool: PoolState,
-    history: History,
-    current: int,
-    wish: int,
-    now: float,
-    named: list[str],
-) -> int:
-    target = wish
-    if policy.stabilise_s and target < current:
-        steady = min(history.highest(since=now - policy.stabilise_s, at_least=target), current)
-        target = _noted(steady, target, "stabilise_s", named)
-    if policy.dead_band and abs(target - current) <= policy.dead_band and not pool.waiting:
-        target = _noted(current, target, "dead_band", named)
-    if target == current:
-        return target
-    is_up = target > current
-    steps = [
-        policy.step_up if is_up else policy.step_down,
-        _share(current, policy.step_up_ratio if is_up else policy.step_down_ratio),
-    ]
-    most = min((step for step in steps if step is not None), default=None)
-    if most is not None and abs(target - current) > most:
-        target = _noted(current + (most if is_up else -most), target, "step", named)
-    last = history.last_up_at if is_up else history.last_down_at
-    cooldown_s = policy.cooldown_up_s if is_up else policy.cooldown_down_s
-    if cooldown_s and last is not None and now - last < cooldown_s:
-        target = _noted(current, target, "cooldown_up_s" if is_up else "cooldown_down_s", named)
-    if (
-        policy.flap_budget is not None
-        and not is_up
-        and history.turns(since=now - 3600) >= policy.flap_budget
-    ):
-        target = _noted(current, target, "flap_budget", named)
-    return target
-
-
-def _limit(
-    policy: Policy, pool: PoolState, history: History, wish: int, now: float, named: list[str]
-) -> int:
-    low, high = policy.min_size, policy.max_size
-    if policy.schedule:
-        low, high = schedule.bounds(policy.schedule, min_size=low, max_size=high, now=now)
-    target = _noted(max(wish, low), wish, "min_size", named)
-    target = _noted(min(target, high), target, "max_size", named)
-    ceiling = _affordable(policy, history, low, now)
-    if ceiling is not None:
-        target = _noted(min(target, ceiling), target, "budget", named)
-    # Whoever works is never stopped; agents that are busy leave when they are done.
-    busy = math.ceil(pool.busy / pool.slots_per_agent)
-    return _noted(max(target, busy), target, "busy", named)
-
-
-def _affordable(policy: Policy, history: History, low: int, now: float) -> int | None:
-    """
-    Return the most agents that today's budget allows; None: there is no budget.
-
-    What is left after the minimum's own need until midnight may be spent within an hour.
-    """
-    budgets = []
-    if policy.budget_agent_hours_per_day is not None:
-        budgets.append(policy.budget_agent_hours_per_day)
-    if policy.budget_usd_per_day is not None:
-        budgets.append(policy.budget_usd_per_day / policy.usd_per_agent_hour)
-    if not budgets:
-        return None
-    left_h = 24 - (now % 86_400) / 3600
-    over = min(budgets) - history.agent_hours(now) - low * left_h
-    return low + max(0, math.floor(over))
-
-
-def _share(current: int, ratio: float | None) -> int | None:
-    return None if ratio is None else max(1, math.ceil(current * ratio))
-
-
-def _noted(target: int, before: int, name: str, named: list[str]) -> int:
-    if target != before:
-        named.append(name)
-    return target

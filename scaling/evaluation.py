@@ -8,7 +8,7 @@ written together or not at all. The drivers are called later, by `services.recon
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -29,11 +29,18 @@ from agentpool.registry.models import (
     Pool,
     Request,
     ScalingDecision,
+    ScalingEvent,
     ScalingPolicy,
     ScalingState,
 )
-from agentpool.registry.states import LIVE, AgentStatus, LaunchStatus, RequestStatus
-from scaling import decisions, governance, hearing, services
+from agentpool.registry.states import (
+    LIVE,
+    AgentStatus,
+    AgentWish,
+    LaunchStatus,
+    RequestStatus,
+)
+from scaling import decisions, governance, hearing, queries, services
 from scaling.decisions import Decision, PoolState
 from scaling.demand import Demand, StateInvalid
 from scaling.history import History
@@ -50,7 +57,6 @@ WAITS_OVER = timedelta(seconds=300)
 # After failed launches nothing more is launched for 5, 10, 20 … 300 s.
 BACKOFF_FIRST_S, BACKOFF_MOST_S = 5.0, 300.0
 _READY = (AgentStatus.IDLE, AgentStatus.BUSY)
-_COMING = (AgentStatus.STARTING, AgentStatus.STANDBY)
 
 
 @dataclass(frozen=True)
@@ -130,8 +136,8 @@ def _look(pool: Pool, state: ScalingState, *, now: datetime, mode: Mode | None =
     until = now - timedelta(seconds=hearing.LAG_S)
     told_of = hearing.tell(demand, state, policy=policy, until=until)
     at = until.timestamp()
-    found = _pool_state(pool, demand, now=now, at=at)
-    history.paid(at=at, size=found.supply // found.slots_per_agent)
+    found = replace(_pool_state(pool, demand, now=now, at=at), startup_s=startup_s)
+    history.paid(at=at, size=queries.paid(pool.agent_type))
     decision = decisions.decide(policy=policy, pool=found, demand=demand, history=history, now=at)
     others = decisions.alternatives(policy=policy, pool=found, demand=demand, now=at)
     forecast = asdict(demand.predict(at))
@@ -158,7 +164,11 @@ def _pool_state(pool: Pool, demand: Demand, *, now: datetime, at: float) -> Pool
     agents = Agent.objects.filter(pool_id=pool.agent_type)
     slots = agents.aggregate(
         ready=Sum("max_concurrent", filter=Q(status__in=_READY), default=0),
-        coming=Sum("max_concurrent", filter=Q(status__in=_COMING), default=0),
+        coming=Sum("max_concurrent", filter=Q(status=AgentStatus.STARTING), default=0),
+    )
+    warm = queries.on_standby(pool.agent_type).aggregate(
+        slots=Sum("max_concurrent", default=0),
+        kept=Sum("max_concurrent", filter=Q(wish=AgentWish.STANDBY), default=0),
     )
     busy = Lease.objects.filter(
         pool_id=pool.agent_type, status__in=LIVE, agent__status__in=_READY
@@ -175,6 +185,8 @@ def _pool_state(pool: Pool, demand: Demand, *, now: datetime, at: float) -> Pool
         average_wait_s=waits,
         peak_demand_ratio=demand.peak_ratio(at, ahead_s=PEAK_AHEAD_S),
         slots_per_agent=max(1, pool.max_concurrent),
+        standby=warm["slots"],
+        kept=warm["kept"],
     )
 
 
@@ -213,27 +225,11 @@ def _state(pool: Pool) -> ScalingState:
 def _keep(look: Look, state: ScalingState, now: datetime) -> None:
     """Carry the decision out where the mode is auto, and keep it where it says something new."""
     decision = look.decision
-    event, error = None, ""
-    if decision.is_carried_out and decision.action != "no_action":
-        error = _backing_off(look.pool, decision, now)
-        if not error:
-            try:
-                with transaction.atomic():
-                    event = services.execute(
-                        look.pool.agent_type,
-                        action="set",
-                        count=decision.target,
-                        reason=decision.reason,
-                        actor=ACTOR,
-                    ).event
-            except Refusal as refusal:
-                error = str(refusal)
+    event, error = _carry_out(look, now)
     if decision.is_carried_out:
-        # What was refused starts no cool-down; the wish counts all the same.
-        to = decision.target if event is not None else decision.current
-        look.history.decided(
-            at=look.at_s, wanted=decision.wanted, current=decision.current, target=to
-        )
+        # What was refused starts no cool-down, nor does a wake; the wish counts all the same.
+        size = (event.current_size, event.target_size) if event is not None else (0, 0)
+        look.history.decided(at=look.at_s, wanted=decision.wanted, current=size[0], target=size[1])
     state.history = look.history.state()
     state.decided_at = now
     state.save()
@@ -267,10 +263,28 @@ def _keep(look: Look, state: ScalingState, now: datetime) -> None:
         mine.filter(at__lt=now - KEPT).delete()
 
 
-def _backing_off(pool: Pool, decision: Decision, now: datetime) -> str:
+def _carry_out(look: Look, now: datetime) -> tuple[ScalingEvent | None, str]:
+    """Return the change of size that comes of a decision, and why it, or a part of it, did not."""
+    decision = look.decision
+    if not decision.is_carried_out or decision.action == "no_action":
+        return None, ""
+    error = _backing_off(look.pool, now) if decision.moves.launch else ""
+    try:
+        done = services.follow(
+            look.pool.agent_type,
+            plan=decision.plan,
+            # Waking needs no launch: it goes on.
+            may_launch=not error,
+            reason=decision.reason,
+            actor=ACTOR,
+        )
+    except Refusal as refusal:
+        return None, str(refusal)
+    return done.event if done else None, error
+
+
+def _backing_off(pool: Pool, now: datetime) -> str:
     """Return why nothing is launched just now: launches have failed, one after the other."""
-    if decision.action != "scale_up":
-        return ""
     failed = 0
     last_at: datetime | None = None
     rows = Launch.objects.filter(agent__pool_id=pool.agent_type, ended_at__isnull=False)

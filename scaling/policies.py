@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from typing import Any, get_type_hints
 
+from scaling import standby as standbys
 from scaling.schedule import Window, WindowInvalid, parse_window
 
 
@@ -51,7 +52,8 @@ class Policy:
     time between two decisions; with `on_events` one is also made `reaction_s` after an arrival or
     an end. `step_up_ratio` and the like bound one decision against the present size; `flap_budget`
     is how many turns (a scale-up after a scale-down, or the other way) an hour may have before no
-    more scale-down is made.
+    more scale-down is made. `standby` is how many agents are kept on standby beside those on duty:
+    a number, or `auto`, arrival rate x start-up (`scaling.standby.wanted`).
     """
 
     rule: Rule = Rule.PREDICTIVE
@@ -61,6 +63,7 @@ class Policy:
     min_size: int = 1
     max_size: int = 10_000
     min_idle: int = 0
+    standby: standbys.Wish = 0
     headroom: float = 0.0
     slo_s: float = 30.0
     slo_q: float = 0.99
@@ -125,6 +128,7 @@ DEFAULTS: Mapping[Rule, Mapping[str, Any]] = {
 }
 _SHARES = ("slo_q", "scale_up_threshold", "scale_down_threshold", "target_utilization")
 _POSITIVE = ("tick_s", "stale_s", "target_per_agent", "late_target_share")
+_STANDBY: Mapping[str, standbys.Wish] = {"none": 0, "auto": standbys.AUTO}
 _BOOLEANS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
 
@@ -178,6 +182,8 @@ def _value(key: str, text: str) -> Any:
     if kind is None:
         raise PolicyInvalid(key, "there is no such field")
     try:
+        if key == "standby":
+            return _STANDBY[text.lower()] if text.lower() in _STANDBY else int(text)
         if kind is bool:
             return _BOOLEANS[text.lower()]
         if "tuple" in str(kind):

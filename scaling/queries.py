@@ -5,12 +5,21 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
-from django.db.models import Case, Q, When
+from django.db.models import BooleanField, Case, Count, Q, QuerySet, Sum, When
+from django.db.models.expressions import RawSQL
 from django.db.models.functions import Now
 
 from agentpool.registry import queries as registry_queries
-from agentpool.registry.models import Agent, Launch, Lease, Pool, Request
-from agentpool.registry.states import AgentStatus, LaunchStatus, RequestStatus
+from agentpool.registry.models import Agent, Launch, Lease, Pool, Request, ScalingEvent
+from agentpool.registry.states import (
+    PLACEABLE_HEALTH,
+    PLACEABLE_STATUS,
+    AgentStatus,
+    AgentWish,
+    LaunchStatus,
+    RequestStatus,
+)
+from scaling.standby import Sizes
 
 if TYPE_CHECKING:
     from scaling.traces import Job, Trace
@@ -18,6 +27,9 @@ if TYPE_CHECKING:
 GONE = (AgentStatus.RETIRED, AgentStatus.LOST)
 # Agents that do, or soon will, supply capacity: draining ones do not, starting ones do.
 SUPPLY = (AgentStatus.STARTING, AgentStatus.STANDBY, AgentStatus.IDLE, AgentStatus.BUSY)
+
+# Over which what standby was worth is told.
+GROWTH_OVER = timedelta(days=1)
 
 # What a request that never got a lease is taken to last, when its pool is gone, too.
 UNKNOWN_SERVICE_S = 60.0
@@ -28,14 +40,95 @@ def size(agent_type: str) -> int:
     return Agent.objects.filter(pool_id=agent_type, status__in=SUPPLY).count()
 
 
-def victims(agent_type: str, *, count: int) -> Sequence[Agent]:
-    """Return whom to let go: who has not started yet, then the one idle longest, then the busy."""
-    starting = Case(When(status=AgentStatus.STARTING, then=0), default=1)
-    return list(
-        Agent.objects.filter(pool_id=agent_type, status__in=SUPPLY).order_by(
-            starting, "load", "updated_at", "id"
-        )[:count]
+def paid(agent_type: str) -> int:
+    """Return how many agents of a pool are paid for: from their launch until they are gone."""
+    return Agent.objects.filter(pool_id=agent_type).exclude(status__in=GONE).count()
+
+
+def on_standby(agent_type: str) -> QuerySet[Agent]:
+    """
+    Return whom a wake would bring, in the order in which to wake.
+
+    Alive: heard of lately, and their runtime not ended as far as anybody knows. Fit for work, and,
+    while somebody waits, fit for one of the first who do. Those that scaling set aside come first,
+    of them the last one set aside; `victims` begins at the other end.
+    """
+    heard_s = registry_queries.windows().suspect_s
+    ended = Launch.objects.exclude(status=LaunchStatus.STARTED).values("agent_id")
+    return (
+        Agent.objects.filter(
+            pool_id=agent_type, status=AgentStatus.STANDBY, health__in=PLACEABLE_HEALTH
+        )
+        .filter(liveness__last_heartbeat_at__gte=Now() - timedelta(seconds=heard_s))
+        .exclude(id__in=ended)
+        .annotate(is_kept=_KEPT, fits=_FITS)
+        .filter(fits=True)
+        .order_by("is_kept", "-updated_at", "id")
     )
+
+
+# Put there by an operator: scaling leaves an agent's wish as it is.
+_KEPT = Case(When(wish=AgentWish.STANDBY, then=1), default=0)
+# Of the first fifty that wait for an agent: is there none, or one that this agent can serve?
+_FITS = RawSQL(
+    "SELECT count(*) = 0 OR bool_or(fits_1(agent, w.asked)) FROM (SELECT q AS asked"
+    " FROM request q WHERE q.agent_type = agent.agent_type AND q.status = 'waiting'"
+    " AND NOT q.unsatisfiable ORDER BY q.priority DESC, q.number LIMIT 50) w",
+    (),
+    output_field=BooleanField(),
+)
+
+
+def sizes(agent_type: str) -> Sizes:
+    """Return a pool in agents; on standby are those whom a wake would bring."""
+    is_ready = Q(status__in=PLACEABLE_STATUS)
+    found = Agent.objects.filter(pool_id=agent_type).aggregate(
+        ready=Count("id", filter=is_ready),
+        busy=Count("id", filter=is_ready & Q(load__gt=0)),
+        starting=Count("id", filter=Q(status=AgentStatus.STARTING)),
+    )
+    return Sizes(**found, standby=on_standby(agent_type).count())
+
+
+def longest_idle(agent_type: str, *, count: int) -> Sequence[Agent]:
+    """Return agents that hold nothing and are kept for nobody, the longest idle first."""
+    idle = Agent.objects.filter(
+        pool_id=agent_type,
+        status=AgentStatus.IDLE,
+        health__in=PLACEABLE_HEALTH,
+        reserved_for__isnull=True,
+    )
+    return list(idle.order_by("updated_at", "id")[:count])
+
+
+def victims(agent_type: str, *, count: int, standby: int = 0) -> Sequence[Agent]:
+    """
+    Return whom to let go.
+
+    Who has not started yet, the newest first; then who is on standby beyond so many; then the one
+    idle longest; then the busy, and at the very last the others on standby.
+    """
+    of_pool = Agent.objects.filter(pool_id=agent_type)
+    starting = of_pool.filter(status=AgentStatus.STARTING).order_by("-created_at", "id")
+    ready = of_pool.filter(status__in=PLACEABLE_STATUS).order_by("load", "updated_at", "id")
+    warm = of_pool.filter(status=AgentStatus.STANDBY).annotate(is_kept=_KEPT)
+    warm = warm.order_by("is_kept", "updated_at", "id")
+    surplus = max(0, warm.count() - standby)
+    order = [*starting[:count], *warm[:surplus], *ready[:count], *warm[surplus:]]
+    return order[:count]
+
+
+def growth() -> dict[str, tuple[int, int]]:
+    """
+    Return of each pool how many agents that were missing lately were woken, and how many launched.
+
+    Within `GROWTH_OVER`; a pool that has not grown is left out.
+    """
+    rows = ScalingEvent.objects.filter(at__gt=Now() - GROWTH_OVER).filter(
+        Q(woken__gt=0) | Q(cold__gt=0)
+    )
+    found = rows.order_by().values("pool_id").annotate(hits=Sum("woken"), misses=Sum("cold"))
+    return {str(row["pool_id"]): (row["hits"], row["misses"]) for row in found}
 
 
 def next_waiting(agent_type: str, *, count: int) -> Sequence[Request]:

@@ -13,6 +13,7 @@ from typing import TextIO
 
 import numpy as np
 
+from scaling import standby
 from scaling.clairvoyant import Clairvoyant
 from scaling.simulation import Change, Replay, days
 from scaling.sizing import Floats
@@ -27,6 +28,7 @@ class Row:
     One policy on one trace, after the warm-up.
 
     ratio: agent-hours over the clairvoyant's. Waits in seconds; utilization: busy over paid time.
+    standby_hit_pct: of the agents that were missing, how many were woken; None: none was kept.
     """
 
     trace: str
@@ -46,6 +48,8 @@ class Row:
     actions_per_day: float
     decisions_per_day: float
     cost_usd: float
+    woken_per_day: float
+    standby_hit_pct: float | None
 
 
 class NothingScored(Exception):
@@ -80,7 +84,16 @@ def row(replay: Replay, *, policy: str, best: Clairvoyant) -> Row:
         actions_per_day=replay.actions / span,
         decisions_per_day=replay.decisions / days(replay.end_s),
         cost_usd=hours * replay.policy.usd_per_agent_hour,
+        woken_per_day=replay.hits / span,
+        standby_hit_pct=_hit_pct(replay),
     )
+
+
+def _hit_pct(replay: Replay) -> float | None:
+    if not replay.policy.standby:
+        return None
+    share = standby.hit_share(hits=replay.hits, misses=replay.misses)
+    return None if share is None else 100 * share
 
 
 def as_json(rows: Iterable[Row]) -> list[dict[str, object]]:

@@ -14,7 +14,7 @@ from agentpool.registry.models import (
     ScalingPolicy,
 )
 from agentpool.registry.serializers import Query, Strict, Text, Whole, pool_json
-from scaling import governance
+from scaling import governance, queries, standby
 from scaling.policies import Mode, Rule
 
 if TYPE_CHECKING:
@@ -70,6 +70,9 @@ def event_json(event: ScalingEvent) -> dict[str, Any]:
         "action": event.action,
         "current_size": event.current_size,
         "target_size": event.target_size,
+        "woken": event.woken,
+        "set_aside": event.set_aside,
+        "cold": event.cold,
         "reason": event.reason,
         "actor": event.actor,
     }
@@ -93,9 +96,14 @@ def policy_json(row: ScalingPolicy, pool: Pool) -> dict[str, Any]:
     }
 
 
-def look_json(look: "Look") -> dict[str, Any]:
-    """Return what would be done about one pool now, and everything it rests on."""
-    decision = look.decision
+def look_json(look: "Look", growth: tuple[int, int]) -> dict[str, Any]:
+    """
+    Return what would be done about one pool now, and everything it rests on.
+
+    growth: of the agents that were missing within `queries.GROWTH_OVER`, how many were woken, and
+    how many had to be launched.
+    """
+    decision, (hits, misses) = look.decision, growth
     return {
         "agent_type": look.pool.agent_type,
         "rule": look.row.rule,
@@ -106,6 +114,16 @@ def look_json(look: "Look") -> dict[str, Any]:
         "wanted_size": decision.wanted,
         "reason": decision.reason,
         "bounds": list(decision.bounds),
+        "standby": {
+            "now": decision.inputs.get("standby", 0),
+            "wanted": decision.plan.standby,
+            "wake": decision.moves.wake,
+            "set_aside": decision.moves.set_aside,
+            "hits": hits,
+            "misses": misses,
+            "hit_share": standby.hit_share(hits=hits, misses=misses),
+            "over_s": queries.GROWTH_OVER.total_seconds(),
+        },
         "inputs": dict(decision.inputs),
         "alternatives": [
             {"rule": rule, "target_size": size, "reason": reason}

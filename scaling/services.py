@@ -9,7 +9,7 @@ import logging
 import secrets
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from django.conf import settings
@@ -21,11 +21,20 @@ from agentpool.registry import credentials, events
 from agentpool.registry import queries as registry_queries
 from agentpool.registry.errors import Invalid, UnsupportedTransition
 from agentpool.registry.models import Agent, Launch, Pool, Request, ScalingEvent
-from agentpool.registry.states import PLACEABLE_STATUS, AgentStatus, LaunchStatus, Scope
+from agentpool.registry.states import (
+    PLACEABLE_STATUS,
+    AgentStatus,
+    AgentWish,
+    LaunchStatus,
+    Scope,
+)
 from balancing.services import agents, heartbeats, leases
+from balancing.services.queue import serve_after_commit
 from scaling import drivers, queries
+from scaling import standby as standbys
 from scaling.drivers import DriverError, Spec
 from scaling.queries import GONE
+from scaling.standby import Moves, Plan
 
 log = logging.getLogger("agentpool.scaling")
 
@@ -43,44 +52,128 @@ class Executed:
     event: ScalingEvent
     launched: Sequence[Agent]
     drained: Sequence[Agent]
+    woken: Sequence[Agent]
 
 
 def execute(agent_type: str, *, action: str, count: int, reason: str, actor: str) -> Executed:
     """
-    Grow or shrink a pool; agents that hold leases finish them first.
+    Grow or shrink a pool by hand; agents that hold leases finish them first.
 
-    action: scale_up or scale_down by count, or set to count.
+    action: scale_up or scale_down by count, or set to count. Whoever is on standby is woken before
+    anybody is launched, and goes before whoever is idle: sizes include them.
     Locks the pool, so that two actions count one after the other.
     Raises: Invalid, the target leaves the pool's minimum or maximum.
     """
     with transaction.atomic():
-        pool = registry_queries.pool(agent_type)
-        Pool.objects.select_for_update(no_key=True).get(id=pool.id)
-        current = queries.size(agent_type)
-        target = {"scale_up": current + count, "scale_down": current - count}.get(action, count)
+        pool = _locked(agent_type)
+        current, warm = queries.size(agent_type), queries.on_standby(agent_type).count()
+        asked = {"scale_up": current + count, "scale_down": current - count}.get(action, count)
+        more = max(0, asked - current)
+        # As many as are added; who sets a size wants all of them up.
+        wake = min(warm, more) if action == "scale_up" else warm * (more > 0)
+        launch = more - wake if action == "scale_up" else more
+        target = asked if asked < current else current + launch
         _check_bounds(pool, current, target)
-        event = ScalingEvent.objects.create(
-            pool=pool,
-            action=action,
-            current_size=current,
-            target_size=target,
-            reason=reason,
-            actor=actor,
-        )
-        wanted = max(0, target - current)
-        wishes = [*queries.next_waiting(agent_type, count=wanted), *([None] * wanted)]
-        launched = [_intend(pool, event, wish) for wish in wishes[:wanted]]
-        events.append(
-            "scaling.executed",
-            agent_type=agent_type,
-            actor=actor,
-            action=action,
-            current=current,
-            target=target,
-            reason=reason,
-        )
-    drained = _let_go(agent_type, count=current - target, actor=actor, reason=reason)
-    return Executed(event=event, launched=launched, drained=drained)
+        moves = Moves(wake=wake, launch=launch, cold=launch, let_go=max(0, current - target))
+        event = ScalingEvent(action=action, current_size=current, target_size=target)
+        done = _carry_out(pool, event, moves, reason=reason, actor=actor)
+    return _let_go(done, count=moves.let_go, standby=0)
+
+
+def follow(
+    agent_type: str, *, plan: Plan, may_launch: bool, reason: str, actor: str
+) -> Executed | None:
+    """
+    Bring a pool to what was planned, counted anew; None: there is nothing left to do.
+
+    may_launch: False, whom a launch would bring is left out: launches fail just now.
+    Locks the pool. Raises: Invalid, the target leaves the pool's minimum or maximum.
+    """
+    with transaction.atomic():
+        pool = _locked(agent_type)
+        sizes = queries.sizes(agent_type)
+        moves = standbys.moves(sizes, plan)
+        if not may_launch:
+            moves = replace(moves, launch=0, cold=0)
+        if moves == Moves():
+            return None
+        target = sizes.total + moves.launch - moves.let_go
+        if moves.launch or moves.let_go:
+            _check_bounds(pool, sizes.total, target)
+        event = ScalingEvent(action="set", current_size=sizes.total, target_size=target)
+        done = _carry_out(pool, event, moves, reason=reason, actor=actor)
+    return _let_go(done, count=moves.let_go, standby=plan.standby)
+
+
+def _locked(agent_type: str) -> Pool:
+    pool = registry_queries.pool(agent_type)
+    return Pool.objects.select_for_update(no_key=True).get(id=pool.id)
+
+
+def _carry_out(
+    pool: Pool, event: ScalingEvent, moves: Moves, *, reason: str, actor: str
+) -> Executed:
+    """Make the moves, but for letting go, in the caller's transaction."""
+    kind = pool.agent_type
+    event.pool, event.reason, event.actor, event.cold = pool, reason, actor, moves.cold
+    woken = _wake(kind, count=moves.wake, actor=actor, reason=reason or "scaling")
+    aside = _set_aside(kind, count=moves.set_aside, actor=actor, reason=reason or "scaling")
+    event.woken, event.set_aside = len(woken), len(aside)
+    event.save(force_insert=True)
+    waiting = queries.next_waiting(kind, count=len(woken) + moves.launch) if moves.launch else []
+    wishes = [*_unserved(waiting, woken), *([None] * moves.launch)]
+    launched = [_intend(pool, event, wish) for wish in wishes[: moves.launch]]
+    events.append(
+        "scaling.executed",
+        agent_type=kind,
+        actor=actor,
+        action=event.action,
+        current=event.current_size,
+        target=event.target_size,
+        woken=event.woken,
+        set_aside=event.set_aside,
+        reason=reason,
+    )
+    return Executed(event=event, launched=launched, drained=[], woken=woken)
+
+
+def _wake(agent_type: str, *, count: int, actor: str, reason: str) -> list[Agent]:
+    """Give agents on standby to the claim, in the order of their ids; the queue is served after."""
+    chosen = list(queries.on_standby(agent_type)[:count]) if count else []
+    woken = []
+    for agent in sorted(chosen, key=lambda each: each.id):
+        try:
+            to, wish = AgentStatus.IDLE, AgentWish.WORK
+            woken.append(agents.move(agent, to=to, reason=reason, actor=actor, wish=wish))
+        except UnsupportedTransition:
+            continue  # somebody else has woken it, or it has fallen silent
+    if woken:
+        serve_after_commit(agent_type)
+    return woken
+
+
+def _set_aside(agent_type: str, *, count: int, actor: str, reason: str) -> list[Agent]:
+    """Put idle agents on standby; their wish stays, so that it is seen who has put them there."""
+    chosen = queries.longest_idle(agent_type, count=count) if count else []
+    aside = []
+    for agent in sorted(chosen, key=lambda each: each.id):
+        try:
+            moved = agents.move(agent, to=AgentStatus.STANDBY, reason=reason, actor=actor)
+            aside.append(moved)
+        except UnsupportedTransition:
+            continue  # it has got work
+    return aside
+
+
+def _unserved(waiting: Sequence[Request], woken: Sequence[Agent]) -> list[Request]:
+    """Return who still waits when each of the woken has taken the first it is large enough for."""
+    left = list(waiting)
+    for agent in woken:
+        for request in left:
+            if all(getattr(agent, name) >= getattr(request, name) for name in SIZES):
+                left.remove(request)
+                break
+    return left
 
 
 def _check_bounds(pool: Pool, current: int, target: int) -> None:
@@ -114,14 +207,17 @@ def _intend(pool: Pool, event: ScalingEvent, wish: Request | None) -> Agent:
     return agent
 
 
-def _let_go(agent_type: str, *, count: int, actor: str, reason: str) -> list[Agent]:
-    drained = []
-    for agent in queries.victims(agent_type, count=count) if count > 0 else []:
+def _let_go(done: Executed, *, count: int, standby: int) -> Executed:
+    """Add to what was done whom it lets go; standby: how many of those on it are to stay."""
+    event, drained = done.event, []
+    chosen = queries.victims(event.pool_id, count=count, standby=standby) if count > 0 else []
+    for agent in chosen:
         try:
-            drained.append(_let_one_go(agent, actor=actor, reason=reason or "scaling"))
+            reason = event.reason or "scaling"
+            drained.append(_let_one_go(agent, actor=event.actor, reason=reason))
         except UnsupportedTransition:
             continue  # it went by itself
-    return drained
+    return replace(done, drained=drained)
 
 
 def _let_one_go(agent: Agent, *, actor: str, reason: str) -> Agent:

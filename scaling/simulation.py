@@ -6,8 +6,9 @@ start-up; running jobs are never stopped. The decisions are those of `scaling.de
 `scaling.demand` as the live loop feeds them.
 
 At one moment things happen in this order: work ends, agents come up, work arrives, waiting work
-begins, then the decision. Fewer agents: those still starting go first, the youngest of them, then
-idle ones.
+begins, then the decision; whoever that wakes begins at once. Fewer agents: those still starting go
+first, the youngest of them, then those on standby beyond what is wanted, then idle ones. Whoever is
+on standby is paid and not ready.
 """
 
 import heapq
@@ -24,6 +25,7 @@ from scaling.demand import Demand
 from scaling.history import History
 from scaling.policies import Policy, Rule
 from scaling.sizing import Floats
+from scaling.standby import AUTO, Moves
 from scaling.traces import DAY_S, Trace
 
 # Rules that look at what is learnt; the others are spared it.
@@ -50,7 +52,8 @@ class Replay:
     What became of a trace.
 
     waits_s: of all jobs in the order of their arrival. paid_s, busy_s: agent-seconds from the
-    warm-up's end to the end of the last job. Launches and actions are counted from there, too.
+    warm-up's end to the end of the last job. Launches, actions, and of the agents that were missing
+    those woken (hits) and launched (misses), are counted from there, too.
     """
 
     policy: Policy
@@ -63,6 +66,8 @@ class Replay:
     busy_s: float
     launches: int
     actions: int
+    hits: int
+    misses: int
     decisions: int
     timeline: Sequence[Change]
     demand: Demand
@@ -114,7 +119,7 @@ class _Run:
         self.durations = [job.duration_s for job in trace.jobs]
         self.demand, self.history = demand_for(policy), History()
         self.heard, self.is_recorded = heard, is_recorded
-        self.is_learning = policy.rule in LEARNING
+        self.is_learning = policy.rule in LEARNING or policy.standby == AUTO
         self.is_classic = policy.rule == Rule.CLASSIC
         self.has_budget = bool(policy.budget_agent_hours_per_day or policy.budget_usd_per_day)
         self.now = 0.0
@@ -123,10 +128,11 @@ class _Run:
         self.starts: deque[float] = deque()
         self.waiting: deque[int] = deque()
         self.waits = [0.0] * len(trace.jobs)
-        self.ready, self.busy, self.target = 0, 0, 0
+        self.ready, self.busy, self.standby, self.target = 0, 0, 0, 0
         self.due, self.tick = math.inf, 0.0
         self.paid_s, self.busy_s = 0.0, 0.0
         self.launches, self.actions, self.decided = 0, 0, 0
+        self.hits, self.misses = 0, 0
         self.timeline: list[Change] = []
         self.lately: deque[float] = deque()
         self.served: deque[tuple[float, float]] = deque()
@@ -161,8 +167,11 @@ class _Run:
     def _pay(self, until: float) -> None:
         begin = max(self.now, self.warmup_s)
         if until > begin:
-            self.paid_s += (self.ready + len(self.starts)) * (until - begin)
+            self.paid_s += self._paid() * (until - begin)
             self.busy_s += self.busy * (until - begin)
+
+    def _paid(self) -> int:
+        return self.ready + len(self.starts) + self.standby
 
     def _end_work(self) -> bool:
         ended = False
@@ -214,7 +223,7 @@ class _Run:
         now = self.now
         self.due, self.tick = math.inf, now + self.policy.tick_s
         if self.has_budget:
-            self.history.paid(at=now, size=self.ready + len(self.starts))
+            self.history.paid(at=now, size=self._paid())
         made = decisions.decide(
             policy=self.policy,
             pool=self._state(),
@@ -227,27 +236,40 @@ class _Run:
         self.target = made.target
         if self.heard is not None:
             self.heard(made)
-        if made.is_carried_out and made.target != made.current:
-            self._carry_out(made.target - made.current)
+        if made.is_carried_out and made.action != "no_action":
+            self._carry_out(made.moves, made.plan.standby)
 
-    def _carry_out(self, more: int) -> None:
+    def _carry_out(self, moves: Moves, standby: int) -> None:
         is_scored = self.now >= self.warmup_s
-        if more > 0:
-            self.starts.extend([self.now + self.policy.startup_s] * more)
-            self.launches += more * is_scored
-            self.actions += is_scored
-            return
-        young = min(-more, len(self.starts))
+        self.standby += moves.set_aside - moves.wake
+        self.ready += moves.wake - moves.set_aside
+        self.starts.extend([self.now + self.policy.startup_s] * moves.launch)
+        young = min(moves.let_go, len(self.starts))
         for _ in range(young):
             self.starts.pop()
-        idle = min(-more - young, self.ready - self.busy)
+        spare = min(moves.let_go - young, max(0, self.standby - standby))
+        self.standby -= spare
+        idle = min(moves.let_go - young - spare, self.ready - self.busy)
         self.ready -= idle
-        self.actions += is_scored and young + idle > 0
+        if is_scored:
+            self.launches += moves.launch
+            self.hits += moves.wake
+            self.misses += moves.cold
+            self.actions += any((moves.wake, moves.set_aside, moves.launch, young, spare, idle))
+        if moves.wake:
+            self._begin_work()
 
     def _state(self) -> PoolState:
-        if not self.is_classic:
-            return PoolState(self.ready, self.busy, len(self.starts), len(self.waiting))
         now = self.now
+        if not self.is_classic:
+            return PoolState(
+                ready=self.ready,
+                busy=self.busy,
+                starting=len(self.starts),
+                waiting=len(self.waiting),
+                rate=self.demand.rate(now) if self.policy.standby == AUTO else None,
+                standby=self.standby,
+            )
         while self.lately and self.lately[0] <= now - RATE_OVER_S:
             self.lately.popleft()
         while self.served and self.served[0][0] < now - WAITS_OVER_S:
@@ -263,6 +285,7 @@ class _Run:
             service_s=self.demand.durations.mean_s,
             average_wait_s=waited / seen if seen else 0.0,
             peak_demand_ratio=self.demand.peak_ratio(now, ahead_s=PEAK_AHEAD_S),
+            standby=self.standby,
         )
 
     # -- results -----------------------------------------------------------------------------------
@@ -270,7 +293,7 @@ class _Run:
     def _record(self) -> None:
         change = Change(
             self.now,
-            self.ready + len(self.starts),
+            self._paid(),
             self.ready,
             self.busy,
             len(self.waiting),
@@ -293,6 +316,8 @@ class _Run:
             busy_s=self.busy_s,
             launches=self.launches,
             actions=self.actions,
+            hits=self.hits,
+            misses=self.misses,
             decisions=self.decided,
             timeline=self.timeline,
             demand=self.demand,

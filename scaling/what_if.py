@@ -32,7 +32,11 @@ class _TooLong(Exception):
 
 @dataclass(frozen=True)
 class Figures:
-    """What a policy would have cost and given; hours of agents, waits in seconds."""
+    """
+    What a policy would have cost and given; hours of agents, waits in seconds.
+
+    woken: of the agents that were `missing`, how many were on standby.
+    """
 
     agent_hours: float
     late_percent: float
@@ -41,6 +45,8 @@ class Figures:
     longest_wait_s: float
     busy_percent: float
     launches: int
+    woken: int
+    missing: int
 
 
 @dataclass(frozen=True)
@@ -124,4 +130,6 @@ def _figures(replay: Replay) -> Figures:
         longest_wait_s=float(waits.max()),
         busy_percent=100 * replay.busy_s / replay.paid_s if replay.paid_s else 0.0,
         launches=replay.launches,
+        woken=replay.hits,
+        missing=replay.hits + replay.misses,
     )

@@ -41,16 +41,32 @@ def scaling() -> None:
 @click.argument("agent_type", required=False)
 @show.as_json
 def show_now(*, agent_type: str | None, is_json: bool) -> None:
-    """Show what would be done now about each type, or one."""
+    """
+    Show what would be done now about each type, or one.
+
+    Hits: of the agents that were missing in the last day, the share that was woken from standby.
+    """
     with plane.client() as client:
         found = client.scaling_recommendation(agent_type=agent_type)
     if is_json:
         show.json_value(found["results"])
         return
-    columns = ("type", "mode", "rule", "now", "target", "why")
+    columns = ("type", "mode", "rule", "now", "target", "standby", "hits", "why")
     names = ("agent_type", "mode", "rule", "current_size", "target_size")
-    rows = [[*(each[name] for name in names), _why(each)] for each in found["results"]]
+    rows = [
+        [*(each[name] for name in names), *_standby(each["standby"]), _why(each)]
+        for each in found["results"]
+    ]
     show.table(columns, rows, empty="There are no pools.")
+
+
+def _standby(found: Mapping[str, Any]) -> tuple[str, str]:
+    """Return how many are on standby of how many wanted, and how often that has helped."""
+    if not (found["now"] or found["wanted"] or found["hits"]):
+        return "", ""
+    share, needed = found["hit_share"], found["hits"] + found["misses"]
+    hits = "" if share is None else f"{share:.0%} of {needed}"
+    return f"{found['now']} of {found['wanted']}", hits
 
 
 def _why(decision: Mapping[str, Any]) -> str:
@@ -246,9 +262,9 @@ def history(*, agent_type: str | None, limit: int, is_json: bool) -> None:
     if is_json:
         show.json_value(found["results"])
         return
-    names = ("agent_type", "action", "current_size", "target_size", "actor", "reason")
+    names = ("agent_type", "action", "current_size", "target_size", "woken", "actor", "reason")
     rows = [[_when(each["at"]), *(each[name] for name in names)] for each in found["results"]]
-    columns = ("at", "type", "action", "from", "to", "by", "why")
+    columns = ("at", "type", "action", "from", "to", "woken", "by", "why")
     show.table(columns, rows, empty="No pool has been grown or shrunk yet.")
 
 

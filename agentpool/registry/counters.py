@@ -13,13 +13,14 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from django.db import DatabaseError, connection
-from django.db.models import Count
+from django.db.models import Count, Q, Sum
 
 from agentpool.registry import measuring
 from agentpool.registry.measuring import Fact
-from agentpool.registry.models import MetricState, ScalingDecision
+from agentpool.registry.models import MetricState, ScalingDecision, ScalingEvent
 from agentpool.registry.states import Outcome
 
 log = logging.getLogger(__name__)
@@ -110,7 +111,21 @@ def count_decisions(state: MetricState, increments: Increments) -> None:
     for row in found:
         about = {"type": str(row["pool_id"]), "action": row["action"], "mode": row["mode"]}
         increments.add("agentpool_scaling_decisions_total", about, row["n"])
+    _count_growth(state, increments, until)
     state.decisions_until = until
+
+
+def _count_growth(state: MetricState, increments: Increments, until: datetime) -> None:
+    """Count the agents that pools were missing: woken from standby, or launched."""
+    rows = ScalingEvent.objects.filter(Q(woken__gt=0) | Q(cold__gt=0), at__lte=until)
+    if state.decisions_until is not None:
+        rows = rows.filter(at__gt=state.decisions_until)
+    found = rows.order_by().values("pool_id").annotate(hit=Sum("woken"), miss=Sum("cold"))
+    for row in found:
+        for result in ("hit", "miss"):
+            if row[result]:
+                about = {"type": str(row["pool_id"]), "result": result}
+                increments.add("agentpool_standby_hits_total", about, row[result])
 
 
 def store(increments: Increments) -> None:

@@ -42,6 +42,11 @@ COUNTERS: tuple[Family, ...] = (
         "Grants by whether the agent had worked on it before",
         ("type", "result"),
     ),
+    (
+        "agentpool_standby_hits",
+        "Agents that a pool was missing, by whether they were woken (hit) or launched (miss)",
+        ("type", "result"),
+    ),
 )
 HISTOGRAMS: tuple[Family, ...] = (
     ("agentpool_assign_wait_seconds", "From the request to its lease", ("type",)),

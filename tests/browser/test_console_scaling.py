@@ -104,6 +104,7 @@ def test_a_bad_setting_is_told_at_its_field_and_nothing_is_lost(open_page, memor
     assert not page.locator("#field-target_per_agent").is_visible()
     page.locator("#field-k").fill("5")
     page.locator("#field-slo_q").fill("1.5")
+    page.locator("#field-standby").fill("auto")
 
     page.locator("#do-it").click()
     page.locator("#fault-slo_q").wait_for()
@@ -115,7 +116,10 @@ def test_a_bad_setting_is_told_at_its_field_and_nothing_is_lost(open_page, memor
     page.locator("#field-slo_q").fill("0.95")
     page.locator("#do-it").click()
     page.locator(".result").wait_for()
-    assert (policy().rule, policy().settings) == ("warm", {"k": 5, "slo_q": 0.95})
+    assert (policy().rule, policy().settings) == (
+        "warm",
+        {"k": 5, "slo_q": 0.95, "standby": "auto"},
+    )
 
 
 def served(submit, count, *, every_s, lasts_s):

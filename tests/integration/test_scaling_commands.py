@@ -45,6 +45,23 @@ def test_the_recommendation_is_a_row_for_each_type(cli, submit):
     assert [each["target_size"] for each in looks] == [2]
 
 
+def test_standby_is_told_with_how_often_it_has_helped(cli, make_agent, submit):
+    make_agent()
+    cli("policy", "code", "--rule", "queue", "--set", "standby=1", "--set", "stabilise_s=0")
+    cli("policy", "code", "--mode", "auto")
+    evaluation.evaluate()
+    submit()
+    evaluation.evaluate()
+
+    _, told = cli("show", "code")
+    _, done = cli("history", "code", "--json")
+
+    (row,) = [line for line in told.splitlines() if line.startswith("code")]
+    assert "0 of 1" in row
+    assert "100% of 1" in row
+    assert [(each["woken"], each["set_aside"]) for each in done] == [(1, 0), (0, 1)]
+
+
 def test_a_policy_is_set_shown_and_partly_taken_back(cli):
     assert cli("policy", "code", "--rule", "warm", "--set", "k=3", "--set", "min_idle=1")[0] == 0
 

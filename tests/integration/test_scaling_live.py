@@ -163,7 +163,8 @@ def test_who_waits_for_a_lock_asks_for_no_agent(memory, submit, make_agent):
 
 
 def test_failed_launches_are_backed_off_and_told(memory, submit):
-    auto()
+    # A rule that learns nothing: what it wants is the same a second later.
+    governance.set_policy("code", rule="warm", mode="auto", settings={"k": 0}, actor="test")
     submit()
     memory.failing = "no room"
     evaluation.evaluate()

@@ -49,14 +49,17 @@ def simulate(*arguments):
 
 def test_a_comparison_is_printed_and_written(trace, tmp_path, capsys):
     files = {name: tmp_path / name for name in ("rows.json", "sizes.csv", "sizes.png")}
-    policies = ["--policy", "predictive", "--policy", "warm:k=2,min_size=2"]
+    policies = ["--policy", "predictive:standby=auto", "--policy", "warm:k=2,min_size=2"]
     written = ["--json", files["rows.json"], "--timeline", files["sizes.csv"]]
     simulate(trace, *policies, *written, "--plot", files["sizes.png"], "--warmup-days", "1")
     rows = json.loads(files["rows.json"].read_text())
 
-    assert [row["policy"] for row in rows] == ["predictive", "warm:k=2,min_size=2"]
+    assert [row["policy"] for row in rows] == ["predictive:standby=auto", "warm:k=2,min_size=2"]
     assert set(rows[0]) >= FIELDS
-    assert "warm:k=2,min_size=2" in capsys.readouterr().out
+    assert (rows[0]["standby_hit_pct"] > 0, rows[1]["standby_hit_pct"]) == (True, None)
+    told = capsys.readouterr().out
+    assert "warm:k=2,min_size=2" in told
+    assert "standby hits" in told
     for name in ("sizes.csv", "sizes-2.csv"):
         with (tmp_path / name).open() as file:
             assert csv.DictReader(file).fieldnames == list(report.TIMELINE)

@@ -52,6 +52,7 @@ SETTINGS: dict[str, tuple[str, str]] = {
     "slo_s": ("Longest wait that is in time", "s"),
     "slo_q": ("Share of requests in time", "0 to 1"),
     "min_idle": ("Idle at least", "agents"),
+    "standby": ("On standby", "agents"),
     "headroom": ("Headroom", "share"),
     "step_up": ("Grow at most at once", "agents"),
     "step_down": ("Shrink at most at once", "agents"),
@@ -62,7 +63,11 @@ SETTINGS: dict[str, tuple[str, str]] = {
     "budget_agent_hours_per_day": ("Budget a day", "agent-hours"),
     "schedule": ("Calendar", ""),
 }
-_SCHEDULE_HINT = "CRON/FOR_S/MIN[/MAX[/ZONE]], as 0_9_*_*_1-5/28800/4; several joined by ;"
+# Settings that are typed as words, and how.
+HINTS = {
+    "standby": "a number, none, or auto: as many as are asked for during one start-up",
+    "schedule": "CRON/FOR_S/MIN[/MAX[/ZONE]], as 0_9_*_*_1-5/28800/4; several joined by ;",
+}
 
 
 def _load(names: Sequence[str]) -> Sequence[ScalingPolicy]:
@@ -152,13 +157,12 @@ def _setting(row: ScalingPolicy, name: str) -> Field:
     label, unit = SETTINGS.get(name, (name, ""))
     value = row.settings.get(name)
     usual = {**Policy.__dict__, **DEFAULTS.get(Rule(row.rule), {})}.get(name)
-    is_calendar = name == "schedule"
     return Field(
         name,
         label,
-        "text" if is_calendar else "number",
+        "text" if name in HINTS else "number",
         ";".join(value) if isinstance(value, list) else value,
-        hint=_SCHEDULE_HINT if is_calendar else "",
+        hint=HINTS.get(name, ""),
         unit=unit,
         usual="none" if usual is None or usual == () else f"{usual:g}",
         only_for=[str(rule) for rule in ONLY_FOR.get(name, ())],
@@ -227,6 +231,11 @@ def _compared(now: "Figures", then: "Figures") -> list[tuple[str, str, str]]:
         ("Longest wait", seconds(now.longest_wait_s), seconds(then.longest_wait_s)),
         ("Busy", f"{now.busy_percent:.0f} %", f"{then.busy_percent:.0f} %"),
         ("Launches", f"{now.launches}", f"{then.launches}"),
+        (
+            "Missing agents woken",
+            f"{now.woken} of {now.missing}",
+            f"{then.woken} of {then.missing}",
+        ),
     ]
 
 

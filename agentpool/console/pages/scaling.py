@@ -17,6 +17,7 @@ from agentpool.registry.models import (
     ScalingDecision,
     ScalingPolicy,
 )
+from scaling import queries, standby
 
 # How far back, and how far apart the points of a chart are: 120 of them each.
 BACKS = {"1h": (3600, 30), "6h": (21_600, 180), "24h": (86_400, 720)}
@@ -41,12 +42,14 @@ def picture(params: Params) -> Picture:
     shown = page.rows_shown(params)
     folded = _folded(_read(since, params["agent_type"]))
     states = registry_queries.pool_states()
+    grown = queries.growth()
     return {
         "now": at,
         "back": back,
         "backs": list(BACKS),
         "pools": [
             _pool(row, policies.get(row["agent_type"]), last.get(row["agent_type"]), points)
+            | {"standby": _standby(row, last.get(row["agent_type"]), grown)}
             for row in states
         ],
         "charts": {
@@ -91,6 +94,26 @@ def _pool(
         "forecast": forecast_told((last and last.forecast) or {}),
         "size_line": charts.spark_line(sizes, most=most),
         "demand_line": charts.spark_line(demands, most=most),
+    }
+
+
+def _standby(
+    state: Mapping[str, Any],
+    last: ScalingDecision | None,
+    grown: Mapping[str, tuple[int, int]],
+) -> dict[str, Any] | None:
+    """Return what a card says of the pool's standby; None: it has none, and wants none."""
+    wanted = last.inputs.get("standby_wanted", 0) if last else 0
+    hits, misses = grown.get(state["agent_type"], (0, 0))
+    if not (state["n_standby"] or wanted or hits):
+        return None
+    share = standby.hit_share(hits=hits, misses=misses)
+    return {
+        "now": state["n_standby"],
+        "wanted": wanted,
+        "hits": hits,
+        "needed": hits + misses,
+        "hit_percent": None if share is None else round(100 * share),
     }
 
 
@@ -223,7 +246,8 @@ def _read(since: datetime, agent_type: str) -> Sequence[ScalingDecision]:
     rows = ScalingDecision.objects.filter(at__gt=since)
     if agent_type:
         rows = rows.filter(pool_id=agent_type)
-    return list(rows.defer("inputs", "alternatives", "forecast").order_by("-at")[:_DECISIONS_READ])
+    rows = rows.defer("inputs", "alternatives", "forecast").select_related("event")
+    return list(rows.order_by("-at")[:_DECISIONS_READ])
 
 
 def _folded(rows: Sequence[ScalingDecision]) -> list[dict[str, Any]]:
@@ -259,6 +283,8 @@ def _decision(row: ScalingDecision) -> dict[str, Any]:
         "mode": row.mode,
         "action": row.action,
         "is_change": row.event_id is not None,
+        "woken": row.event.woken if row.event else 0,
+        "set_aside": row.event.set_aside if row.event else 0,
         "current": row.current,
         "target": row.target,
         "reason": row.reason,

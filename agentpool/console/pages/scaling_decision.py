@@ -43,6 +43,11 @@ INPUTS: Mapping[str, str] = {
     "average_wait_s": "mean wait, s",
     "utilization": "share that is busy",
     "peak": "peak ratio",
+    "standby": "agents on standby",
+    "standby_wanted": "agents wanted there",
+    "wake": "of those on it, to be woken",
+    "set_aside": "idle ones to be set aside",
+    "cold": "missing, and nobody to wake for them",
 }
 
 

@@ -15,7 +15,12 @@ SCALING_ACTIONS = ("scale_up", "scale_down", "set")
 
 
 class ScalingEvent(models.Model):
-    """One change of a pool's size: who asked, from what to what, why."""
+    """
+    One change of a pool's size: who asked, from what to what, why.
+
+    Sizes include agents on standby. woken: agents that came from standby; set_aside: that went
+    there; cold: that were missing at once, and had to be launched.
+    """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     pool = models.ForeignKey(
@@ -25,6 +30,9 @@ class ScalingEvent(models.Model):
     action = models.TextField()
     current_size = models.PositiveIntegerField()
     target_size = models.PositiveIntegerField()
+    woken = models.PositiveIntegerField(default=0, db_default=0)
+    set_aside = models.PositiveIntegerField(default=0, db_default=0)
+    cold = models.PositiveIntegerField(default=0, db_default=0)
     reason = models.TextField(blank=True, default="")
     actor = models.TextField(blank=True, default="")
 

@@ -170,6 +170,9 @@ def _table(rows: Sequence[Row]) -> Table:
     for name in ("agent-h", "x best", "% late", "mean s", "p95 s", "p99 s", "busy", "launches/d"):
         table.add_column(name, justify="right")
     table.add_column("actions/d", justify="right")
+    has_standby = any(row.standby_hit_pct is not None for row in rows)
+    if has_standby:
+        table.add_column("standby hits", justify="right")
     for row in rows:
         table.add_row(
             row.policy,
@@ -182,8 +185,13 @@ def _table(rows: Sequence[Row]) -> Table:
             f"{row.utilization:.0%}",
             f"{row.launches_per_day:.0f}",
             f"{row.actions_per_day:.0f}",
+            *([_share(row.standby_hit_pct)] if has_standby else []),
         )
     return table
+
+
+def _share(percent: float | None) -> str:
+    return "" if percent is None else f"{percent:.0f}%"
 
 
 def _write_timelines(path: Path, replays: dict[str, Replay]) -> None:
