@@ -199,6 +199,7 @@ def set_status(
     raise UnsupportedTransition(f"Nobody may set an agent {to}; the health check does that.")
 
 
+@transaction.atomic
 def drain(
     agent: Agent, *, retire: bool, actor: str, reason: str = "", by: datetime | None = None
 ) -> Agent:
@@ -227,10 +228,9 @@ def _drain_on(agent: Agent, *, retire: bool, actor: str, reason: str, by: dateti
     more: dict[str, Any] = {"retire_when_drained": True} if retire else {}
     more |= {"drain_by": by} if by else {}
     draining = Agent.objects.filter(id=agent.id, status=AgentStatus.DRAINING)
-    with transaction.atomic():
-        if more and draining.update(**more, generation=F("generation") + 1):
-            until = by.isoformat() if by else None
-            events.append("agent.draining", agent=agent, actor=actor, reason=reason, by=until)
+    if more and draining.update(**more, generation=F("generation") + 1):
+        until = by.isoformat() if by else None
+        events.append("agent.draining", agent=agent, actor=actor, reason=reason, by=until)
     claim.retire_drained(agent.id, actor=actor)
     return queries.agent(agent.id)
 
