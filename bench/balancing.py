@@ -36,8 +36,9 @@ sys.path[:0] = [str(ROOT), str(ROOT / "bench" / "yardsticks")]
 
 import balancing_world as yardstick  # noqa: E402
 
-from balancing import outlook, scoring  # noqa: E402
-from balancing.outlook import Average, Cell, Lesson, Model  # noqa: E402
+from balancing import estimate, kalman, scoring  # noqa: E402
+from balancing.belief import Lesson, Model  # noqa: E402
+from balancing.outlook import Average, Cell  # noqa: E402
 from balancing.scoring import Candidate, Work  # noqa: E402
 
 REFERENCE = "seed_least_loaded"
@@ -107,7 +108,7 @@ class Product:
         work = replace(ASK, tags=frozenset({tag}))
         if self.strategy in LEARNING and tag not in self.averages:
             known = tag if tag in self.model.kinds else None
-            self.averages[tag] = outlook.average(self.model, known)
+            self.averages[tag] = estimate.average(self.model, known)
         average = self.averages.get(tag)
         best, _ = scoring.rank(self.strategy, candidates, work, average)[0]
         agent = int(best.agent_id)
@@ -132,10 +133,10 @@ class Product:
             match=scoring.match({tag} if self.skills[kind][agent] else (), {tag}),
             efficiency=EFFICIENCY,
         )
-        outlook.learn(self.model, lesson, agents=yardstick.AGENTS)
+        kalman.learn(self.model, lesson, agents=yardstick.AGENTS)
         skill = self.model.skills[name]
-        for each in (None, *skill.kinds):
-            self.cells[name, each] = outlook.cell(self.model, skill, each)
+        for each, cell in estimate.cells(self.model, skill).items():
+            self.cells[name, each] = cell
         self.averages.clear()  # each is made anew when somebody asks
 
     def _candidate(

@@ -6,24 +6,19 @@ process that dies between has learnt nothing of it, and another one learns it ag
 """
 
 import time
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
-from uuid import UUID
 
 from django.conf import settings
 from django.db import transaction
 
 from agentpool.registry import events
 from agentpool.registry.errors import StaleVersion
-from agentpool.registry.models import Agent, AgentLearning, LearningState, Pool, PoolLearning
+from agentpool.registry.models import Agent, AgentLearning, Pool
 from agentpool.registry.states import AgentHealth
-from balancing import keeping, memory, outlook, trust
+from balancing import estimate, kalman, memory, outlook, remember, trust
 from balancing.calibration import Tally
-from balancing.memory import Told
-from balancing.outlook import Model
+from balancing.memory import Course, Told
 from balancing.services import agents
 from balancing.trust import Suspicion
 
@@ -33,19 +28,6 @@ LONGEST_S = 10.0
 ACTOR = "learning"
 # So many of the newest lessons are predicted, too, when all is learnt anew.
 CALIBRATED_ANEW = 100_000
-
-
-@dataclass(slots=True)
-class Course:
-    """One pool's model while it learns a batch: what is read first and written afterwards."""
-
-    agent_type: str
-    agents: int
-    model: Model
-    suspicions: dict[str, Suspicion] = field(default_factory=dict)
-    tallies: dict[Any, Tally] = field(default_factory=lambda: defaultdict(Tally))
-    failed: set[tuple[str, str]] = field(default_factory=set)
-    touched: set[str] = field(default_factory=set)
 
 
 def learn() -> int:
@@ -58,51 +40,32 @@ def learn() -> int:
             _judge(course)
         if heard < BATCH:
             break
+    if total:
+        memory.refresh_service_times()
     return total
 
 
 def _learn_batch() -> tuple[int, int, list[Course]]:
     with transaction.atomic():
-        LearningState.objects.get_or_create(id=1)
-        state = LearningState.objects.select_for_update(skip_locked=True, no_key=True).first()
-        if state is None:
+        mark = memory.mark()
+        if mark is None:
             return 0, 0, []  # somebody else is at it
-        heard, newest = memory.newest_event(state.last_seq, batch=BATCH)
-        if not heard:
+        heard = memory.heard(mark, batch=BATCH)
+        if not heard.events:
             return 0, 0, []
-        told = memory.lessons(state.last_seq, newest)
-        courses = [_take(name, several) for name, several in _by_pool(told).items()]
-        for course in courses:
-            write(course)
-        LearningState.objects.filter(id=1).update(last_seq=newest)
-        memory.refresh_service_times()
-    return heard, len(told), courses
+        courses = _taught(heard.told)
+        remember.all_of(courses, mark=heard.newest)
+    return heard.events, len(heard.told), courses
 
 
-def _by_pool(told: Iterable[Told]) -> dict[str, list[Told]]:
-    found: dict[str, list[Told]] = {}
+def _taught(told: Sequence[Told]) -> list[Course]:
+    concerned: dict[str, set[str]] = {}
     for each in told:
-        found.setdefault(each.agent_type, []).append(each)
-    return found
-
-
-def _take(agent_type: str, told: Sequence[Told]) -> Course:
-    course = opened(agent_type, {each.agent_id for each in told})
+        concerned.setdefault(each.agent_type, set()).add(each.lesson.agent)
+    courses = memory.courses(concerned)
     for each in told:
-        teach(course, each)
-    return course
-
-
-def opened(agent_type: str, concerned: Iterable[UUID]) -> Course:
-    """Return a pool's model with the agents concerned; locks their rows."""
-    row = PoolLearning.objects.select_for_update(no_key=True).filter(pool_id=agent_type).first()
-    model = keeping.model_of(row.model) if row else Model()
-    course = Course(agent_type, memory.agents_at_work(agent_type), model)
-    for known in AgentLearning.objects.filter(agent_id__in=list(concerned)):
-        name = str(known.agent_id)
-        model.skills[name] = keeping.skill_of(known.skill)
-        course.suspicions[name] = Suspicion(known.suspicion, known.streak, known.why)
-    return course
+        teach(courses[each.agent_type], each)
+    return list(courses.values())
 
 
 def teach(course: Course, told: Told, *, judges: bool = True, is_old: bool = False) -> None:
@@ -115,16 +78,16 @@ def teach(course: Course, told: Told, *, judges: bool = True, is_old: bool = Fal
     model, lesson = course.model, told.lesson
     course.touched.add(lesson.agent)
     if is_old or lesson.leases > 1:
-        outlook.learn(model, lesson, agents=course.agents)
+        kalman.learn(model, lesson, agents=course.agents)
         return
-    average = outlook.average(model, lesson.kind)
+    average = estimate.average(model, lesson.kind)
     naive, usual = (outlook.expect(average, None, match=each) for each in (0.0, lesson.match))
     skill = model.skills.get(lesson.agent)
-    said = outlook.predict(model, skill, lesson.kind, match=lesson.match)
-    outlook.learn(model, lesson, agents=course.agents)
-    course.tallies[datetime.fromtimestamp(lesson.at, UTC).date()].add(
-        said, naive, is_success=told.is_success, log_s=lesson.log_s
-    )
+    said = estimate.predict(model, skill, lesson.kind, match=lesson.match)
+    kalman.learn(model, lesson, agents=course.agents)
+    day = datetime.fromtimestamp(lesson.at, UTC).date()
+    tally = course.tallies.setdefault(day, Tally())
+    tally.add(said, naive, is_success=told.is_success, log_s=lesson.log_s)
     if not judges:
         return
     work = (lesson.agent, told.story)
@@ -137,14 +100,6 @@ def teach(course: Course, told: Told, *, judges: bool = True, is_old: bool = Fal
     )
     if not told.is_success:
         course.failed.add(work)
-
-
-def write(course: Course) -> None:
-    """Write down what a pool knows now: its model, the agents it learnt from, what to expect."""
-    memory.write_model(course.agent_type, course.model)
-    memory.write_skills(course.agent_type, course.model, course.touched, course.suspicions)
-    memory.write_outlooks(course.agent_type, course.model, course.touched)
-    memory.write_tallies(course.agent_type, course.tallies)
 
 
 # -- judging -------------------------------------------------------------------------------------
@@ -199,6 +154,7 @@ def relearn() -> Iterator[int]:
     """
     with transaction.atomic():
         memory.alone()
+        memory.mark()  # there may be none yet
         mark, suspicions = memory.last_event(), memory.suspicions()
         memory.forget()
         courses: dict[str, Course] = {}
@@ -207,15 +163,14 @@ def relearn() -> Iterator[int]:
             for told in piece:
                 course = courses.get(told.agent_type)
                 if course is None:
-                    course = courses[told.agent_type] = opened(told.agent_type, ())
+                    courses |= memory.courses({told.agent_type: ()})
+                    course = courses[told.agent_type]
                     course.suspicions.update(suspicions)
                 left -= told.lesson.leases
                 teach(course, told, judges=False, is_old=left > CALIBRATED_ANEW)
             yield sum(told.lesson.leases for told in piece)
-        for course in courses.values():
-            write(course)
+        remember.all_of(courses.values(), mark=mark)
         memory.refresh_service_times()
-        LearningState.objects.update_or_create(id=1, defaults={"last_seq": mark})
         events.append("learning.relearnt", actor=ACTOR, pools=sorted(courses))
 
 
