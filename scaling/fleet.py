@@ -191,8 +191,9 @@ class _Run:
         self.comes = sorted(each.from_s for each in members if each.from_s > 0)
         self.next, self.now, self.turn = 0, 0.0, 0
         self.last = [0] * len(members)
-        # Failures that an agent owes: it fails whenever that comes to a whole one.
-        self.due = [0.5] * len(members)
+        # Failures that an agent owes: it fails whenever that comes to a whole one. Agents that are
+        # alike begin apart (golden ratio), or all would fail at the same time.
+        self.due = [(0.5 + place * 0.618034) % 1 for place in range(len(members))]
         self.tally = Tally()
 
     def step(self) -> bool:

@@ -6,18 +6,18 @@ leases say so: with few of them it is taken to be like the others.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from statistics import median
+from statistics import NormalDist, median
 
 from scaling.fleet import Figures, Job, Member, Tally
 from scaling.policies import Policy
 
 # An agent counts as so many usual leases before its own are counted.
 PRIOR_LEASES = 4.0
-# By how many standard errors an agent's time must differ before it is taken to be slow or fast.
-SURE = 2.0
+# The chance that one agent of a pool in which all are alike is taken to differ from the others.
+LUCK = 0.05
 UNKNOWN_WORK_S = 60.0
 
 
@@ -124,18 +124,17 @@ def turns(moves: Sequence[float]) -> int:
 
 def _learnt(attempts: Sequence[Attempt], seats: Sequence[Member]) -> list[Member]:
     ended = ended_of(attempts)
-    shares = [sum(not one.is_success for one in each) / len(each) for each in ended.values()]
-    usual_share = median(shares) if shares else 0.0
-    usual_s = _mean_s([one for each in ended.values() for one in each if one.is_success])
-    slowness = _slowness(ended)
+    usual_fails, failing = _fails(ended)
+    slowness = _slowness(ended, suspects=failing)
+    fail_share = _fail_share(ended)
     order = sorted(ended, key=lambda name: -len(ended[name]))
     ranks = {name: rank for rank, name in enumerate(order)}
     return [
         replace(
             seat,
             slowness=slowness.get(seat.name, 1.0),
-            fails=_fails(ended.get(seat.name, []), usual_share),
-            fail_share=_fail_share(ended.get(seat.name, []), usual_s),
+            fails=failing.get(seat.name, usual_fails),
+            fail_share=fail_share,
             leases=len(ended.get(seat.name, [])),
             rank=ranks.get(seat.name, len(ranks)),
         )
@@ -143,14 +142,56 @@ def _learnt(attempts: Sequence[Attempt], seats: Sequence[Member]) -> list[Member
     ]
 
 
-def _fails(own: Sequence[Attempt], usual: float) -> float:
-    failed = sum(not each.is_success for each in own)
-    return (failed + PRIOR_LEASES * usual) / (len(own) + PRIOR_LEASES)
+def tail(count: int, least: int, share: float) -> float:
+    """Return the chance of at least so many of `count`, each with the chance `share`."""
+    if least <= 0 or share >= 1:
+        return 1.0
+    return math.fsum(
+        math.comb(count, hits) * share**hits * (1 - share) ** (count - hits)
+        for hits in range(least, count + 1)
+    )
 
 
-def _fail_share(own: Sequence[Attempt], usual_s: float) -> float:
-    failed = [each for each in own if not each.is_success]
-    return max(0.01, _mean_s(failed) / usual_s) if failed and usual_s else 1.0
+def _fails(ended: Mapping[str, Sequence[Attempt]]) -> tuple[float, dict[str, float]]:
+    """
+    Return the share of failures of agents that are alike, and of those that differ from them.
+
+    The one that differs most is taken out until none is left that chance could not explain.
+    """
+    counts = {
+        name: (sum(not one.is_success for one in each), len(each)) for name, each in ended.items()
+    }
+    found = {}
+    while len(counts) > 1:
+        failed, total = (sum(each) for each in zip(*counts.values(), strict=True))
+        chances = {
+            name: _chance(own, count, (failed - own) / (total - count))
+            for name, (own, count) in counts.items()
+        }
+        name = min(chances, key=lambda each: chances[each])
+        if chances[name] * len(ended) > LUCK:
+            break
+        own, count = counts.pop(name)
+        found[name] = own / count
+    failed, total = (sum(each) for each in zip(*counts.values(), strict=True)) if counts else (0, 0)
+    return (failed / total if total else 0.0), found
+
+
+def _chance(failed: int, count: int, usual: float) -> float:
+    """Return how likely an agent like the others is to fail as often, or as seldom, at least."""
+    # Others that have never failed may all the same: as if half of one of their leases had.
+    often = tail(count, failed, max(usual, 0.02))
+    seldom = tail(count, count - failed, 1 - usual)
+    return 2 * min(often, seldom)
+
+
+def _fail_share(ended: Mapping[str, Sequence[Attempt]]) -> float:
+    """Return how long failures take, of what the work takes its agent else: all of the pool's."""
+    shares = []
+    for each in ended.values():
+        usual_s = _mean_s([one for one in each if one.is_success])
+        shares += [one.duration_s / usual_s for one in each if not one.is_success and usual_s]
+    return max(0.01, math.fsum(shares) / len(shares)) if shares else 1.0
 
 
 def _mean_s(attempts: Sequence[Attempt]) -> float:
@@ -159,30 +200,35 @@ def _mean_s(attempts: Sequence[Attempt]) -> float:
     return math.fsum(each.duration_s for each in attempts) / len(attempts)
 
 
-def _slowness(ended: Mapping[str, Sequence[Attempt]]) -> dict[str, float]:
-    """Return each agent's seconds over those of the others, 1 where that could be chance."""
+def _slowness(
+    ended: Mapping[str, Sequence[Attempt]], *, suspects: Collection[str]
+) -> dict[str, float]:
+    """
+    Return the seconds over those of the others, of agents where that can hardly be chance.
+
+    suspects: who differs from the others already, by failing.
+    """
     logs = {
         name: [math.log(max(0.01, one.duration_s)) for one in each if one.is_success]
         for name, each in ended.items()
     }
-    every = [value for each in logs.values() for value in each]
-    if len(every) < 2 or len(logs) < 2:
+    logs = {name: each for name, each in logs.items() if each}
+    count = sum(map(len, logs.values()))
+    if len(logs) < 2 or count <= len(logs):
         return {}
     # The typical agent, not the mean over leases: a slow one must not make the others look fast.
-    middle = median(math.fsum(each) / len(each) for each in logs.values() if each)
-    spread = math.sqrt(
-        math.fsum(
-            (value - math.fsum(each) / len(each)) ** 2 for each in logs.values() for value in each
-        )
-        / max(1, len(every) - len(logs))
-    )
+    means = {name: math.fsum(each) / len(each) for name, each in logs.items()}
+    middle = median(means.values())
+    squares = math.fsum((one - means[name]) ** 2 for name, each in logs.items() for one in each)
+    spread = math.sqrt(squares / (count - len(logs)))
     found = {}
     for name, each in logs.items():
-        if not each:
-            continue
-        late = math.fsum(each) / len(each) - middle
-        is_sure = len(each) > 2 and abs(late) > SURE * spread / math.sqrt(len(each))
-        found[name] = math.exp(late * len(each) / (len(each) + PRIOR_LEASES)) if is_sure else 1.0
+        # Of many agents some seem to differ: the more are looked at, the surer one must be.
+        looked_at = 1 if name in suspects else len(logs)
+        sure = NormalDist().inv_cdf(1 - LUCK / 2 / looked_at)
+        late = means[name] - middle
+        if len(each) > 2 and abs(late) > sure * spread / math.sqrt(len(each)):
+            found[name] = math.exp(late * len(each) / (len(each) + PRIOR_LEASES))
     return found
 
 
