@@ -14,8 +14,6 @@ from statistics import NormalDist, median
 from scaling.fleet import Figures, Job, Member, Tally
 from scaling.policies import Policy
 
-# An agent counts as so many usual leases before its own are counted.
-PRIOR_LEASES = 4.0
 # The chance that one agent of a pool in which all are alike is taken to differ from the others.
 LUCK = 0.05
 UNKNOWN_WORK_S = 60.0
@@ -226,9 +224,10 @@ def _slowness(
         # Of many agents some seem to differ: the more are looked at, the surer one must be.
         looked_at = 1 if name in suspects else len(logs)
         sure = NormalDist().inv_cdf(1 - LUCK / 2 / looked_at)
-        late = means[name] - middle
-        if len(each) > 2 and abs(late) > sure * spread / math.sqrt(len(each)):
-            found[name] = math.exp(late * len(each) / (len(each) + PRIOR_LEASES))
+        late, doubt = means[name] - middle, spread / math.sqrt(len(each))
+        if len(each) > 2 and abs(late) > sure * doubt:
+            # Who stands out has on average been helped by chance: James and Stein's share.
+            found[name] = math.exp(late * (1 - (doubt / late) ** 2))
     return found
 
 
