@@ -76,6 +76,10 @@ class Shared:
         self.block = block
         self.covariance, self.means = block[:, :-1], block[:, -1]
 
+    def __reduce__(self) -> tuple[type[Self], tuple[Floats]]:
+        """Return how it is made again elsewhere: views must be views there, too."""
+        return type(self), (self.block,)
+
     def with_kind(self, variance: float) -> Self:
         """Return the same with one more kind of work, of which only the variance is known."""
         count = len(self.means)
@@ -104,6 +108,10 @@ class Own:
         self.covariance = block[:, : self.places]
         self.variances = np.einsum("ii->i", self.covariance)
         self.slopes, self.base = block[:, self.places : -1], block[:, -1]
+
+    def __reduce__(self) -> tuple[type[Self], tuple[Floats]]:
+        """Return how it is made again elsewhere: views must be views there, too."""
+        return type(self), (self.block,)
 
     @classmethod
     def of(cls, variance: float, *, shared: int) -> Self:

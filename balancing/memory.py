@@ -3,8 +3,7 @@
 import itertools
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from django.db import connection
@@ -17,28 +16,13 @@ from agentpool.registry.models import (
     PoolLearning,
 )
 from agentpool.registry.states import PLACEABLE_STATUS
-from balancing import calibration, keeping
-from balancing.belief import Lesson, Model
+from balancing import calibration, course, keeping
+from balancing.belief import Model
 from balancing.calibration import Tally
+from balancing.course import Course, Row, Told
 from balancing.trust import Suspicion
 
 PIECE = 5000
-
-
-class Told(NamedTuple):
-    """
-    A lesson as the tables tell it.
-
-    story: which work it was, so that its failures count once. elsewhere: the same work has failed
-    with another agent, too.
-    """
-
-    agent_type: str
-    lesson: Lesson
-    is_success: bool
-    duration_s: float
-    story: str
-    elsewhere: bool
 
 
 class Heard(NamedTuple):
@@ -47,19 +31,6 @@ class Heard(NamedTuple):
     events: int
     newest: int
     told: list[Told]
-
-
-@dataclass(slots=True)
-class Course:
-    """One pool's model while it learns: what is read first and written afterwards."""
-
-    agent_type: str
-    agents: int
-    model: Model
-    suspicions: dict[str, Suspicion] = field(default_factory=dict)
-    tallies: dict[date, Tally] = field(default_factory=dict)
-    failed: set[tuple[str, str]] = field(default_factory=set)
-    touched: set[str] = field(default_factory=set)
 
 
 def now() -> datetime:
@@ -93,8 +64,8 @@ def heard(after: int, *, batch: int) -> Heard:
           LEFT JOIN LATERAL lessons_1(%s, h.newest) o ON true"""  # noqa: S608
     rows = _rows(sql, [after, batch, after])
     events, newest = rows[0][:2]
-    told = [_told(row[2:]) for row in rows if row[2] is not None]
-    return Heard(int(events), int(newest or after), told)
+    lessons = course.told(row[2:] for row in rows if row[2] is not None)
+    return Heard(int(events), int(newest or after), lessons)
 
 
 def courses(concerned: Mapping[str, Collection[str]]) -> dict[str, Course]:
@@ -115,9 +86,9 @@ def courses(concerned: Mapping[str, Collection[str]]) -> dict[str, Course]:
         SELECT agent_type, agent_id::text, skill::text, suspicion, streak, why
           FROM agent_learning WHERE agent_id = ANY (%s::uuid[])"""
     for agent_type, name, told, *suspicion in _rows(sql, [agents]) if agents else ():
-        if (course := found.get(agent_type)) is not None:
-            course.model.skills[name] = keeping.skill_of(json.loads(told))
-            course.suspicions[name] = Suspicion(*suspicion)
+        if (pool := found.get(agent_type)) is not None:
+            pool.model.skills[name] = keeping.skill_of(json.loads(told))
+            pool.suspicions[name] = Suspicion(*suspicion)
     return found
 
 
@@ -182,13 +153,13 @@ def count() -> int:
     return int(_rows(sql, [])[0][0])
 
 
-def everything(mark: int) -> Iterator[list[Told]]:
+def everything(mark: int) -> Iterator[list[Row]]:
     """Yield all that teaches anything up to an event, in its order of time, in pieces."""
     for sql, params in ((_DAYS, []), (_OUTCOMES, [mark])):
         with connection.chunked_cursor() as cursor:
             cursor.execute(sql, params)
             while rows := cursor.fetchmany(PIECE):
-                yield [_told(row) for row in rows]
+                yield rows
 
 
 # Of an outcome `o`, as `Told` has it.
@@ -214,10 +185,6 @@ _OUTCOMES = f"""
           SELECT e.lease_id FROM event e WHERE (e.seq IS NULL OR e.seq > %s)
             AND e.kind IN ('lease.released', 'lease.expired', 'lease.lost', 'lease.cancelled'))) o
       ORDER BY o.ended_at, o.lease_id"""  # noqa: S608
-
-
-def _told(row: Any) -> Told:
-    return Told(row[0], Lesson._make(row[1:11]), *row[11:])
 
 
 def _rows(sql: str, params: list[Any]) -> list[Any]:

@@ -13,7 +13,7 @@ from typing import Any
 from django.db import connection
 
 from balancing import estimate, keeping, outlook
-from balancing.memory import Course
+from balancing.course import Course
 from balancing.outlook import Average, Cell
 from balancing.trust import Suspicion
 

@@ -7,7 +7,7 @@ process that dies between has learnt nothing of it, and another one learns it ag
 
 import time
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 from django.conf import settings
 from django.db import transaction
@@ -16,9 +16,9 @@ from agentpool.registry import events
 from agentpool.registry.errors import StaleVersion
 from agentpool.registry.models import Agent, AgentLearning, Pool
 from agentpool.registry.states import AgentHealth
-from balancing import estimate, kalman, memory, outlook, remember, trust
-from balancing.calibration import Tally
-from balancing.memory import Course, Told
+from balancing import apart, memory, remember, trust
+from balancing.apart import Rooms
+from balancing.course import AGENT_TYPE, LEASES, Course, Row, Told, teach
 from balancing.services import agents
 from balancing.trust import Suspicion
 
@@ -66,40 +66,6 @@ def _taught(told: Sequence[Told]) -> list[Course]:
     for each in told:
         teach(courses[each.agent_type], each)
     return list(courses.values())
-
-
-def teach(course: Course, told: Told, *, judges: bool = True, is_old: bool = False) -> None:
-    """
-    Predict a lesson, compare, learn it.
-
-    judges: let it raise or lower suspicion, too. is_old: only learn it; so is a day at once, which
-    nobody was asked about before.
-    """
-    model, lesson = course.model, told.lesson
-    course.touched.add(lesson.agent)
-    if is_old or lesson.leases > 1:
-        kalman.learn(model, lesson, agents=course.agents)
-        return
-    average = estimate.average(model, lesson.kind)
-    naive, usual = (outlook.expect(average, None, match=each) for each in (0.0, lesson.match))
-    skill = model.skills.get(lesson.agent)
-    said = estimate.predict(model, skill, lesson.kind, match=lesson.match)
-    kalman.learn(model, lesson, agents=course.agents)
-    day = datetime.fromtimestamp(lesson.at, UTC).date()
-    tally = course.tallies.setdefault(day, Tally())
-    tally.add(said, naive, is_success=told.is_success, log_s=lesson.log_s)
-    if not judges:
-        return
-    work = (lesson.agent, told.story)
-    course.suspicions[lesson.agent] = trust.hear(
-        course.suspicions.get(lesson.agent, Suspicion()),
-        usual,
-        is_success=told.is_success,
-        duration_s=told.duration_s,
-        is_known=told.elsewhere or work in course.failed,
-    )
-    if not told.is_success:
-        course.failed.add(work)
 
 
 # -- judging -------------------------------------------------------------------------------------
@@ -157,21 +123,30 @@ def relearn() -> Iterator[int]:
         memory.mark()  # there may be none yet
         mark, suspicions = memory.last_event(), memory.suspicions()
         memory.forget()
-        courses: dict[str, Course] = {}
         left = memory.count()
-        for piece in memory.everything(mark):
-            for told in piece:
-                course = courses.get(told.agent_type)
-                if course is None:
-                    courses |= memory.courses({told.agent_type: ()})
-                    course = courses[told.agent_type]
-                    course.suspicions.update(suspicions)
-                left -= told.lesson.leases
-                teach(course, told, judges=False, is_old=left > CALIBRATED_ANEW)
-            yield sum(told.lesson.leases for told in piece)
-        remember.all_of(courses.values(), mark=mark)
+        with Rooms(apart.processes(left)) as rooms:
+            for rows in memory.everything(mark):
+                count = sum(row[LEASES] for row in rows)
+                left -= count
+                _send(rooms, rows, is_old=left >= CALIBRATED_ANEW)
+                yield count
+            courses = rooms.courses()
+        for each in courses:
+            each.suspicions.update(suspicions)
+        remember.all_of(courses, mark=mark)
         memory.refresh_service_times()
-        events.append("learning.relearnt", actor=ACTOR, pools=sorted(courses))
+        pools = sorted(each.agent_type for each in courses)
+        events.append("learning.relearnt", actor=ACTOR, pools=pools)
+
+
+def _send(rooms: Rooms, rows: Sequence[Row], *, is_old: bool) -> None:
+    by_pool: dict[str, list[Row]] = {}
+    for row in rows:
+        by_pool.setdefault(row[AGENT_TYPE], []).append(row)
+    for agent_type, several in by_pool.items():
+        if not rooms.has(agent_type):
+            rooms.open(*memory.courses({agent_type: ()}).values())
+        rooms.teach(agent_type, several, is_old=is_old)
 
 
 def fold() -> int:
