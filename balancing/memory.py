@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -16,9 +16,8 @@ from agentpool.registry.models import (
     PoolLearning,
 )
 from agentpool.registry.states import PLACEABLE_STATUS
-from balancing import calibration, course, keeping
+from balancing import course, keeping
 from balancing.belief import Model
-from balancing.calibration import Tally
 from balancing.course import Course, Row, Told
 from balancing.trust import Suspicion
 
@@ -108,13 +107,6 @@ def fold_outcomes(*, days: float, batch: int = 20_000) -> int:
     while count := int(_rows("SELECT outcomes_fold_1(%s, %s)", [days, batch])[0][0]):
         total += count
     return total
-
-
-def tally_of(rows: Iterable[Calibration]) -> Tally:
-    """Return the sum of some days."""
-    return calibration.merged(
-        Tally(**{name: getattr(row, name) for name in Tally.__slots__}) for row in rows
-    )
 
 
 # -- anew ----------------------------------------------------------------------------------------

@@ -4,9 +4,11 @@ import base64
 import math
 import random
 from datetime import timedelta
+from importlib import import_module
 
 import numpy as np
 import pytest
+from django.apps import apps
 from django.db.models.functions import Now
 
 from agentpool.registry.models import (
@@ -14,8 +16,8 @@ from agentpool.registry.models import (
     AgentLearning,
     Calibration,
     Event,
-    Lease,
     LearningState,
+    Lease,
     LeaseOutcome,
     OutcomeDay,
     Outlook,
@@ -126,6 +128,29 @@ def test_learning_anew_comes_to_the_same_and_does_not_learn_what_comes_later_twi
     assert sum(learning.relearn()) == 10
     assert learn() == 1
     assert PoolLearning.objects.get().leases == 11
+
+
+def test_what_an_older_version_kept_is_read_after_the_migration(make_agent, work):
+    make_agent()
+    for n in range(4):
+        work(ok=n > 0, took_s=10 + n, story_type=("fix", "feature")[n % 2])
+        learn()
+    kept = everything()
+    for row in PoolLearning.objects.all():
+        shared = keeping.model_of(row.model).shared
+        row.model["shared"] = [[e.means.tolist(), e.covariance.tolist()] for e in shared]
+        row.save(update_fields=["model"])
+    for row in AgentLearning.objects.all():
+        own = keeping.skill_of(row.skill).own
+        row.skill["own"] = [
+            [e.base.tolist(), e.slopes.tolist(), e.covariance.tolist()] for e in own
+        ]
+        row.save(update_fields=["skill"])
+
+    migration = import_module("agentpool.registry.migrations.0015_learning_blocks")
+    migration._pack(apps, None)
+
+    assert everything() == kept
 
 
 def test_one_by_one_in_a_batch_and_anew_come_to_the_same(make_agent, work, monkeypatch):
