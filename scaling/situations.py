@@ -6,6 +6,7 @@ leases say so: with few of them it is taken to be like the others.
 """
 
 import math
+from bisect import bisect_right
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -24,8 +25,8 @@ class Attempt:
     """
     One lease, or a wait for one: times in seconds of the window; MB and cores asked for.
 
-    key: of the work, the same for all attempts at it. began_s, ended_s: None, not yet. peak_mb,
-    used_cores: None, not measured.
+    Below 0 is before the window. key: of the work, the same for all attempts at it. began_s,
+    ended_s: None, not yet. peak_mb, used_cores: None, not measured.
     """
 
     key: str
@@ -40,6 +41,11 @@ class Attempt:
     cores: float = 0.0
     peak_mb: float | None = None
     used_cores: float | None = None
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it was running when the window began: it takes room, and is not counted."""
+        return self.began_s is not None and self.began_s < 0
 
     @property
     def duration_s(self) -> float:
@@ -76,7 +82,7 @@ def made(
 ) -> Situation:
     """Return a situation; seats: the agents with their sizes and times, nothing learnt of them."""
     members = _learnt(attempts, seats)
-    jobs = _jobs(attempts, {each.name: each for each in members})
+    jobs = _jobs(attempts, {each.name: each for each in members}, over_s)
     return Situation(agent_type, over_s, attempts, members, jobs)
 
 
@@ -84,29 +90,31 @@ def measured(situation: Situation) -> Figures:
     """Return what became of the work, counted from its leases; who still waits counts, too."""
     tally = Tally()
     done: dict[str, float] = {}
+    counted = [each for each in situation.attempts if not each.is_running]
     for each in situation.attempts:
-        tally.began(each.project, each.waited_s)
+        if not each.is_running:
+            tally.began(each.project, each.waited_s)
         if each.began_s is None:
             continue
         end_s = situation.over_s if each.ended_s is None else each.ended_s
         cut = min(max(0.0, each.began_s), situation.over_s), min(end_s, situation.over_s)
         tally.held(each.agent, each.memory_mb, *cut)
-        if each.ended_s is not None:
+        if each.ended_s is not None and not each.is_running:
             tally.failed += not each.is_success
             if each.is_success:
                 done[each.key] = each.ended_s
     first: dict[str, float] = {}
-    for each in situation.attempts:
+    for each in counted:
         first[each.key] = min(each.arrival_s, first.get(each.key, math.inf))
     tally.turnarounds = [end_s - first[key] for key, end_s in done.items()]
     return tally.figures(situation.members, situation.over_s)
 
 
 def ended_of(attempts: Sequence[Attempt]) -> dict[str, list[Attempt]]:
-    """Return the ended attempts of each agent."""
+    """Return the attempts of each agent that began and ended in the window."""
     found: dict[str, list[Attempt]] = {}
     for each in attempts:
-        if each.ended_s is not None:
+        if each.ended_s is not None and not each.is_running:
             found.setdefault(each.agent, []).append(each)
     return found
 
@@ -234,36 +242,88 @@ def _slowness(
 # -- what is learnt of work ------------------------------------------------------------------------
 
 
-def _jobs(attempts: Sequence[Attempt], members: Mapping[str, Member]) -> list[Job]:
+def _jobs(attempts: Sequence[Attempt], members: Mapping[str, Member], over_s: float) -> list[Job]:
+    lengths = _Lengths(attempts, members, over_s)
     by_key: dict[str, list[Attempt]] = {}
     for each in attempts:
-        by_key.setdefault(each.key, []).append(each)
-    usual = _usual_work_s(attempts, members)
-    jobs = [_job(each, members, usual) for each in by_key.values()]
-    return sorted(jobs, key=lambda job: job.arrival_s)
+        if not each.is_running:
+            by_key.setdefault(each.key, []).append(each)
+    jobs = [_rest(each, lengths) for each in attempts if each.is_running]
+    jobs += [_job(each, lengths) for each in by_key.values()]
+    # What ran already has its place before anybody else is given one.
+    return sorted(jobs, key=lambda job: (job.arrival_s, not job.is_running, -job.waited_s))
 
 
-def _usual_work_s(attempts: Sequence[Attempt], members: Mapping[str, Member]) -> float:
-    took = [_work_s(each, members) for each in attempts if each.is_success and each.duration_s]
-    return math.fsum(took) / len(took) if took else UNKNOWN_WORK_S
+class _Lengths:
+    """How long work takes a usual agent: known of what has ended, guessed of the rest."""
+
+    def __init__(
+        self, attempts: Sequence[Attempt], members: Mapping[str, Member], over_s: float
+    ) -> None:
+        self._members, self._over_s, self._guessed = members, over_s, 0
+        self._known = sorted(
+            self.of(each) for each in attempts if each.is_success and each.ended_s is not None
+        )
+
+    def slowness(self, attempt: Attempt) -> float:
+        """Return the slowness of the agent that does it."""
+        member = self._members.get(attempt.agent)
+        return member.slowness if member else 1.0
+
+    def of(self, attempt: Attempt) -> float:
+        """Return how long what has ended took."""
+        return attempt.duration_s / self.slowness(attempt)
+
+    def guess(self, attempt: Attempt) -> float:
+        """
+        Return how long may take what has not ended: as long as one of those which took longer.
+
+        Each of them in its turn, by the golden ratio: with the mean for all, work would be less
+        unequal than it is, and waits too short.
+        """
+        beyond_s = 0.0
+        if attempt.began_s is not None and attempt.ended_s is None:
+            beyond_s = max(0.0, self._over_s - attempt.began_s) / self.slowness(attempt)
+        longer = self._known[bisect_right(self._known, beyond_s) :]
+        if not longer:
+            known = self._known or [UNKNOWN_WORK_S]
+            return beyond_s + math.fsum(known) / len(known)
+        self._guessed += 1
+        return longer[int(self._guessed * 0.618034 % 1 * len(longer))]
 
 
-def _work_s(attempt: Attempt, members: Mapping[str, Member]) -> float:
-    member = members.get(attempt.agent)
-    return attempt.duration_s / member.slowness if member else attempt.duration_s
+def _rest(running: Attempt, lengths: _Lengths) -> Job:
+    """Return what was left, when the window began, of a lease that was running."""
+    slowness = lengths.slowness(running)
+    if running.ended_s is None:
+        left_s = lengths.guess(running) + (running.began_s or 0.0) / slowness
+    else:
+        left_s = running.ended_s / slowness
+    return Job(
+        arrival_s=0.0,
+        work_s=left_s,
+        memory_mb=running.memory_mb,
+        cores=running.cores,
+        project=running.project,
+        peak_mb=running.peak_mb,
+        used_cores=running.used_cores,
+        is_running=True,
+    )
 
 
-def _job(tries: Sequence[Attempt], members: Mapping[str, Member], usual_s: float) -> Job:
+def _job(tries: Sequence[Attempt], lengths: _Lengths) -> Job:
     last = max(tries, key=lambda each: each.arrival_s)
     done = next((each for each in tries if each.is_success and each.duration_s), None)
     peaks = [each.peak_mb for each in tries if each.peak_mb is not None]
     cores = [each.used_cores for each in tries if each.used_cores is not None]
+    arrival_s = min(each.arrival_s for each in tries)
     return Job(
-        arrival_s=min(each.arrival_s for each in tries),
-        work_s=_work_s(done, members) if done else usual_s,
+        arrival_s=max(0.0, arrival_s),
+        work_s=lengths.of(done) if done else lengths.guess(last),
         memory_mb=last.memory_mb,
         cores=last.cores,
         project=last.project,
         peak_mb=max(peaks, default=None),
         used_cores=max(cores, default=None),
+        waited_s=max(0.0, -arrival_s),
     )

@@ -99,18 +99,28 @@ def _fits(truth, work, running):
     return len(mine) < truth.slots and held + work.memory_mb <= truth.memory_mb
 
 
-def situation(record, truths):
+def situation(record, truths, since_s=0.0, until_s=None):
+    """Return what a window of the record shows, as the tables would; usually the whole of it."""
+    until_s = until_s or max(each.ended_s for each in record)
     seats = [Member(each.name, each.slots, each.memory_mb) for each in truths]
-    return situations.made("code", over_s=HOURS, attempts=record, seats=seats)
+    seen_ = [_seen(each, since_s, until_s) for each in record]
+    attempts_ = [each for each in seen_ if each is not None]
+    return situations.made("code", over_s=until_s - since_s, attempts=attempts_, seats=seats)
 
 
-def mean_wait(record):
-    return sum(each.waited_s for each in record) / len(record)
+def _seen(each, since_s, until_s):
+    if each.arrival_s > until_s or each.ended_s <= since_s:
+        return None
+    told = replace(each, arrival_s=each.arrival_s - since_s)
+    if each.began_s > until_s:
+        waited_s = until_s - each.arrival_s
+        return replace(told, waited_s=waited_s, began_s=None, ended_s=None, agent="")
+    ended_s = each.ended_s - since_s if each.ended_s <= until_s else None
+    return replace(told, began_s=each.began_s - since_s, ended_s=ended_s)
 
 
-def turnaround(record, works):
-    ends = {each.key: each.ended_s for each in record if each.is_success}
-    return sum(ends[work.key] - work.arrival_s for work in works) / len(works)
+def figures(record, truths, **window):
+    return situations.measured(situation(record, truths, **window))
 
 
 # Waits depend on whose work fails: one piece of work in a full pool delays all that come after.
@@ -133,11 +143,11 @@ def test_too_small_a_pool_is_found_and_the_wait_with_more_agents_comes_true():
         record = happen(works, truths, seed=2 + seed)
         first, *_ = optimizing.proposals(situation(record, truths))
         grown = truths + [Truth(f"more-{each}") for each in range(first.change["agents"])]
-        then = mean_wait(happen(works, grown, seed=3 * seed))
+        then = figures(happen(works, grown, seed=3 * seed), grown).mean_wait_s
 
         assert (first.kind, first.action) == (Kind.HIGH_WAIT_TIMES, Action.SCALE_UP)
         assert first.change == {"agents": 2}
-        assert then < 0.8 * mean_wait(record)
+        assert then < 0.8 * figures(record, truths).mean_wait_s
         found.append((first.expected, then))
     came_true(found)
 
@@ -151,7 +161,7 @@ def test_wasteful_requirements_are_found_and_the_wait_with_less_comes_true():
         record = happen(works, truths, seed=5 + seed)
         first, *_ = optimizing.proposals(situation(record, truths))
         lower = [replace(work, memory_mb=first.change["memory_mb"]) for work in works]
-        then = mean_wait(happen(lower, truths, seed=6 * seed))
+        then = figures(happen(lower, truths, seed=6 * seed), truths).mean_wait_s
 
         assert (first.kind, first.action) == (Kind.RESOURCE_WASTE, Action.LOWER_REQUIREMENTS)
         assert first.change["memory_mb"] == pytest.approx(2400, abs=1)
@@ -168,7 +178,7 @@ def test_one_bad_agent_is_found_and_the_time_without_it_comes_true():
         record = happen(works, truths, seed=8 + seed)
         first, *_ = optimizing.proposals(situation(record, truths))
         without = [each for each in truths if each.name != "agent-3"]
-        then = turnaround(happen(works, without, seed=9 * seed), works)
+        then = figures(happen(works, without, seed=9 * seed), without).turnaround_s
 
         assert (first.kind, first.action, first.subject) == (
             Kind.BAD_AGENT,
@@ -176,9 +186,23 @@ def test_one_bad_agent_is_found_and_the_time_without_it_comes_true():
             "agent-3",
         )
         found.append((first.expected, then))
-        before.append(turnaround(record, works))
+        before.append(figures(record, truths).turnaround_s)
     came_true(found)
     assert fmean(then for _, then in found) < fmean(before)
+
+
+def test_a_window_within_busy_hours_is_replayed_as_it_was():
+    """It begins with what ran and who waited; what is not over at its end is guessed."""
+    truths, found = [Truth(f"agent-{each}") for each in range(10)], []
+    for seed in range(11, 21):
+        record = happen(load(per_hour=35, mean_s=1000, seed=seed), truths, seed=seed)
+        seen_ = situation(record, truths, since_s=7200.0, until_s=14400.0)
+        replayed = fleet.replay(seen_.jobs, seen_.members, over_s=seen_.over_s)
+        found.append((replayed.mean_wait_s, situations.measured(seen_).mean_wait_s))
+
+    without, measured = (fmean(each) for each in zip(*found, strict=True))
+
+    assert without == pytest.approx(measured, rel=0.1)
 
 
 # -- what is learnt of agents ----------------------------------------------------------------------
