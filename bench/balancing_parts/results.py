@@ -125,7 +125,7 @@ WIDTH, LEFT, BAR, GAP = 860, 190, 22, 30
 def picture(rows: list[Row]) -> str:
     """Return the table as bars with their errors, one block a world, and a dot: the first 300."""
     groups = _grouped(rows)
-    most = max(max(_mean(each), _first(each)) for each in groups.values()) * 1.05
+    most = max(max(_mean(each) + _error(each), _first(each)) for each in groups.values())
     scale, lines, y, world = (WIDTH - LEFT - 70) / max(most, 1), [], 26.0, ""
     for (at, name), several in groups.items():
         if at != world:
