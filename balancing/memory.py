@@ -60,7 +60,8 @@ def heard(after: int, *, batch: int) -> Heard:
         WITH heard AS (SELECT count(*) AS events, max(seq) AS newest FROM
           (SELECT seq FROM event WHERE seq > %s ORDER BY seq LIMIT %s) e)
         SELECT h.events, h.newest, {_TOLD} FROM heard h
-          LEFT JOIN LATERAL lessons_1(%s, h.newest) o ON true"""  # noqa: S608
+          LEFT JOIN LATERAL lessons_1(%s, h.newest) WITH ORDINALITY o ON true
+          ORDER BY o.ordinality"""  # noqa: S608
     rows = _rows(sql, [after, batch, after])
     events, newest = rows[0][:2]
     lessons = course.told(row[2:] for row in rows if row[2] is not None)
