@@ -8,7 +8,8 @@ from uuid import UUID
 from agentpool.registry import queries as registry_queries
 from agentpool.registry.models import Agent, AgentLearning, Calibration, Outlook, Pool, PoolLearning
 from agentpool.registry.states import Strategy
-from balancing import calibration, memory, outlook
+from balancing import calibration, outlook
+from balancing.calibration import Tally
 from balancing.outlook import Average, Cell, Prediction
 
 AGENTS_SHOWN = 200
@@ -40,7 +41,7 @@ def pool(row: Pool, *, days: int = calibration.LOOK_BACK_DAYS) -> dict[str, Any]
 def _pool(
     row: Pool, known: PoolLearning | None, tallied: list[Calibration], days: int
 ) -> dict[str, Any]:
-    found = calibration.report(memory.tally_of(tallied))
+    found = calibration.report(calibration.merged(map(_tally, tallied)))
     is_new = row.strategy != Strategy.LEARNT
     report = asdict(found)
     proposes, why = report.pop("proposes"), report.pop("why")
@@ -58,6 +59,10 @@ def _pool(
         "why": why,
         "calibration": report,
     }
+
+
+def _tally(row: Calibration) -> Tally:
+    return Tally(**{name: getattr(row, name) for name in Tally.__slots__})
 
 
 def kinds(agent_type: str) -> list[dict[str, Any]]:

@@ -1,8 +1,16 @@
-"""Turns what was learnt into JSON and back, so that it outlives the process. Pure."""
+"""
+Turns what was learnt into JSON and back, so that it outlives the process. Pure.
 
+Arrays are kept as the base64 of their numbers: exact, half as long as decimals, and read and
+written in a thousandth of the time that an agent with many kinds of work would take else.
+"""
+
+import base64
 from typing import Any
 
-from balancing.outlook import Model, Own, Shared, Skill, Spread, Usual
+import numpy as np
+
+from balancing.belief import FIRST_KIND, Floats, Model, Own, Shared, Skill, Spread, Usual
 
 
 def model_json(model: Model) -> dict[str, Any]:
@@ -11,7 +19,7 @@ def model_json(model: Model) -> dict[str, Any]:
         "kinds": model.kinds,
         "usual": [_usual(each) for each in model.usual],
         "leases_of": model.leases_of,
-        "shared": [[each.means, each.covariance] for each in model.shared],
+        "shared": [_text(each.block) for each in model.shared],
         "agents": [model.agents.squares, model.agents.count],
         "cells": [model.cells.squares, model.cells.count],
         "noise": model.noise,
@@ -23,7 +31,8 @@ def model_json(model: Model) -> dict[str, Any]:
 
 def model_of(told: dict[str, Any]) -> Model:
     """Return the model that `model_json` wrote."""
-    success, time = (Shared(*each) for each in told["shared"])
+    rows = FIRST_KIND + len(told["kinds"])
+    success, time = (Shared(_block(each, rows=rows)) for each in told["shared"])
     return Model(
         kinds=told["kinds"],
         usual=[Usual(*each) for each in told["usual"]],
@@ -42,7 +51,7 @@ def skill_json(skill: Skill) -> dict[str, Any]:
     """Return what is known of one agent."""
     return {
         "kinds": skill.kinds,
-        "own": [[each.base, each.slopes, each.covariance] for each in skill.own],
+        "own": [_text(each.block) for each in skill.own],
         "usual": [_usual(each) for each in skill.usual],
         "leases": skill.leases,
         "match": skill.match,
@@ -54,7 +63,8 @@ def skill_json(skill: Skill) -> dict[str, Any]:
 
 def skill_of(told: dict[str, Any]) -> Skill:
     """Return the skill that `skill_json` wrote."""
-    success, time = (Own(*each) for each in told["own"])
+    rows = 1 + len(told["kinds"])
+    success, time = (Own(_block(each, rows=rows)) for each in told["own"])
     return Skill(
         kinds=told["kinds"],
         own=(success, time),
@@ -65,6 +75,16 @@ def skill_of(told: dict[str, Any]) -> Skill:
         clock=told["clock"],
         at=told["at"],
     )
+
+
+def _text(block: Floats) -> str:
+    return base64.b64encode(block.astype("<f8").tobytes()).decode()
+
+
+def _block(text: str, *, rows: int) -> Floats:
+    """Return an array with so many rows; its width is what is left."""
+    numbers = np.frombuffer(base64.b64decode(text), "<f8")
+    return numbers.reshape(rows, -1).astype(np.float64)
 
 
 def _usual(each: Usual) -> list[float]:

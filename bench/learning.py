@@ -5,13 +5,16 @@ What learning costs: from one outcome, from a batch, and anew from a million of 
 
 On a database of its own. Outcomes are made by SQL: four pools, six kinds of work, skills that
 differ. Told are milliseconds of one outcome learnt by itself (median of the whole transaction),
-milliseconds an outcome in a batch, and the seconds and the largest memory of `manage.py relearn`.
+milliseconds an outcome in a batch, and of `manage.py relearn`, its processes together: seconds,
+seconds of a processor (without the database's), and the largest memory.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import platform
+import resource
 import subprocess
 import sys
 import threading
@@ -23,6 +26,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+import psutil  # noqa: E402
 from claim_parts import stage  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
@@ -108,7 +112,7 @@ def _fill(there: stage.Stage, options: argparse.Namespace) -> None:
 
 def _relearnt(there: stage.Stage) -> dict[str, Any]:
     """Run the command, as an operator would; watch its memory from outside."""
-    began = time.monotonic()
+    began, cpu_s = time.monotonic(), _children_s()
     process = subprocess.Popen(
         [sys.executable, "manage.py", "relearn"],
         cwd=ROOT,
@@ -127,22 +131,26 @@ def _relearnt(there: stage.Stage) -> dict[str, Any]:
         raise SystemExit(f"relearn failed: {said}")
     return {
         "relearn_s": round(took_s, 1),
+        "relearn_cpu_s": round(_children_s() - cpu_s, 1),
         "relearn_peak_mb": round(peak["mb"]),
         "said": said.strip(),
     }
 
 
+def _children_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def _watch(process: "subprocess.Popen[str]", peak: dict[str, float]) -> None:
-    status = Path(f"/proc/{process.pid}/status")
+    """Note the largest memory of a process and its children: shared pages are counted once."""
+    parent = psutil.Process(process.pid)
     while process.poll() is None:
-        try:
-            lines = status.read_text().splitlines()
-        except OSError:
-            return
-        found = [line.split()[1] for line in lines if line.startswith("VmHWM")]
-        if found:
-            peak["mb"] = int(found[0]) / 1024
-        time.sleep(0.1)
+        with contextlib.suppress(psutil.Error):
+            several = [parent, *parent.children(recursive=True)]
+            total = sum(each.memory_full_info().pss for each in several)
+            peak["mb"] = max(peak["mb"], total / 1024**2)
+        time.sleep(0.2)
 
 
 def _per_lesson(there: stage.Stage, *, count: int, batch: int) -> float:

@@ -1,6 +1,7 @@
 """The admin's pages of how many agents there are: policies, decisions, changes, launches."""
 
 from typing import Any
+from urllib.parse import urlencode
 
 from django.contrib import admin
 from django.db.models import Count, QuerySet
@@ -296,9 +297,16 @@ class OptimizationAdmin(ReadOnly):
 
 @admin.register(OptimizerPolicy)
 class OptimizerPolicyAdmin(ReadOnly):
-    """Whether proposals are carried out by themselves; changed on the console's page Optimizer."""
+    """Whether proposals are carried out by themselves; edited on the console's page."""
 
     section = "scaling"
     icon = "rule"
     empty = "No pool has a policy of its own: each recommends, by the usual rules."
-    list_display = ("pool", "mode", "settings", "updated_by", "updated_at")
+    list_display = ("pool", "mode", "settings", "edit", "updated_by", "updated_at")
+    readonly_fields = ("edit",)
+
+    @show.column("edit")
+    def edit(self, row: OptimizerPolicy) -> Any:
+        """Return a link to the form that changes it."""
+        form = f"{reverse('act', args=['optimize-policy'])}?{urlencode({'optimizer': row.pool_id})}"
+        return format_html('<a href="{}">on the console</a>', form)

@@ -24,7 +24,8 @@ class Job:
     """
     One piece of work: seconds it takes a usual agent, MB and cores that it asks for.
 
-    peak_mb, used_cores: what it was seen to use, None: not measured.
+    peak_mb, used_cores: what it was seen to use, None: not measured. waited_s: for how long it had
+    waited when it arrives. is_running: it began before: it takes room, and nothing of it counts.
     """
 
     arrival_s: float
@@ -34,6 +35,8 @@ class Job:
     project: str = ""
     peak_mb: float | None = None
     used_cores: float | None = None
+    waited_s: float = 0.0
+    is_running: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,8 +194,9 @@ class _Run:
         self.comes = sorted(each.from_s for each in members if each.from_s > 0)
         self.next, self.now, self.turn = 0, 0.0, 0
         self.last = [0] * len(members)
-        # Failures that an agent owes: it fails whenever that comes to a whole one.
-        self.due = [0.5] * len(members)
+        # Failures that an agent owes: it fails whenever that comes to a whole one. Agents that are
+        # alike begin apart (golden ratio), or all would fail at the same time.
+        self.due = [(0.5 + place * 0.618034) % 1 for place in range(len(members))]
         self.tally = Tally()
 
     def step(self) -> bool:
@@ -221,9 +225,11 @@ class _Run:
         self.free += 1
         room.memory_mb += job.memory_mb
         room.cores += job.cores
-        self.tally.failed += is_failed
+        is_counted = not job.is_running and self.now <= self.over_s
+        self.tally.failed += is_failed and is_counted
         if not is_failed:
-            self.tally.turnarounds.append(self.now - job.arrival_s)
+            if is_counted:
+                self.tally.turnarounds.append(self.now - job.arrival_s + job.waited_s)
         elif attempt < MOST_ATTEMPTS:
             queue = self.waiting.setdefault(job.project, deque())
             queue.appendleft((number, self.now, attempt + 1))
@@ -279,6 +285,9 @@ class _Run:
         inflated = lasts_s / weight * 2 ** min(900.0, self.now / SHARE_HALF_LIFE_S)
         self.used[job.project] = self.used.get(job.project, 0.0) + inflated
         heapq.heappush(self.ends, (self.now + lasts_s, number, place, attempt, is_failed))
-        self.tally.began(job.project, self.now - since)
+        if not job.is_running and since <= self.over_s:
+            # As it is measured: who still waits at the end has waited until then.
+            waited_s = job.waited_s if attempt == 1 else 0.0
+            self.tally.began(job.project, min(self.now, self.over_s) - since + waited_s)
         within = min(self.now, self.over_s), min(self.now + lasts_s, self.over_s)
         self.tally.held(member.name, job.memory_mb, *within)

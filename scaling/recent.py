@@ -9,8 +9,17 @@ from typing import Any
 from django.db.models import Q
 
 from agentpool.registry import measuring
-from agentpool.registry.models import Agent, Lease, Pool, Request, ResourceLimit, ScalingEvent
+from agentpool.registry.models import (
+    Agent,
+    Lease,
+    LeaseOutcome,
+    Pool,
+    Request,
+    ResourceLimit,
+    ScalingEvent,
+)
 from agentpool.registry.states import (
+    HOLDING,
     PLACEABLE_HEALTH,
     PLACEABLE_STATUS,
     LimitLevel,
@@ -56,7 +65,11 @@ def situation(pool: Pool, *, since: datetime, until: datetime) -> Situation:
     if len(rows) == MOST_LEASES:
         since = rows[-1]["acquired_at"]
     over_s = max(1.0, (until - since).total_seconds())
-    attempts = [*_attempts(reversed(rows), since, until), *_waiting(pool, since, until)]
+    attempts = [
+        *_attempts(_running(pool, since, until), since, until),
+        *_attempts(reversed(rows), since, until),
+        *_waiting(pool, since, until),
+    ]
     found = situations.made(
         pool.agent_type, over_s=over_s, attempts=attempts, seats=list(_seats(pool, since, over_s))
     )
@@ -66,6 +79,18 @@ def situation(pool: Pool, *, since: datetime, until: datetime) -> Situation:
         usual_throughput=_throughput(pool, since),
         weights=_weights(),
     )
+
+
+def _running(pool: Pool, since: datetime, until: datetime) -> Iterator[Mapping[str, Any]]:
+    """Yield the leases that were running when the window began: they still are, or ended in it."""
+    ended = LeaseOutcome.objects.filter(pool=pool, ended_at__gt=since, ended_at__lte=until)
+    for known in (
+        Q(status__in=[status.value for status in HOLDING]),
+        # By the index of outcomes: leases have none by time.
+        Q(id__in=ended.order_by("-ended_at").values("lease_id")[:MOST_LEASES]),
+    ):
+        found = Lease.objects.filter(known, pool=pool, acquired_at__lte=since)
+        yield from found.order_by("fencing_token").values(*_COLUMNS)[:MOST_LEASES]
 
 
 def _attempts(
@@ -84,8 +109,7 @@ def _attempts(
         is_success = row["outcome"] not in FAILED
         yield Attempt(
             key=f"{name}#{done.get(name, 0)}",
-            # Who came before the window is taken to come at its beginning.
-            arrival_s=max(0.0, began_s - row["waited_s"]),
+            arrival_s=began_s - row["waited_s"],
             waited_s=row["waited_s"],
             began_s=began_s,
             ended_s=ended_s,
@@ -110,7 +134,7 @@ def _waiting(pool: Pool, since: datetime, until: datetime) -> Iterator[Attempt]:
     for row in rows[:MOST_LEASES]:
         yield Attempt(
             key=f"waiting/{row.id}",
-            arrival_s=max(0.0, (row.queued_at - since).total_seconds()),
+            arrival_s=(row.queued_at - since).total_seconds(),
             waited_s=(until - row.queued_at).total_seconds(),
             project=row.project,
             memory_mb=float(row.memory_mb),

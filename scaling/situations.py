@@ -6,18 +6,17 @@ leases say so: with few of them it is taken to be like the others.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from statistics import median
+from statistics import NormalDist, median
 
 from scaling.fleet import Figures, Job, Member, Tally
 from scaling.policies import Policy
 
-# An agent counts as so many usual leases before its own are counted.
-PRIOR_LEASES = 4.0
-# By how many standard errors an agent's time must differ before it is taken to be slow or fast.
-SURE = 2.0
+# The chance that one agent of a pool in which all are alike is taken to differ from the others.
+LUCK = 0.05
 UNKNOWN_WORK_S = 60.0
 
 
@@ -26,8 +25,8 @@ class Attempt:
     """
     One lease, or a wait for one: times in seconds of the window; MB and cores asked for.
 
-    key: of the work, the same for all attempts at it. began_s, ended_s: None, not yet. peak_mb,
-    used_cores: None, not measured.
+    Below 0 is before the window. key: of the work, the same for all attempts at it. began_s,
+    ended_s: None, not yet. peak_mb, used_cores: None, not measured.
     """
 
     key: str
@@ -42,6 +41,11 @@ class Attempt:
     cores: float = 0.0
     peak_mb: float | None = None
     used_cores: float | None = None
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it was running when the window began: it takes room, and is not counted."""
+        return self.began_s is not None and self.began_s < 0
 
     @property
     def duration_s(self) -> float:
@@ -78,7 +82,7 @@ def made(
 ) -> Situation:
     """Return a situation; seats: the agents with their sizes and times, nothing learnt of them."""
     members = _learnt(attempts, seats)
-    jobs = _jobs(attempts, {each.name: each for each in members})
+    jobs = _jobs(attempts, {each.name: each for each in members}, over_s)
     return Situation(agent_type, over_s, attempts, members, jobs)
 
 
@@ -86,29 +90,31 @@ def measured(situation: Situation) -> Figures:
     """Return what became of the work, counted from its leases; who still waits counts, too."""
     tally = Tally()
     done: dict[str, float] = {}
+    counted = [each for each in situation.attempts if not each.is_running]
     for each in situation.attempts:
-        tally.began(each.project, each.waited_s)
+        if not each.is_running:
+            tally.began(each.project, each.waited_s)
         if each.began_s is None:
             continue
         end_s = situation.over_s if each.ended_s is None else each.ended_s
         cut = min(max(0.0, each.began_s), situation.over_s), min(end_s, situation.over_s)
         tally.held(each.agent, each.memory_mb, *cut)
-        if each.ended_s is not None:
+        if each.ended_s is not None and not each.is_running:
             tally.failed += not each.is_success
             if each.is_success:
                 done[each.key] = each.ended_s
     first: dict[str, float] = {}
-    for each in situation.attempts:
+    for each in counted:
         first[each.key] = min(each.arrival_s, first.get(each.key, math.inf))
     tally.turnarounds = [end_s - first[key] for key, end_s in done.items()]
     return tally.figures(situation.members, situation.over_s)
 
 
 def ended_of(attempts: Sequence[Attempt]) -> dict[str, list[Attempt]]:
-    """Return the ended attempts of each agent."""
+    """Return the attempts of each agent that began and ended in the window."""
     found: dict[str, list[Attempt]] = {}
     for each in attempts:
-        if each.ended_s is not None:
+        if each.ended_s is not None and not each.is_running:
             found.setdefault(each.agent, []).append(each)
     return found
 
@@ -124,18 +130,17 @@ def turns(moves: Sequence[float]) -> int:
 
 def _learnt(attempts: Sequence[Attempt], seats: Sequence[Member]) -> list[Member]:
     ended = ended_of(attempts)
-    shares = [sum(not one.is_success for one in each) / len(each) for each in ended.values()]
-    usual_share = median(shares) if shares else 0.0
-    usual_s = _mean_s([one for each in ended.values() for one in each if one.is_success])
-    slowness = _slowness(ended)
+    usual_fails, failing = _fails(ended)
+    slowness = _slowness(ended, suspects=failing)
+    fail_share = _fail_share(ended)
     order = sorted(ended, key=lambda name: -len(ended[name]))
     ranks = {name: rank for rank, name in enumerate(order)}
     return [
         replace(
             seat,
             slowness=slowness.get(seat.name, 1.0),
-            fails=_fails(ended.get(seat.name, []), usual_share),
-            fail_share=_fail_share(ended.get(seat.name, []), usual_s),
+            fails=failing.get(seat.name, usual_fails),
+            fail_share=fail_share,
             leases=len(ended.get(seat.name, [])),
             rank=ranks.get(seat.name, len(ranks)),
         )
@@ -143,14 +148,56 @@ def _learnt(attempts: Sequence[Attempt], seats: Sequence[Member]) -> list[Member
     ]
 
 
-def _fails(own: Sequence[Attempt], usual: float) -> float:
-    failed = sum(not each.is_success for each in own)
-    return (failed + PRIOR_LEASES * usual) / (len(own) + PRIOR_LEASES)
+def tail(count: int, least: int, share: float) -> float:
+    """Return the chance of at least so many of `count`, each with the chance `share`."""
+    if least <= 0 or share >= 1:
+        return 1.0
+    return math.fsum(
+        math.comb(count, hits) * share**hits * (1 - share) ** (count - hits)
+        for hits in range(least, count + 1)
+    )
 
 
-def _fail_share(own: Sequence[Attempt], usual_s: float) -> float:
-    failed = [each for each in own if not each.is_success]
-    return max(0.01, _mean_s(failed) / usual_s) if failed and usual_s else 1.0
+def _fails(ended: Mapping[str, Sequence[Attempt]]) -> tuple[float, dict[str, float]]:
+    """
+    Return the share of failures of agents that are alike, and of those that differ from them.
+
+    The one that differs most is taken out until none is left that chance could not explain.
+    """
+    counts = {
+        name: (sum(not one.is_success for one in each), len(each)) for name, each in ended.items()
+    }
+    found = {}
+    while len(counts) > 1:
+        failed, total = (sum(each) for each in zip(*counts.values(), strict=True))
+        chances = {
+            name: _chance(own, count, (failed - own) / (total - count))
+            for name, (own, count) in counts.items()
+        }
+        name = min(chances, key=lambda each: chances[each])
+        if chances[name] * len(ended) > LUCK:
+            break
+        own, count = counts.pop(name)
+        found[name] = own / count
+    failed, total = (sum(each) for each in zip(*counts.values(), strict=True)) if counts else (0, 0)
+    return (failed / total if total else 0.0), found
+
+
+def _chance(failed: int, count: int, usual: float) -> float:
+    """Return how likely an agent like the others is to fail as often, or as seldom, at least."""
+    # Others that have never failed may all the same: as if half of one of their leases had.
+    often = tail(count, failed, max(usual, 0.02))
+    seldom = tail(count, count - failed, 1 - usual)
+    return 2 * min(often, seldom)
+
+
+def _fail_share(ended: Mapping[str, Sequence[Attempt]]) -> float:
+    """Return how long failures take, of what the work takes its agent else: all of the pool's."""
+    shares = []
+    for each in ended.values():
+        usual_s = _mean_s([one for one in each if one.is_success])
+        shares += [one.duration_s / usual_s for one in each if not one.is_success and usual_s]
+    return max(0.01, math.fsum(shares) / len(shares)) if shares else 1.0
 
 
 def _mean_s(attempts: Sequence[Attempt]) -> float:
@@ -159,66 +206,124 @@ def _mean_s(attempts: Sequence[Attempt]) -> float:
     return math.fsum(each.duration_s for each in attempts) / len(attempts)
 
 
-def _slowness(ended: Mapping[str, Sequence[Attempt]]) -> dict[str, float]:
-    """Return each agent's seconds over those of the others, 1 where that could be chance."""
+def _slowness(
+    ended: Mapping[str, Sequence[Attempt]], *, suspects: Collection[str]
+) -> dict[str, float]:
+    """
+    Return the seconds over those of the others, of agents where that can hardly be chance.
+
+    suspects: who differs from the others already, by failing.
+    """
     logs = {
         name: [math.log(max(0.01, one.duration_s)) for one in each if one.is_success]
         for name, each in ended.items()
     }
-    every = [value for each in logs.values() for value in each]
-    if len(every) < 2 or len(logs) < 2:
+    logs = {name: each for name, each in logs.items() if each}
+    count = sum(map(len, logs.values()))
+    if len(logs) < 2 or count <= len(logs):
         return {}
     # The typical agent, not the mean over leases: a slow one must not make the others look fast.
-    middle = median(math.fsum(each) / len(each) for each in logs.values() if each)
-    spread = math.sqrt(
-        math.fsum(
-            (value - math.fsum(each) / len(each)) ** 2 for each in logs.values() for value in each
-        )
-        / max(1, len(every) - len(logs))
-    )
+    means = {name: math.fsum(each) / len(each) for name, each in logs.items()}
+    middle = median(means.values())
+    squares = math.fsum((one - means[name]) ** 2 for name, each in logs.items() for one in each)
+    spread = math.sqrt(squares / (count - len(logs)))
     found = {}
     for name, each in logs.items():
-        if not each:
-            continue
-        late = math.fsum(each) / len(each) - middle
-        is_sure = len(each) > 2 and abs(late) > SURE * spread / math.sqrt(len(each))
-        found[name] = math.exp(late * len(each) / (len(each) + PRIOR_LEASES)) if is_sure else 1.0
+        # Of many agents some seem to differ: the more are looked at, the surer one must be.
+        looked_at = 1 if name in suspects else len(logs)
+        sure = NormalDist().inv_cdf(1 - LUCK / 2 / looked_at)
+        late, doubt = means[name] - middle, spread / math.sqrt(len(each))
+        if len(each) > 2 and abs(late) > sure * doubt:
+            # Who stands out has on average been helped by chance: James and Stein's share.
+            found[name] = math.exp(late * (1 - (doubt / late) ** 2))
     return found
 
 
 # -- what is learnt of work ------------------------------------------------------------------------
 
 
-def _jobs(attempts: Sequence[Attempt], members: Mapping[str, Member]) -> list[Job]:
+def _jobs(attempts: Sequence[Attempt], members: Mapping[str, Member], over_s: float) -> list[Job]:
+    lengths = _Lengths(attempts, members, over_s)
     by_key: dict[str, list[Attempt]] = {}
     for each in attempts:
-        by_key.setdefault(each.key, []).append(each)
-    usual = _usual_work_s(attempts, members)
-    jobs = [_job(each, members, usual) for each in by_key.values()]
-    return sorted(jobs, key=lambda job: job.arrival_s)
+        if not each.is_running:
+            by_key.setdefault(each.key, []).append(each)
+    jobs = [_rest(each, lengths) for each in attempts if each.is_running]
+    jobs += [_job(each, lengths) for each in by_key.values()]
+    # What ran already has its place before anybody else is given one.
+    return sorted(jobs, key=lambda job: (job.arrival_s, not job.is_running, -job.waited_s))
 
 
-def _usual_work_s(attempts: Sequence[Attempt], members: Mapping[str, Member]) -> float:
-    took = [_work_s(each, members) for each in attempts if each.is_success and each.duration_s]
-    return math.fsum(took) / len(took) if took else UNKNOWN_WORK_S
+class _Lengths:
+    """How long work takes a usual agent: known of what has ended, guessed of the rest."""
+
+    def __init__(
+        self, attempts: Sequence[Attempt], members: Mapping[str, Member], over_s: float
+    ) -> None:
+        self._members, self._over_s, self._guessed = members, over_s, 0
+        self._known = sorted(
+            self.of(each) for each in attempts if each.is_success and each.ended_s is not None
+        )
+
+    def slowness(self, attempt: Attempt) -> float:
+        """Return the slowness of the agent that does it."""
+        member = self._members.get(attempt.agent)
+        return member.slowness if member else 1.0
+
+    def of(self, attempt: Attempt) -> float:
+        """Return how long what has ended took."""
+        return attempt.duration_s / self.slowness(attempt)
+
+    def guess(self, attempt: Attempt) -> float:
+        """
+        Return how long may take what has not ended: as long as one of those which took longer.
+
+        Each of them in its turn, by the golden ratio: with the mean for all, work would be less
+        unequal than it is, and waits too short.
+        """
+        beyond_s = 0.0
+        if attempt.began_s is not None and attempt.ended_s is None:
+            beyond_s = max(0.0, self._over_s - attempt.began_s) / self.slowness(attempt)
+        longer = self._known[bisect_right(self._known, beyond_s) :]
+        if not longer:
+            known = self._known or [UNKNOWN_WORK_S]
+            return beyond_s + math.fsum(known) / len(known)
+        self._guessed += 1
+        return longer[int(self._guessed * 0.618034 % 1 * len(longer))]
 
 
-def _work_s(attempt: Attempt, members: Mapping[str, Member]) -> float:
-    member = members.get(attempt.agent)
-    return attempt.duration_s / member.slowness if member else attempt.duration_s
+def _rest(running: Attempt, lengths: _Lengths) -> Job:
+    """Return what was left, when the window began, of a lease that was running."""
+    slowness = lengths.slowness(running)
+    if running.ended_s is None:
+        left_s = lengths.guess(running) + (running.began_s or 0.0) / slowness
+    else:
+        left_s = running.ended_s / slowness
+    return Job(
+        arrival_s=0.0,
+        work_s=left_s,
+        memory_mb=running.memory_mb,
+        cores=running.cores,
+        project=running.project,
+        peak_mb=running.peak_mb,
+        used_cores=running.used_cores,
+        is_running=True,
+    )
 
 
-def _job(tries: Sequence[Attempt], members: Mapping[str, Member], usual_s: float) -> Job:
+def _job(tries: Sequence[Attempt], lengths: _Lengths) -> Job:
     last = max(tries, key=lambda each: each.arrival_s)
     done = next((each for each in tries if each.is_success and each.duration_s), None)
     peaks = [each.peak_mb for each in tries if each.peak_mb is not None]
     cores = [each.used_cores for each in tries if each.used_cores is not None]
+    arrival_s = min(each.arrival_s for each in tries)
     return Job(
-        arrival_s=min(each.arrival_s for each in tries),
-        work_s=_work_s(done, members) if done else usual_s,
+        arrival_s=max(0.0, arrival_s),
+        work_s=lengths.of(done) if done else lengths.guess(last),
         memory_mb=last.memory_mb,
         cores=last.cores,
         project=last.project,
         peak_mb=max(peaks, default=None),
         used_cores=max(cores, default=None),
+        waited_s=max(0.0, -arrival_s),
     )

@@ -286,7 +286,7 @@ def _held_against(
 ) -> str:
     failed = sum(not each.is_success for each in own)
     usual = sum(not each.is_success for each in others) / len(others)
-    luck = _tail(len(own), failed, max(usual, 0.02))
+    luck = situations.tail(len(own), failed, max(usual, 0.02))
     if failed / len(own) >= usual + rules.fail_excess and luck < rules.chance:
         return (
             f"{failed} of its {len(own)} leases failed, of the others' {len(others)} {usual:.0%};"
@@ -295,16 +295,6 @@ def _held_against(
     if member.slowness >= rules.slow_ratio:
         return f"its {len(own)} leases took {member.slowness:.1f} times as long as the others'"
     return ""
-
-
-def _tail(count: int, least: int, share: float) -> float:
-    """Return the chance of at least so many of `count`, each with the chance `share`."""
-    if share >= 1:
-        return 1.0
-    return math.fsum(
-        math.comb(count, hits) * share**hits * (1 - share) ** (count - hits)
-        for hits in range(least, count + 1)
-    )
 
 
 def _hot_agents(situation: Situation, now: Figures, rules: Rules) -> Iterator[Finding]:

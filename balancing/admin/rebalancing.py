@@ -1,8 +1,11 @@
-"""The admin's pages of rebalancing: changes of grants, and each pool's policy; both read only."""
+"""The admin's pages of rebalancing: changes of grants, and each pool's policy."""
 
 from typing import Any
+from urllib.parse import urlencode
 
 from django.contrib import admin
+from django.urls import reverse
+from django.utils.html import format_html
 from unfold.contrib.filters.admin import AllValuesCheckboxFilter, RelatedDropdownFilter
 
 from agentpool.registry.admin import show
@@ -44,10 +47,20 @@ class RebalancingAdmin(ReadOnly):
 
 @admin.register(RebalancePolicy)
 class RebalancePolicyAdmin(ReadOnly):
-    """Whether grants change by themselves; changed on the console's page Rebalancing."""
+    """Whether grants change by themselves; edited on the console's page, where one sees it act."""
 
     section = "balancing"
     icon = "rule"
     rank = 7
+    live_kinds = ("rebalancing.policy_changed",)
     empty = "No pool has a policy of its own: each recommends, by the usual rules."
-    list_display = ("pool", "mode", "settings", "updated_by", "updated_at")
+    list_display = ("pool", "mode", "settings", "edit", "updated_by", "updated_at")
+    readonly_fields = ("edit",)
+
+    @show.column("edit")
+    def edit(self, row: RebalancePolicy) -> Any:
+        """Return a link to the form that changes it."""
+        form = (
+            f"{reverse('act', args=['rebalance-policy'])}?{urlencode({'rebalancing': row.pool_id})}"
+        )
+        return format_html('<a href="{}">on the console</a>', form)

@@ -1,18 +1,32 @@
 """Every page of the admin opens, with rows in it, for each group of people."""
 
+import re
+from dataclasses import fields
+
 import pytest
 from django.contrib import admin
 from django.contrib.auth import get_user_model
 from django.test import Client
 from django.urls import reverse
 
+from agentpool.console.actions import optimizer as optimizer_form
+from agentpool.console.actions import rebalancing as rebalancing_form
 from agentpool.registry import collecting, roles
 from agentpool.registry import queries as registry_queries
 from agentpool.registry import services as registry_services
-from agentpool.registry.models import Agent, Credential, Event, Pool, Request
+from agentpool.registry.models import (
+    Agent,
+    Credential,
+    Event,
+    OptimizerPolicy,
+    Pool,
+    RebalancePolicy,
+    Request,
+)
 from agentpool.registry.states import Outcome
+from balancing import rebalancing
 from balancing.services import leases
-from scaling import evaluation, governance
+from scaling import evaluation, governance, troubles
 from scaling import services as scaling
 
 WHOLE = dict.fromkeys(("memory_mb", "cpu_cores", "token_budget", "disk_space_mb"))
@@ -102,6 +116,27 @@ def test_the_links_from_a_row_lead_to_rows(staff, rows):
         answer = staff.get(f"/admin/registry/{query}")
         assert answer.status_code == 200
         assert answer.context["cl"].result_count == 2
+
+
+@pytest.mark.parametrize(
+    ("page", "made", "settings_", "rules"),
+    [
+        ("rebalancepolicy", RebalancePolicy, rebalancing_form.SETTINGS, rebalancing.Rules),
+        ("optimizerpolicy", OptimizerPolicy, optimizer_form.SETTINGS, troubles.Rules),
+    ],
+)
+def test_a_policy_leads_to_the_form_that_asks_for_all_it_can_set(
+    staff, rows, page, made, settings_, rules
+):
+    made.objects.get_or_create(pool_id="code")
+
+    text = staff.get(f"/admin/registry/{page}/").content.decode()
+    form = re.search(r'href="([^"]*-policy\?[^"]*=code)"', text)
+
+    assert form is not None
+    typed = staff.get(form[1]).content.decode()
+    assert all(f'name="{each.name}"' in typed for each in fields(rules))
+    assert set(settings_) == {each.name for each in fields(rules)}
 
 
 def test_the_index_groups_pages_by_the_app_that_acts(staff, rows):

@@ -12,6 +12,7 @@ from agentpool.registry.models import (
     Agent,
     Event,
     Lease,
+    LeaseOutcome,
     Optimization,
     OptimizerPolicy,
     Pool,
@@ -20,7 +21,8 @@ from agentpool.registry.models import (
     Tick,
 )
 from agentpool.registry.states import AgentHealth, LeaseStatus
-from scaling import changing, governance, jobs, optimizer
+from scaling import changing, governance, jobs, optimizer, recent, situations
+from scaling.fleet import replay as fleet_replay
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -102,6 +104,44 @@ def test_a_pool_that_is_too_small_is_proposed_to_grow_and_grows_by_a_click(fleet
     assert Agent.objects.filter(pool="code", status="starting").count() == 1
     told = Event.objects.get(kind="optimizer.applied")
     assert (told.actor, told.detail["note"]) == ("user:ada", "go")
+
+
+def test_the_replay_begins_with_what_ran_and_with_who_waited(fleet):
+    (agent,) = fleet(1)
+    now = queries.now()
+    work(agent, 1, lasts_s=400.0)
+    Lease.objects.update(acquired_at=F("acquired_at") - timedelta(seconds=300), waited_s=7.0)
+    lease = Lease.objects.get()
+    LeaseOutcome.objects.create(
+        lease=lease,
+        agent=agent,
+        pool_id="code",
+        project="p",
+        outcome="success",
+        waited_s=7.0,
+        duration_s=700.0,
+        memory_mb=1024,
+        cpu_cores=1,
+        token_budget=1,
+        peak_memory_mb=0,
+        cpu_seconds=0,
+        tokens_in=0,
+        tokens_out=0,
+        cost_usd=0,
+        ended_at=lease.released_at,
+    )
+    work(agent, 1, waited_s=600.0, lasts_s=50.0)
+    Lease.objects.exclude(id=lease.id).update(acquired_at=lease.released_at, released_at=now)
+
+    found = recent.situation(agent.pool, since=now - timedelta(seconds=3600), until=now)
+    replayed = fleet_replay(found.jobs, found.members, over_s=found.over_s)
+
+    ran, waited = found.jobs
+    assert (ran.is_running, waited.is_running) == (True, False)
+    assert ran.work_s == pytest.approx(500, abs=1)
+    assert waited.waited_s == pytest.approx(100, abs=1)
+    assert situations.measured(found).mean_wait_s == pytest.approx(600, abs=1)
+    assert (replayed.attempts, replayed.mean_wait_s) == (1, pytest.approx(600, abs=2))
 
 
 def test_a_steered_pool_grows_by_its_minimum(fleet):

@@ -7,14 +7,26 @@ from agentpool.registry.models import SCALING_MODES, Optimization, OptimizerPoli
 from scaling import changing, optimizer
 from scaling.troubles import USUAL
 
-# Label and unit of what the form asks for; whatever else a policy has set stays.
+# Label and unit of all that a policy can set.
 SETTINGS: dict[str, tuple[str, str]] = {
     "window_s": ("Looked back for", "s"),
+    "least_attempts": ("Says nothing of fewer than", "leases"),
     "wait_s": ("A wait is high above", "s"),
+    "useful_wait_s": ("A wait is nobody's trouble below", "s"),
     "busy_share": ("Busy above", "share of the slots"),
     "idle_share": ("Idle below", "share of the slots"),
     "scale_share": ("Agents then added or let go", "share of the pool"),
     "low_memory_share": ("Memory is wasted below", "share of the ask"),
+    "headroom": ("To be asked for, of the peak", "times"),
+    "throughput_share": ("Throughput is poor below", "share of the day before"),
+    "turns_per_hour": ("The size flaps above", "turns an hour"),
+    "calm_s": ("Calmed for at least", "s"),
+    "hot_ratio": ("An agent is hot above", "times the mean"),
+    "fail_excess": ("An agent is bad if more fail by", "share of its leases"),
+    "slow_ratio": ("An agent is slow above", "times the others"),
+    "chance": ("Bad luck is ruled out below", "chance"),
+    "starving_ratio": ("A project starves above", "times the others' wait"),
+    "weight_ratio": ("Its weight then", "times the present one"),
     "gain_share": ("Proposed if it improves by", "share"),
     "judge_s": ("Judged after", "s"),
     "most_agents_a_day": ("By itself, agents a day", "at most"),

@@ -7,17 +7,21 @@ from agentpool.registry.models import SCALING_MODES, Pool, RebalancePolicy, Reba
 from balancing.rebalancing import USUAL
 from balancing.services import rebalancing
 
-# Label and unit of what the form asks for; whatever else a policy has set stays.
+# Label and unit of all that a policy can set.
 SETTINGS: dict[str, tuple[str, str]] = {
     "low_memory_share": ("Memory is low below", "share of the grant"),
     "freed_memory_share": ("Memory then given back", "share of the grant"),
     "low_cpu_share": ("CPU is low below", "share of the grant"),
     "freed_cpu_share": ("CPU then given back", "share of the grant"),
     "pressure_share": ("Pressed above", "share of the grant"),
+    "grown_share": ("Grows then by", "share of what it uses"),
     "headroom": ("Never below the peak times", ""),
     "hold_s": ("Low for at least", "s"),
     "rest_s": ("Between two changes", "s"),
+    "ack_s": ("The runtime must answer within", "s"),
     "watch_s": ("Watched for", "s"),
+    "least_memory_mb": ("Memory worth giving back", "MB"),
+    "least_cpu_cores": ("CPU worth giving back", "cores"),
 }
 
 

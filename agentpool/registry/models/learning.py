@@ -62,7 +62,7 @@ class Outlook(models.Model):
 
 
 class PoolLearning(models.Model):
-    """The model of one pool without its agents: what `balancing.outlook.Model` says of all."""
+    """The model of one pool without its agents: what `balancing.belief.Model` says of all."""
 
     pool = models.OneToOneField(
         Pool,

@@ -1,0 +1,212 @@
+"""
+Writes down what was learnt, all pools of a batch by one statement a table.
+
+The caller holds the mark (`memory.mark`), so that nobody else writes these rows.
+"""
+
+import itertools
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import astuple
+from typing import Any, NamedTuple
+
+from django.db import connection
+
+from balancing import estimate, keeping, outlook
+from balancing.course import Course
+from balancing.outlook import Average, Cell
+from balancing.trust import Suspicion
+
+# Rows of one statement: its parameters are in memory at once.
+PIECE = 5000
+SKILLS = 1000
+# match_odds, match_log_s, noise, retry_s: an agent has none of its own.
+_OF_POOLS_ALONE = (0.0,) * 4
+
+
+def all_of(courses: Iterable[Course], *, mark: int) -> None:
+    """
+    Write down what pools know now: models, agents they learnt from, what to expect, how sure.
+
+    mark: up to which event has been learnt. Must be in a transaction.
+    """
+    several = list(courses)
+    of_each = itertools.chain.from_iterable
+    # All statements are sent before the first is answered: one wait in place of five.
+    with connection.connection.pipeline(), connection.cursor() as cursor:
+        _put(cursor, _MODELS, map(_model_row, several), size=SKILLS)
+        _put(cursor, _SKILLS_OF_AGENTS, of_each(map(_skill_rows, several)), size=SKILLS)
+        _put(cursor, _OUTLOOKS, of_each(map(_outlook_rows, several)), size=PIECE)
+        _put(cursor, _TALLIES, of_each(map(_tally_rows, several)), size=PIECE)
+        cursor.execute("UPDATE learning_state SET last_seq = %s WHERE id = 1", [mark])
+
+
+# -- the statements --------------------------------------------------------------------------------
+
+
+class _Upsert(NamedTuple):
+    """A statement that takes rows as JSON, and the names of their values."""
+
+    sql: str
+    names: tuple[str, ...]
+
+
+def _upsert(table: str, columns: Mapping[str, str], *, key: str, adds: str = "") -> _Upsert:
+    """
+    Return a statement that replaces the rows that are there.
+
+    columns: their types; times come in seconds since the epoch. adds: the assignments for a row
+    that is there, if it is not simply replaced.
+    """
+    names = ", ".join(columns)
+    # One JSON text: an array a column would take half of the time that learning takes.
+    sent = ", ".join(
+        f"{name} {'float8' if kind == 'timestamptz' else kind}" for name, kind in columns.items()
+    )
+    values = ", ".join(
+        f"to_timestamp(u.{name})" if kind == "timestamptz" else f"u.{name}"
+        for name, kind in columns.items()
+    )
+    others = [name for name in columns if name not in key.split(", ")]
+    changed = adds or ", ".join(f"{name} = excluded.{name}" for name in others)
+    sql = f"""
+        INSERT INTO {table} AS t ({names})
+        SELECT {values} FROM json_to_recordset(%s::json) u ({sent}) ORDER BY {key}
+        ON CONFLICT ({key}) DO UPDATE SET {changed}"""  # noqa: S608
+    return _Upsert(sql, tuple(columns))
+
+
+_MODELS = _upsert(
+    "pool_learning",
+    {"agent_type": "text", "model": "jsonb", "leases": "int8", "learnt_at": "timestamptz"},
+    key="agent_type",
+)
+_SKILLS_OF_AGENTS = _upsert(
+    "agent_learning",
+    {
+        "agent_id": "uuid",
+        "agent_type": "text",
+        "skill": "jsonb",
+        "suspicion": "float8",
+        "streak": "int",
+        "why": "text",
+        "learnt_at": "timestamptz",
+    },
+    key="agent_id",
+)
+_OF_AN_OUTLOOK = "odds log_s odds_doubt log_s_doubt match_odds match_log_s noise retry_s"
+_OUTLOOKS = _upsert(
+    "outlook",
+    {
+        "agent_type": "text",
+        "agent_id": "uuid",
+        "story_type": "text",
+        **dict.fromkeys(_OF_AN_OUTLOOK.split(), "float8"),
+        "tokens": "float8",
+        "efficiency": "float8",
+        "leases": "int",
+        "ratio": "float8",
+        "learnt_at": "timestamptz",
+    },
+    key="agent_type, agent_id, story_type",
+)
+_SUMS = ["squares", "naive_squares", "errors", "naive_errors", "gain", "gain_squares"]
+_COUNTS = ["leases", "within"]
+_BINS = {"bin_leases": "int[]", "bin_predicted": "float8[]", "bin_successes": "int[]"}
+_ADDED = [f"{name} = t.{name} + excluded.{name}" for name in (*_COUNTS, *_SUMS)]
+_ADDED += [
+    f"{name} = (SELECT array_agg(a + b ORDER BY i)"  # noqa: S608
+    f" FROM unnest(t.{name}, excluded.{name}) WITH ORDINALITY x (a, b, i))"
+    for name in _BINS
+]
+_TALLIES = _upsert(
+    "calibration",
+    {
+        "agent_type": "text",
+        "day": "date",
+        **dict.fromkeys(_COUNTS, "int"),
+        **dict.fromkeys(_SUMS, "float8"),
+        **_BINS,
+    },
+    key="agent_type, day",
+    adds=", ".join(_ADDED),
+)
+
+
+def _put(cursor: Any, into: _Upsert, rows: Iterator[tuple[Any, ...]], *, size: int) -> None:
+    while some := list(itertools.islice(rows, size)):
+        told = [dict(zip(into.names, row, strict=True)) for row in some]
+        cursor.execute(into.sql, [json.dumps(told)])
+
+
+# -- the rows --------------------------------------------------------------------------------------
+
+
+def _model_row(course: Course) -> tuple[Any, ...]:
+    model = course.model
+    return course.agent_type, keeping.model_json(model), model.leases, model.at
+
+
+def _skill_rows(course: Course) -> Iterator[tuple[Any, ...]]:
+    for name in course.touched:
+        skill = course.model.skills[name]
+        suspicion = course.suspicions.get(name, Suspicion())
+        told = keeping.skill_json(skill)
+        yield name, course.agent_type, told, *astuple(suspicion), skill.at
+
+
+def _outlook_rows(course: Course) -> Iterator[tuple[Any, ...]]:
+    model = course.model
+    averages = {kind: estimate.average(model, kind) for kind in (None, *model.kinds)}
+    for kind, usual in averages.items():
+        yield (
+            course.agent_type,
+            None,
+            kind,
+            usual.odds,
+            usual.log_s,
+            usual.odds_doubt,
+            usual.log_s_doubt,
+            usual.match_odds,
+            usual.match_log_s,
+            usual.noise,
+            usual.retry_s,
+            usual.tokens,
+            usual.efficiency,
+            usual.leases,
+            1.0,
+            usual.at,
+        )
+    of_unknown_s = {kind: _hoped_s(usual, None, 0.0) for kind, usual in averages.items()}
+    for name in course.touched:
+        skill = model.skills[name]
+        found = estimate.cells(model, skill).items()
+        for (kind, cell), match in zip(found, skill.match, strict=True):
+            known = kind if kind in averages else None
+            ratio = _hoped_s(averages[known], cell, match) / of_unknown_s[known]
+            yield course.agent_type, name, kind, *_cell_values(cell, ratio)
+
+
+def _cell_values(cell: Cell, ratio: float) -> tuple[Any, ...]:
+    return (
+        cell.odds,
+        cell.log_s,
+        cell.odds_doubt,
+        cell.log_s_doubt,
+        *_OF_POOLS_ALONE,
+        cell.tokens,
+        cell.efficiency,
+        cell.leases,
+        ratio,
+        cell.at,
+    )
+
+
+def _hoped_s(usual: Average, cell: Cell | None, match: float) -> float:
+    return outlook.hoped_s(outlook.expect(usual, cell, match=match), retry_s=usual.retry_s)
+
+
+def _tally_rows(course: Course) -> Iterator[tuple[Any, ...]]:
+    for day, tally in course.tallies.items():
+        sums = [getattr(tally, name) for name in (*_COUNTS, *_SUMS, *_BINS)]
+        yield course.agent_type, day.isoformat(), *sums

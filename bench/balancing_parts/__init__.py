@@ -1,0 +1,1 @@
+"""What `bench/balancing.py` is made of."""
