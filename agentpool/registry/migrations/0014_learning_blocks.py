@@ -44,6 +44,6 @@ def _forget(apps: Any, schema_editor: Any) -> None:
 
 
 class Migration(migrations.Migration):
-    dependencies = [("registry", "0012_optimizer")]
+    dependencies = [("registry", "0013_standby")]
 
     operations = [migrations.RunPython(_pack, _forget)]
