@@ -147,7 +147,7 @@ def test_what_an_older_version_kept_is_read_after_the_migration(make_agent, work
         ]
         row.save(update_fields=["skill"])
 
-    migration = import_module("agentpool.registry.migrations.0015_learning_blocks")
+    migration = import_module("agentpool.registry.migrations.0014_learning_blocks")
     migration._pack(apps, None)
 
     assert everything() == kept
