@@ -266,7 +266,7 @@ def _year() -> dict[str, float]:
     for job in traces.synthetic(name="year", shape=Shape(days=365, busy=2), seed=1).jobs:
         demand.arrived(job.arrival_s)
         demand.began(job.arrival_s)
-        demand.judged(at=job.arrival_s, is_late=False)
+        demand.judged(at=job.arrival_s, arrived_at=job.arrival_s, is_late=False)
         demand.ended(job.arrival_s, began_at=job.arrival_s)
     text, now, took = json.dumps(demand.state()), 365 * DAY_S, []
     for second in range(50):

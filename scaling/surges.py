@@ -1,0 +1,199 @@
+"""
+Notices surges, many requests within seconds where few were expected, and foresees those that recur.
+
+Pure: every call brings its time. Of a surge that goes on, as many as came of late are expected over
+the next lead, and more; of one that came at this time of the day or of the week on most of the
+last days or weeks, as many as then. What a large surge brings says nothing of the days without one:
+nothing else learns from it.
+"""
+
+import math
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+DAY_S = 86_400.0
+# A surge begins with so many arrivals within SPAN_S, and so many times what was expected of it; it
+# is over when QUIET_S have brought less than half of what would begin one.
+SPAN_S, QUIET_S = 15.0, 30.0
+LEAST, TIMES = 15, 4.0
+# From so many on it is none of the bursts that are held for all the time.
+LARGE = 50
+# While it goes on: so many times its pace of the last SPAN_S, for a minute at most, and no more in
+# all than the largest of the newest past ones brought, until it is larger itself.
+PACE_TIMES, LEAST_SPAN_S, PACE_UPTO_S = 2.0, 2.0, 60.0
+NEWEST = 8
+# Past surges are kept for so long, and at most so many of them.
+KEPT_S, MOST_KEPT = 28 * DAY_S, 100
+# One recurs when it came around the same time, twice at least, on this share of the days or weeks.
+AROUND_S, RECURS_SHARE = 180.0, 0.5
+PERIODS = {"day": DAY_S, "week": 7 * DAY_S}
+
+
+@dataclass(frozen=True, slots=True)
+class Surge:
+    """
+    A surge: its first arrival, how many came, how many were expected, its last arrival.
+
+    ended_at: None while it goes on. expected: by the pace before it, until its last arrival.
+    """
+
+    began_at: float
+    arrivals: int
+    expected: float
+    ended_at: float | None = None
+
+    @property
+    def is_large(self) -> bool:
+        """Whether it is beyond what a reserve that is held all the time is for."""
+        return self.arrivals >= LARGE
+
+
+@dataclass(frozen=True, slots=True)
+class Foreseen:
+    """
+    What surges ask for now.
+
+    held: slots. surge: the one that goes on; None: one is foreseen, for it came `times` times at
+    this time of each `period`. past: how many earlier large ones brought on average; None: none.
+    """
+
+    held: int
+    surge: Surge | None = None
+    times: int = 0
+    period: str = ""
+    past: float | None = None
+
+
+class Surges:
+    """The surge that goes on, those of the last weeks, and what follows from them."""
+
+    def __init__(self) -> None:
+        self.current: Surge | None = None
+        self.past: deque[Surge] = deque(maxlen=MOST_KEPT)
+        self._lately: deque[float] = deque()
+        self._rate = 0.0
+
+    def arrived(self, at: float, *, rate: float) -> None:
+        """Count an arrival. rate: arrivals per second that were expected as it came."""
+        self._lately.append(at)
+        if self.current is not None:
+            expected = (at - self.current.began_at) * self._rate
+            self.current = replace(
+                self.current, arrivals=self.current.arrivals + 1, expected=expected
+            )
+            return
+        while self._lately[0] <= at - QUIET_S:
+            self._lately.popleft()
+        if len(self._lately) < LEAST:
+            return
+        count = self._count(at, SPAN_S)
+        if count >= LEAST + TIMES * rate * SPAN_S:
+            began_at = self._lately[-count]
+            self._rate = rate
+            self.current = Surge(began_at, count, (at - began_at) * rate)
+
+    def advance(self, now: float) -> None:
+        """End the surge when it has calmed down."""
+        if self.current is None:
+            return
+        calm = (LEAST + TIMES * self._rate * QUIET_S) / 2
+        if self._count(now, QUIET_S) >= calm:
+            return
+        self.past.append(replace(self.current, ended_at=self._lately[-1]))
+        self.current = None
+        while self.past[0].began_at < now - KEPT_S:
+            self.past.popleft()
+
+    def is_in_large(self, begin: float, end: float) -> bool:
+        """Return whether the time between, both included, has to do with a large surge."""
+        newest = self.current or (self.past[-1] if self.past else None)
+        if newest is None or not newest.is_large:
+            return False
+        ended_at = math.inf if newest.ended_at is None else newest.ended_at
+        return newest.began_at <= end and begin <= ended_at
+
+    def foreseen(self, now: float, *, lead_s: float, startup_s: float) -> Foreseen | None:
+        """
+        Return what to hold for surges now; None: nothing.
+
+        lead_s: for as long no launch after now helps. startup_s: how long before its time a surge
+        has to be launched for.
+        """
+        self.advance(now)
+        if self.current is None:
+            return self._recurring(now, startup_s)
+        return Foreseen(
+            self._to_come(self.current, now, lead_s), self.current, past=self.mean_past()
+        )
+
+    def ahead(self, now: float, *, lead_s: float, within_s: float) -> int:
+        """Return how many arrivals of surges are foreseen: of this one, or of those that recur."""
+        if self.current is not None:
+            return self._to_come(self.current, now, lead_s)
+        step_s = 2 * AROUND_S
+        steps = (self._recurring(now + n * step_s, 0.0) for n in range(1 + int(within_s / step_s)))
+        return max((found.held for found in steps if found is not None), default=0)
+
+    def mean_past(self) -> float | None:
+        """Return how many the past large surges brought on average; None: there was none."""
+        sizes = [surge.arrivals for surge in self.past if surge.is_large]
+        return sum(sizes) / len(sizes) if sizes else None
+
+    def _to_come(self, surge: Surge, now: float, lead_s: float) -> int:
+        """Return how many more of a surge are to be held for: its pace goes on for the lead."""
+        span_s = min(max(now - surge.began_at, LEAST_SPAN_S), SPAN_S)
+        pace = PACE_TIMES * self._count(now, span_s) / span_s
+        left = max((past.arrivals for past in list(self.past)[-NEWEST:]), default=0)
+        left -= surge.arrivals
+        to_come = math.ceil(pace * min(lead_s, PACE_UPTO_S))
+        return min(to_come, left) if left > 0 else to_come
+
+    def _recurring(self, now: float, startup_s: float) -> Foreseen | None:
+        large = [surge for surge in self.past if surge.is_large]
+        if len(large) < 2 or now - large[-1].began_at <= 2 * AROUND_S + startup_s:
+            return None
+        found = None
+        for period, period_s in PERIODS.items():
+            alike = [s for s in large if _is_around(now - s.began_at, period_s, startup_s)]
+            if len(alike) < 2:
+                continue
+            passed = max(round((now - alike[0].began_at) / period_s), len(alike))
+            held = max(surge.arrivals for surge in alike)
+            if len(alike) >= RECURS_SHARE * passed and (found is None or held > found.held):
+                found = Foreseen(held, None, len(alike), period, self.mean_past())
+        return found
+
+    def _count(self, now: float, span_s: float) -> int:
+        count = 0
+        for at in reversed(self._lately):
+            if at <= now - span_s:
+                break
+            count += 1
+        return count
+
+    def state(self) -> dict[str, Any]:
+        """Return all of it as JSON."""
+        return {
+            "current": None if self.current is None else asdict(self.current),
+            "past": [asdict(surge) for surge in self.past],
+            "lately": list(self._lately),
+            "rate": self._rate,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take a stored state."""
+        self.current = Surge(**state["current"]) if state["current"] else None
+        self.past = deque((Surge(**each) for each in state["past"]), maxlen=MOST_KEPT)
+        self._lately, self._rate = deque(state["lately"]), state["rate"]
+
+
+def _is_around(passed_s: float, period_s: float, startup_s: float) -> bool:
+    """Return whether whole periods have passed, AROUND_S more or less, or will have by then."""
+    if passed_s < period_s / 2:
+        return False
+    over_s = passed_s % period_s
+    if over_s > period_s / 2:
+        over_s -= period_s
+    return -(startup_s + AROUND_S) <= over_s <= AROUND_S
