@@ -35,12 +35,12 @@ FORESEEN_S = 1800.0
 
 def trusted_ends(expected: float) -> float:
     """
-    Return how many ends may be counted on: a few more than arrivals are expected.
+    Return how many ends may be counted on: at most twice as many as arrivals are expected.
 
     Work that began together ends together, later than its mean says; a hundred ends that are
     expected and do not come must not be taken for a demand of a hundred.
     """
-    return 1 + 2 * expected
+    return 2 * expected
 
 
 class StateInvalid(Exception):
