@@ -14,15 +14,16 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 DAY_S = 86_400.0
-# A surge begins with so many arrivals within SPAN_S, and so many times what was expected of it; it
-# is over when QUIET_S have brought less than half of what would begin one.
-SPAN_S, QUIET_S = 15.0, 30.0
-LEAST, TIMES = 15, 4.0
+# A sum of the arrivals that drains by DRAIN a second and by so many times the expected ones, and is
+# not below 0 (CUSUM), begins a surge at BEGINS. When QUIET_S bring too few to rise, it is over.
+BEGINS, DRAIN, TIMES, QUIET_S = 12.0, 0.25, 4.0, 30.0
+# What goes on for longer is no surge but how things are now; none begins until the sum was 0 again.
+LONGEST_S = 900.0
 # From so many on it is none of the bursts that are held for all the time.
 LARGE = 50
-# While it goes on: so many times its pace of the last SPAN_S, for a minute at most, and no more in
+# While it goes on: so many times its pace of the last PACE_S, for a minute at most, and no more in
 # all than the largest of the newest past ones brought, until it is larger itself.
-PACE_TIMES, LEAST_SPAN_S, PACE_UPTO_S = 2.0, 2.0, 60.0
+PACE_TIMES, PACE_S, LEAST_PACE_S, PACE_UPTO_S = 2.0, 15.0, 2.0, 60.0
 NEWEST = 8
 # Past surges are kept for so long, and at most so many of them.
 KEPT_S, MOST_KEPT = 28 * DAY_S, 100
@@ -36,13 +37,13 @@ class Surge:
     """
     A surge: its first arrival, how many came, how many were expected, its last arrival.
 
-    ended_at: None while it goes on. expected: by the pace before it, until its last arrival.
+    ended_at: infinite while it goes on. expected: by the pace before it, until its last arrival.
     """
 
     began_at: float
     arrivals: int
     expected: float
-    ended_at: float | None = None
+    ended_at: float = math.inf
 
     @property
     def is_large(self) -> bool:
@@ -71,48 +72,60 @@ class Surges:
 
     def __init__(self) -> None:
         self.current: Surge | None = None
+        # Large ones; and how many came in each of the newest of any size.
         self.past: deque[Surge] = deque(maxlen=MOST_KEPT)
+        self.newest: deque[int] = deque(maxlen=NEWEST)
         self._lately: deque[float] = deque()
         self._rate = 0.0
+        # The sum, when it was last counted, since when it is above 0, of how many arrivals.
+        self._sum, self._at, self._since, self._arrivals = 0.0, 0.0, 0.0, 0
+        self._is_level = False
 
     def arrived(self, at: float, *, rate: float) -> None:
         """Count an arrival. rate: arrivals per second that were expected as it came."""
         self._lately.append(at)
-        if self.current is not None:
-            expected = (at - self.current.began_at) * self._rate
-            self.current = replace(
-                self.current, arrivals=self.current.arrivals + 1, expected=expected
-            )
-            return
         while self._lately[0] <= at - QUIET_S:
             self._lately.popleft()
-        if len(self._lately) < LEAST:
+        if self.current is not None:
+            self.current = replace(
+                self.current,
+                arrivals=self.current.arrivals + 1,
+                expected=(at - self.current.began_at) * self._rate,
+            )
             return
-        count = self._count(at, SPAN_S)
-        if count >= LEAST + TIMES * rate * SPAN_S:
-            began_at = self._lately[-count]
+        self._sum -= (at - self._at) * (DRAIN + TIMES * rate)
+        self._at = at
+        if self._sum <= 0:
+            self._sum, self._since, self._arrivals, self._is_level = 0.0, at, 0, False
+        self._sum = min(self._sum + 1, BEGINS)
+        self._arrivals += 1
+        if self._sum >= BEGINS and not self._is_level:
             self._rate = rate
-            self.current = Surge(began_at, count, (at - began_at) * rate)
+            self.current = Surge(self._since, self._arrivals, (at - self._since) * rate)
 
     def advance(self, now: float) -> None:
-        """End the surge when it has calmed down."""
-        if self.current is None:
+        """End the surge when it has calmed down, or gone on for too long to be one."""
+        surge = self.current
+        if surge is None:
             return
-        calm = (LEAST + TIMES * self._rate * QUIET_S) / 2
-        if self._count(now, QUIET_S) >= calm:
+        if now - surge.began_at > LONGEST_S:
+            self.current, self._at, self._is_level = None, now, True
             return
-        self.past.append(replace(self.current, ended_at=self._lately[-1]))
-        self.current = None
-        while self.past[0].began_at < now - KEPT_S:
+        if self._count(now, QUIET_S) >= QUIET_S * (DRAIN + TIMES * self._rate / 2):
+            return
+        self.current, self._sum, self._at = None, 0.0, now
+        self.newest.append(surge.arrivals)
+        if surge.is_large:
+            self.past.append(replace(surge, ended_at=self._lately[-1]))
+        while self.past and self.past[0].began_at < now - KEPT_S:
             self.past.popleft()
 
     def is_in_large(self, begin: float, end: float) -> bool:
         """Return whether the time between, both included, has to do with a large surge."""
-        newest = self.current or (self.past[-1] if self.past else None)
-        if newest is None or not newest.is_large:
-            return False
-        ended_at = math.inf if newest.ended_at is None else newest.ended_at
-        return newest.began_at <= end and begin <= ended_at
+        current = self.current
+        if current is not None and current.is_large and current.began_at <= end:
+            return True
+        return any(past.began_at <= end and begin <= past.ended_at for past in self.past)
 
     def foreseen(self, now: float, *, lead_s: float, startup_s: float) -> Foreseen | None:
         """
@@ -138,25 +151,23 @@ class Surges:
 
     def mean_past(self) -> float | None:
         """Return how many the past large surges brought on average; None: there was none."""
-        sizes = [surge.arrivals for surge in self.past if surge.is_large]
+        sizes = [surge.arrivals for surge in self.past]
         return sum(sizes) / len(sizes) if sizes else None
 
     def _to_come(self, surge: Surge, now: float, lead_s: float) -> int:
         """Return how many more of a surge are to be held for: its pace goes on for the lead."""
-        span_s = min(max(now - surge.began_at, LEAST_SPAN_S), SPAN_S)
+        span_s = min(max(now - surge.began_at, LEAST_PACE_S), PACE_S)
         pace = PACE_TIMES * self._count(now, span_s) / span_s
-        left = max((past.arrivals for past in list(self.past)[-NEWEST:]), default=0)
-        left -= surge.arrivals
+        left = max(self.newest, default=0) - surge.arrivals
         to_come = math.ceil(pace * min(lead_s, PACE_UPTO_S))
         return min(to_come, left) if left > 0 else to_come
 
     def _recurring(self, now: float, startup_s: float) -> Foreseen | None:
-        large = [surge for surge in self.past if surge.is_large]
-        if len(large) < 2 or now - large[-1].began_at <= 2 * AROUND_S + startup_s:
+        if len(self.past) < 2 or now - self.past[-1].began_at <= 2 * AROUND_S + startup_s:
             return None
         found = None
         for period, period_s in PERIODS.items():
-            alike = [s for s in large if _is_around(now - s.began_at, period_s, startup_s)]
+            alike = [s for s in self.past if _is_around(now - s.began_at, period_s, startup_s)]
             if len(alike) < 2:
                 continue
             passed = max(round((now - alike[0].began_at) / period_s), len(alike))
@@ -176,17 +187,29 @@ class Surges:
     def state(self) -> dict[str, Any]:
         """Return all of it as JSON."""
         return {
-            "current": None if self.current is None else asdict(self.current),
+            "current": None if self.current is None else _unended(self.current),
             "past": [asdict(surge) for surge in self.past],
+            "newest": list(self.newest),
             "lately": list(self._lately),
-            "rate": self._rate,
+            **{name: getattr(self, name) for name in _KEPT},
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Take a stored state."""
         self.current = Surge(**state["current"]) if state["current"] else None
         self.past = deque((Surge(**each) for each in state["past"]), maxlen=MOST_KEPT)
-        self._lately, self._rate = deque(state["lately"]), state["rate"]
+        self.newest = deque(state["newest"], maxlen=NEWEST)
+        self._lately = deque(state["lately"])
+        for name in _KEPT:
+            setattr(self, name, state[name])
+
+
+_KEPT = ("_rate", "_sum", "_at", "_since", "_arrivals", "_is_level")
+
+
+def _unended(surge: Surge) -> dict[str, float]:
+    """Return a surge that goes on as JSON, which knows no infinity."""
+    return {name: value for name, value in asdict(surge).items() if name != "ended_at"}
 
 
 def _is_around(passed_s: float, period_s: float, startup_s: float) -> bool:
