@@ -11,7 +11,7 @@ window less the work that ends before their patience does.
 
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from scaling.arrivals import SLOT_S, WEEK_SLOTS, Arrivals
@@ -106,15 +106,13 @@ class Demand:
         """Count a request at its arrival, whatever became of it."""
         self.advance(at)
         self._close_slots(at)
+        if self._take_announced(at):
+            # It says nothing of what is not announced.
+            self.arrivals.arrived(at, is_telling=False)
+            return
         self._count += 1
         self.surges.arrived(at, rate=self._usual)
         self.arrivals.arrived(at, is_telling=not self.surges.is_in_large(at, at))
-        for place, event in enumerate(self.announced):
-            if event.count > 0 and event.at - self.patience_s <= at:
-                self.announced[place] = Announced(
-                    event.at, event.count - 1, event.spread_s, event.name
-                )
-                break
 
     def began(self, at: float) -> None:
         """Count a piece of work that has begun to run."""
@@ -196,6 +194,14 @@ class Demand:
         """Return the usual rate of this time of day some seconds ahead over that of now."""
         profile = self.arrivals.profile
         return profile.rates(now + ahead_s)[0] / profile.rates(now)[0]
+
+    def _take_announced(self, at: float) -> bool:
+        """Count an arrival for the first announcement that has some left; False: there is none."""
+        for place, event in enumerate(self.announced):
+            if event.count > 0 and event.at - self.patience_s <= at:
+                self.announced[place] = replace(event, count=event.count - 1)
+                return True
+        return False
 
     def _ending(self, now: float) -> float:
         return self.durations.ending(self.running, now=now, within_s=self.patience_s)

@@ -13,7 +13,7 @@ from typing import Any
 
 # The slow part: what a late request moves it by; another one moves it back by so much that both
 # cancel at the aim. It begins below 0: the past has always seen too little.
-GAIN, FIRST, LEAST, MOST = 0.01, -0.2, -3.0, 2.0
+GAIN, FIRST, LEAST, MOST = 0.01, -0.15, -3.0, 2.0
 # The quick part: its memory, what as many late ones as the aim weigh, requests at the aim that it
 # begins with, and its bounds. Bursts come in company: it must hold more before the next.
 MEMORY_S, WEIGHT, DOUBT = 3 * 86_400.0, 2.0, 200.0

@@ -108,12 +108,14 @@ class Surges:
         surge = self.current
         if surge is None:
             return
-        if now - surge.began_at > LONGEST_S:
-            self.current, self._at, self._is_level = None, now, True
+        is_calm = self._count(now, QUIET_S) < QUIET_S * (DRAIN + TIMES * self._rate / 2)
+        lasted_s = (self._lately[-1] if is_calm else now) - surge.began_at
+        if not is_calm and lasted_s <= LONGEST_S:
             return
-        if self._count(now, QUIET_S) >= QUIET_S * (DRAIN + TIMES * self._rate / 2):
+        self.current, self._at, self._is_level = None, now, lasted_s > LONGEST_S
+        if self._is_level:
             return
-        self.current, self._sum, self._at = None, 0.0, now
+        self._sum = 0.0
         self.newest.append(surge.arrivals)
         if surge.is_large:
             self.past.append(replace(surge, ended_at=self._lately[-1]))

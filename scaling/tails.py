@@ -24,7 +24,7 @@ HALF_LIFE_S = 365 * 86_400.0
 CIRCLES = ((0, 1, -1), (2, -2), (3, -3), (4, -4), (5, -5, 6, -6), (7, -7, 8, -8))
 ENOUGH_EXCEEDED = 2.0
 # Windows that the negative binomial weighs as much as.
-PRIOR_WINDOWS = 2000.0
+PRIOR_WINDOWS = 3000.0
 # Before anything is known, counts vary 1.5 times as much as Poisson's.
 PRIOR_DISPERSION, PRIOR_MEANS = 1.5, 2.0
 LEAST_DISPERSION, MOST_DISPERSION = 1.02, 200.0
