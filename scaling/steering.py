@@ -34,7 +34,7 @@ class Steering:
         """
         Count a request of which it is known whether it waited longer than the SLO.
 
-        is_steering: False for those of a storm, that no reserve anybody would pay for had helped.
+        is_steering: False for those of a surge: no reserve that anybody would pay for had helped.
         """
         self.requests += 1
         self.late_requests += is_late

@@ -15,7 +15,8 @@ from typing import Any
 
 DAY_S = 86_400.0
 # A sum of the arrivals that drains by DRAIN a second and by so many times the expected ones, and is
-# not below 0 (CUSUM), begins a surge at BEGINS. When QUIET_S bring too few to rise, it is over.
+# not below 0 (CUSUM), begins a surge at BEGINS. It is over when QUIET_S bring less than DRAIN a
+# second and half so many times the expected ones.
 BEGINS, DRAIN, TIMES, QUIET_S = 12.0, 0.25, 4.0, 30.0
 # What goes on for longer is no surge but how things are now; none begins until the sum was 0 again.
 LONGEST_S = 900.0
