@@ -29,7 +29,7 @@ PRIOR_WINDOWS = 3000.0
 PRIOR_DISPERSION, PRIOR_MEANS = 1.5, 2.0
 LEAST_DISPERSION, MOST_DISPERSION = 1.02, 200.0
 # Logarithms of the share of windows that may be exceeded: the first guess and its bounds.
-FIRST_LOG, LEAST_LOG, MOST_LOG = -7.0, -9.0, -1.0
+FIRST_LOG, LEAST_LOG, MOST_LOG = -7.0, -9.125, -1.0
 ENOUGH_ARRIVALS = 20
 # How many more are late when the reserve is exceeded than was seen: bursts come larger than before.
 BEYOND = 1.0
