@@ -15,7 +15,6 @@ from scaling import schedule, sizing
 from scaling.demand import Demand, Outlook
 from scaling.history import History
 from scaling.policies import Mode, Policy, Rule
-from scaling.surges import Foreseen
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,26 +271,9 @@ def _predictive(
     )
     said = _AHEAD if seen.lead_s >= 0.5 else _FAST
     if seen.surge is not None and seen.surge.held > reserve:
-        reserve, said = seen.surge.held, _of_surge(seen.surge, now, inputs)
+        reserve, said = seen.surge.held, seen.surge.said
+        inputs.update(seen.surge.inputs(now))
     return Wanted(pool.busy + pool.waiting + reserve, "{busy} busy, {waiting} waiting; " + said)
-
-
-def _of_surge(found: Foreseen, now: float, inputs: dict[str, Any]) -> str:
-    """Add what is known of a surge to the inputs; return the sentence that says it."""
-    inputs.update(surge_held=found.held)
-    past = ""
-    if found.past is not None:
-        inputs.update(surge_past=found.past)
-        past = "; past ones brought {surge_past:.0f}"
-    if found.surge is None:
-        inputs.update(surge_times=found.times, surge_period=found.period)
-        return _RECURRING + past
-    inputs.update(
-        surge_s=now - found.surge.began_at,
-        surge_arrivals=found.surge.arrivals,
-        surge_expected=found.surge.expected,
-    )
-    return _SURGE + past
 
 
 # Of what comes while an agent starts up.
@@ -300,14 +282,6 @@ _AHEAD = (
     " {ending:.1f} will end"
 )
 _FAST = "an agent starts within what a request may wait"
-_SURGE = (
-    "a surge began {surge_s:.0f} s ago: {surge_arrivals} arrivals where {surge_expected:.2g} were"
-    " expected; room is held for {surge_held} more"
-)
-_RECURRING = (
-    "a surge is due: {surge_times} came about this time of the {surge_period};"
-    " room is held for {surge_held}"
-)
 
 
 RULES: Mapping[Rule, Size] = {

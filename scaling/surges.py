@@ -67,6 +67,36 @@ class Foreseen:
     period: str = ""
     past: float | None = None
 
+    @property
+    def said(self) -> str:
+        """The sentence that says why, a form for the inputs."""
+        past = "" if self.past is None else "; past ones brought {surge_past:.0f}"
+        return (_DUE if self.surge is None else _GOES_ON) + past
+
+    def inputs(self, now: float) -> dict[str, Any]:
+        """Return what is known of it, under the names that a decision keeps it by."""
+        known: dict[str, Any] = {"surge_held": self.held}
+        if self.past is not None:
+            known["surge_past"] = self.past
+        if self.surge is None:
+            return {**known, "surge_times": self.times, "surge_period": self.period}
+        return {
+            **known,
+            "surge_s": now - self.surge.began_at,
+            "surge_arrivals": self.surge.arrivals,
+            "surge_expected": self.surge.expected,
+        }
+
+
+_GOES_ON = (
+    "a surge began {surge_s:.0f} s ago: {surge_arrivals} arrivals where {surge_expected:.2g} were"
+    " expected; room is held for {surge_held} more"
+)
+_DUE = (
+    "a surge is due: {surge_times} came about this time of the {surge_period};"
+    " room is held for {surge_held}"
+)
+
 
 class Surges:
     """The surge that goes on, those of the last weeks, and what follows from them."""
