@@ -7,9 +7,9 @@ Parts: `shipped` (every policy as it ships), `tuned` (each rival's knob found in
 cheapest setting with at most 1 % of the requests over the SLO, for each trace, and the one setting
 that reaches it on all of them), `fast` (start-up of 10 s), `slow` (of 300 s), `holdout` (made
 traces, and the given ones changed, that nothing was chosen on), `holdout_warm` (a tuned rival on
-them), `chosen` (those that constants were chosen on), `storms` (random and recurring ones), `speed` (a
-week, one decision with a year of history), `erlang` (M/M/c). Without --part: all up to `slow`,
-`speed` and `erlang`.
+them), `chosen` (those that constants were chosen on), `storms` (random and recurring ones),
+`speed` (a week, one decision with a year of history), `erlang` (M/M/c). Without --part: all up to
+`slow`, `speed` and `erlang`.
 
 Told are agent-hours over the clairvoyant's, and % of the requests over the SLO, after a warm-up of
 7 days. Start-up 60 s, tick 30 s, SLO 30 s.
