@@ -5,9 +5,11 @@ What each scaling policy costs on traces, against a clairvoyant and against tune
 
 Parts: `shipped` (every policy as it ships), `tuned` (each rival's knob found in hindsight: the
 cheapest setting with at most 1 % of the requests over the SLO, for each trace, and the one setting
-that reaches it on all of them), `fast` (start-up of 10 s), `slow` (of 300 s), `holdout` (synthetic
-traces, and the given ones thinned, cut, and run twice as fast), `speed` (a week, one decision with
-a year of history), `erlang` (M/M/c). Without --part: all but `holdout`.
+that reaches it on all of them), `fast` (start-up of 10 s), `slow` (of 300 s), `holdout` (made
+traces, and the given ones changed, that nothing was chosen on), `holdout_warm` (a tuned rival on
+them), `chosen` (those that constants were chosen on), `storms` (random and recurring ones),
+`speed` (a week, one decision with a year of history), `erlang` (M/M/c). Without --part: all up to
+`slow`, `speed` and `erlang`.
 
 Told are agent-hours over the clairvoyant's, and % of the requests over the SLO, after a warm-up of
 7 days. Start-up 60 s, tick 30 s, SLO 30 s.
@@ -34,6 +36,8 @@ from rich.table import Table
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+import holdouts  # noqa: E402
+
 from scaling import decisions, policies, report, simulation, sizing, traces  # noqa: E402
 from scaling.clairvoyant import clairvoyant  # noqa: E402
 from scaling.decisions import PoolState  # noqa: E402
@@ -54,20 +58,7 @@ KNOBS: dict[str, tuple[str, Sequence[float]]] = {
 }
 STEPS = 9
 RIVALS = tuple(KNOBS)
-HOLDOUT: dict[str, Shape] = {
-    "daily": Shape(busy=8, daily=0.9, weekend=0.7),
-    "flat": Shape(busy=8, daily=0, weekend=0, bursts=0),
-    "bursty": Shape(busy=8, bursts=2.0),
-    "storms": Shape(busy=3, storms_per_week=3, storm_jobs=200),
-    "small": Shape(days=35, busy=0.4, bursts=1.0),
-    "tiny": Shape(days=60, busy=0.1, mean_s=900),
-    "shift": Shape(busy=5, level_shift=4.0),
-    "drop": Shape(busy=10, level_shift=0.25),
-    "on_off": Shape(busy=6, on_off_h=12, daily=0, weekend=0),
-    "heavy": Shape(busy=10, tail=2.0),
-    "short": Shape(busy=10, mean_s=60),
-    "large": Shape(busy=60, days=14),
-}
+SELDOM = ("holdout", "holdout_warm", "chosen", "storms")
 
 
 @dataclass(frozen=True)
@@ -100,7 +91,7 @@ def main() -> int:
     given = [_read(path) for path in options.traces]
     rows: list[Measured] = []
     figures: dict[str, Any] = {}
-    for part in options.part or [name for name in PARTS if name != "holdout"]:
+    for part in options.part or [name for name in PARTS if name not in SELDOM]:
         PARTS[part](given, rows, figures)
     print(json.dumps(figures, indent=2))
     if options.json:
@@ -213,38 +204,52 @@ def _startup(
 
 
 def holdout(given: Sequence[Trace], rows: list[Measured], figures: dict[str, Any]) -> None:
-    """Traces that nothing was tuned on, and changed versions of the given ones."""
-    made = [
-        traces.synthetic(name=f"{name}-{seed}", shape=shape, seed=seed)
-        for name, shape in HOLDOUT.items()
-        for seed in (1, 2)
-    ]
-    found = []
-    for trace in [*made, *(changed for whole in given for changed in _changed(whole))]:
-        found.append(measure("holdout", trace, "predictive"))
-        found.append(_hindsight("warm", trace)[1])
+    """Traces that nothing was chosen on."""
+    half = holdouts.REPORT
+    _family("holdout", [*holdouts.changed(given, half), *holdouts.made(half)], rows, figures)
+
+
+def holdout_warm(given: Sequence[Trace], rows: list[Measured], figures: dict[str, Any]) -> None:
+    """The strongest rival on the hold-outs, tuned in hindsight for each; needs `holdout`."""
+    ours = {row.trace: row for row in rows if row.part == "holdout"}
+    if not ours:
+        holdout(given, rows, figures)
+        ours = {row.trace: row for row in rows if row.part == "holdout"}
+    half = holdouts.REPORT
+    family = [*holdouts.changed(given, half), *holdouts.made(half)]
+    found = [_hindsight("warm", trace)[1] for trace in family]
     rows.extend(found)
-    _print("Hold-out: predictive as shipped, warm tuned in hindsight", found)
-    pairs = list(zip(found[::2], found[1::2], strict=True))
+    _print("Hold-out: warm tuned in hindsight", found)
     figures["holdout_below_warm_tuned"] = 1 - _geometric(
-        ours.ratio / warm.ratio for ours, warm in pairs
+        ours[warm.trace].ratio / warm.ratio for warm in found
     )
-    figures["holdout_late"] = {r.trace: r.over_slo_pct for r, _ in pairs if not r.is_reached}
 
 
-def _changed(trace: Trace) -> Iterable[Trace]:
-    """Return a half of the jobs, all but the first ten days, and twice the pace."""
-    yield traces.made(f"{trace.name}/thinned", trace.jobs[::2])
-    late = [job for job in trace.jobs if job.arrival_s > 3.3 * DAY_S]
-    yield traces.made(
-        f"{trace.name}/cut",
-        [Job(j.arrival_s - 3.3 * DAY_S, j.duration_s, j.kind, j.tokens) for j in late],
-    )
-    if trace.span_s > 4 * WARMUP_S:
-        yield traces.made(
-            f"{trace.name}/hurried",
-            [Job(j.arrival_s / 2, j.duration_s, j.kind, j.tokens) for j in trace.jobs],
-        )
+def chosen(given: Sequence[Trace], rows: list[Measured], figures: dict[str, Any]) -> None:
+    """Such traces as the constants were chosen on."""
+    half = holdouts.CHOOSE
+    _family("chosen", [*holdouts.changed(given, half), *holdouts.made(half)], rows, figures)
+
+
+def storms(given: Sequence[Trace], rows: list[Measured], figures: dict[str, Any]) -> None:
+    """Made traces with storms that nothing was chosen on."""
+    _family("storms", list(holdouts.stormy(holdouts.REPORT)), rows, figures)
+
+
+def _family(
+    part: str, family: Sequence[Trace], rows: list[Measured], figures: dict[str, Any]
+) -> None:
+    found = [measure(part, trace, "predictive") for trace in family]
+    rows.extend(found)
+    _print(f"{part}: predictive as shipped", found)
+    late = [row.over_slo_pct for row in found]
+    figures[part] = {
+        "traces": len(found),
+        "geometric_mean": _geometric(row.ratio for row in found),
+        "late_mean": float(np.mean(late)),
+        "late_most": max(late),
+        "above_the_slo": {row.trace: row.over_slo_pct for row in found if not row.is_reached},
+    }
 
 
 def speed(given: Sequence[Trace], rows: list[Measured], figures: dict[str, Any]) -> None:
@@ -266,7 +271,7 @@ def _year() -> dict[str, float]:
     for job in traces.synthetic(name="year", shape=Shape(days=365, busy=2), seed=1).jobs:
         demand.arrived(job.arrival_s)
         demand.began(job.arrival_s)
-        demand.judged(at=job.arrival_s, is_late=False)
+        demand.judged(at=job.arrival_s, arrived_at=job.arrival_s, is_late=False)
         demand.ended(job.arrival_s, began_at=job.arrival_s)
     text, now, took = json.dumps(demand.state()), 365 * DAY_S, []
     for second in range(50):
@@ -312,6 +317,9 @@ PARTS: dict[str, Callable[[Sequence[Trace], list[Measured], dict[str, Any]], Non
     "fast": fast,
     "slow": slow,
     "holdout": holdout,
+    "holdout_warm": holdout_warm,
+    "chosen": chosen,
+    "storms": storms,
     "speed": speed,
     "erlang": erlang,
 }

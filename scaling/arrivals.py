@@ -26,7 +26,7 @@ SMOOTH = 3
 # Before anything is fitted: a mixture that follows within minutes.
 PRIOR = (0.0, 0.2, 0.3, 0.5, 0.0, 0.0, 0.0, 0.0, 0.0)
 FEATURES = (*(f"rate over {memory:g} s" for memory in MEMORIES_S), "day", "week", "mean")
-HALF_LIFE_S = 14 * DAY_S
+HALF_LIFE_S = 7 * DAY_S
 RIDGE = 0.01
 LEAST_MEAN = 1e-5
 # Windows that are added up together.

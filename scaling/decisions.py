@@ -302,20 +302,23 @@ def _predictive(
         share=math.exp(seen.log_share),
         lead_s=seen.lead_s,
     )
+    said = _AHEAD if seen.lead_s >= 0.5 else _FAST
+    if seen.surge is not None and seen.surge.held > reserve:
+        reserve, said = seen.surge.held, seen.surge.said
+        inputs.update(seen.surge.inputs(now))
     return Wanted(
         pool.busy + pool.waiting + reserve,
         reserve=reserve,
-        said="{busy} busy, {waiting} waiting; " + _AHEAD
-        if seen.lead_s >= 0.5
-        else "{busy} busy, {waiting} waiting; an agent starts within what a request may wait",
+        said="{busy} busy, {waiting} waiting; " + said,
     )
 
 
 # Of what comes while an agent starts up.
 _AHEAD = (
-    "in {lead_s:.0f} s {expected:.2g} more are expected, room is held for {held};"
+    "in {lead_s:.0f} s {expected:.2g} more are expected, room is held for {held:.1f};"
     " {ending:.1f} will end"
 )
+_FAST = "an agent starts within what a request may wait"
 
 
 RULES: Mapping[Rule, Size] = {

@@ -11,16 +11,17 @@ window less the work that ends before their patience does.
 
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from scaling.arrivals import SLOT_S, WEEK_SLOTS, Arrivals
 from scaling.durations import Durations
 from scaling.forecast import Announced, DemandPrediction, Forecast
 from scaling.steering import Steering
-from scaling.tails import FIRST_LOG, LEAST_LOG, MOST_LOG, Tails, storm_from
+from scaling.surges import Foreseen, Surges
+from scaling.tails import FIRST_LOG, LEAST_LOG, MOST_LOG, Tails
 
-VERSION = 1
+VERSION = 2
 # Shorter windows cost more than they tell; without a lead they only feed the forecast.
 LEAST_WINDOW_S, NO_LEAD_WINDOW_S = 5.0, 60.0
 FIT_FIRST_S, FIT_EVERY_S = 3600.0, 6 * 3600.0
@@ -28,16 +29,18 @@ FIT_FIRST_S, FIT_EVERY_S = 3600.0, 6 * 3600.0
 LEAD_TOLERANCE = 0.2
 # Announced work counts until it has come, at most so long after its time.
 ANNOUNCED_KEPT_S = 900.0
+# Surges that recur within the forecast's horizon count as its events.
+FORESEEN_S = 1800.0
 
 
 def trusted_ends(expected: float) -> float:
     """
-    Return how many ends may be counted on: a few more than arrivals are expected.
+    Return how many ends may be counted on: at most twice as many as arrivals are expected.
 
     Work that began together ends together, later than its mean says; a hundred ends that are
     expected and do not come must not be taken for a demand of a hundred.
     """
-    return 1 + 2 * expected
+    return 2 * expected
 
 
 class StateInvalid(Exception):
@@ -51,15 +54,17 @@ class Outlook:
 
     expected: arrivals. held: spare slots that are exceeded with probability exp(log_share).
     ending: running work that will have ended before whoever arrives now runs out of patience.
-    announced: requests known ahead that have not come yet.
+    announced: requests known ahead that have not come yet. surge: what a surge asks for that goes
+    on or is foreseen; None: nothing.
     """
 
     lead_s: float
     expected: float
-    held: int
+    held: float
     ending: float
     announced: int
     log_share: float
+    surge: Foreseen | None = None
 
     @property
     def spare(self) -> float:
@@ -82,13 +87,14 @@ class Demand:
         self.durations = Durations()
         self.tails = Tails()
         self.steering = Steering(late=late)
+        self.surges = Surges()
         self.forecast = Forecast()
         self.running: dict[float, int] = {}
         self.announced: list[Announced] = []
         self.base = FIRST_LOG
         self._window: tuple[float, list[float], float] | None = None
         self._count = 0
-        self._storm_from = storm_from(0.0)
+        self._usual = 0.0
         self._pending: deque[tuple[float, list[float], float, int]] = deque()
         self._ended: deque[float] = deque()
         self._since, self._next_fit_s = 0.0, FIT_FIRST_S
@@ -100,15 +106,13 @@ class Demand:
         """Count a request at its arrival, whatever became of it."""
         self.advance(at)
         self._close_slots(at)
+        if self._take_announced(at):
+            # It says nothing of what is not announced.
+            self.arrivals.arrived(at, is_telling=False)
+            return
         self._count += 1
-        # A storm says nothing about the rate after it.
-        self.arrivals.arrived(at, is_telling=self._count <= self._storm_from)
-        for place, event in enumerate(self.announced):
-            if event.count > 0 and event.at - self.patience_s <= at:
-                self.announced[place] = Announced(
-                    event.at, event.count - 1, event.spread_s, event.name
-                )
-                break
+        self.surges.arrived(at, rate=self._usual)
+        self.arrivals.arrived(at, is_telling=not self.surges.is_in_large(at, at))
 
     def began(self, at: float) -> None:
         """Count a piece of work that has begun to run."""
@@ -126,9 +130,10 @@ class Demand:
         self.durations.ended(at - began_at, story_type)
         self._ended.append(at)
 
-    def judged(self, *, at: float, is_late: bool) -> None:
+    def judged(self, *, at: float, arrived_at: float, is_late: bool) -> None:
         """Steer by a request of which it is known whether it waited longer than the SLO."""
-        self.steering.judged(at=at, is_late=is_late)
+        is_steering = not self.surges.is_in_large(arrived_at, arrived_at)
+        self.steering.judged(at=at, is_late=is_late, is_steering=is_steering)
 
     def announce(self, event: Announced) -> None:
         """Take note of work that is known ahead."""
@@ -154,9 +159,10 @@ class Demand:
         """Return what to hold in reserve now."""
         self.advance(now)
         expected = self.arrivals.expected(self.arrivals.features(now))
-        held, log_share = 0, self.log_share(now)
+        held, log_share, surge = 0.0, self.log_share(now), None
         if self.lead_s > 0:
             held = self.tails.held(expected=expected, log_share=log_share)
+            surge = self.surges.foreseen(now, lead_s=self.lead_s, startup_s=self.patience_s)
         return Outlook(
             lead_s=self.lead_s,
             expected=expected,
@@ -164,6 +170,7 @@ class Demand:
             ending=min(self._ending(now), trusted_ends(expected)) if self.lead_s > 0 else 0.0,
             announced=self._announced(now) if self.announced else 0,
             log_share=log_share,
+            surge=surge,
         )
 
     def predict(self, now: float) -> DemandPrediction:
@@ -172,7 +179,11 @@ class Demand:
         self._close_slots(now)
         rates = self.arrivals.features(now)
         return self.forecast.predict(
-            now=now, profile=self.arrivals.profile, recent=rates[2], announced=self.announced
+            now=now,
+            profile=self.arrivals.profile,
+            recent=rates[2],
+            announced=self.announced,
+            surging=self.surges.ahead(now, lead_s=self.lead_s, within_s=FORESEEN_S),
         )
 
     def rate(self, now: float) -> float:
@@ -183,6 +194,14 @@ class Demand:
         """Return the usual rate of this time of day some seconds ahead over that of now."""
         profile = self.arrivals.profile
         return profile.rates(now + ahead_s)[0] / profile.rates(now)[0]
+
+    def _take_announced(self, at: float) -> bool:
+        """Count an arrival for the first announcement that has some left; False: there is none."""
+        for place, event in enumerate(self.announced):
+            if event.count > 0 and event.at - self.patience_s <= at:
+                self.announced[place] = replace(event, count=event.count - 1)
+                return True
+        return False
 
     def _ending(self, now: float) -> float:
         return self.durations.ending(self.running, now=now, within_s=self.patience_s)
@@ -201,6 +220,7 @@ class Demand:
 
     def advance(self, now: float) -> None:
         """Close the windows that have ended, and fit when it is time."""
+        self.surges.advance(now)
         if self._window is None:
             self._window = (now, self.arrivals.features(now), self._ending(now))
             self._since, self._fitted_at, self._next_fit_s = now, now, now + FIT_FIRST_S
@@ -213,7 +233,7 @@ class Demand:
             began += window_s
             self._close_slots(began)
             self._window = (began, self.arrivals.features(began), self._ending(began))
-            self._storm_from = storm_from(self.arrivals.expected(self._window[1]))
+            self._usual = self.arrivals.expected(self._window[1]) / window_s
             self._learn(began)
             if began >= self._next_fit_s:
                 self._fit(began)
@@ -224,13 +244,13 @@ class Demand:
             began, rates, ending, count = self._pending.popleft()
             while self._ended and self._ended[0] <= began:
                 self._ended.popleft()
+            if self.surges.is_in_large(began, began + self.arrivals.window_s):
+                continue
             ended = sum(1 for at in self._ended if at <= began + self.patience_s)
             expected = self.arrivals.expected(rates)
             # What the ends asked for, beyond what was expected of them, counts as demand.
-            count = min(count, storm_from(expected))
             trusted = trusted_ends(expected)
             net = round(count - min(ended, trusted) + min(ending, trusted))
-            net = min(net, storm_from(expected))
             self.tails.learn(expected=expected, arrivals=count, net=net)
             self.arrivals.learn(rates, count)
 
@@ -293,14 +313,14 @@ def _window_s(lead_s: float) -> float:
     return max(lead_s, LEAST_WINDOW_S) if lead_s > 0 else NO_LEAD_WINDOW_S
 
 
-_PARTS = ("arrivals", "durations", "tails", "steering", "forecast")
+_PARTS = ("arrivals", "durations", "tails", "steering", "surges", "forecast")
 _PLAIN = (
     "lead_s",
     "patience_s",
     "late",
     "base",
     "_count",
-    "_storm_from",
+    "_usual",
     "_since",
     "_next_fit_s",
     "_fitted_at",

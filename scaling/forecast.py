@@ -89,12 +89,19 @@ class Forecast:
         return 1 - self.own_error / self.naive_error
 
     def predict(
-        self, *, now: float, profile: Profile, recent: float, announced: Sequence[Announced]
+        self,
+        *,
+        now: float,
+        profile: Profile,
+        recent: float,
+        announced: Sequence[Announced],
+        surging: int = 0,
     ) -> DemandPrediction:
         """
         Return the demand expected over the horizon.
 
-        recent: rate of the last ten minutes, per second: a surge is what exceeds twice the usual.
+        recent: rate of the last ten minutes, per second: it counts when it exceeds twice the usual.
+        surging: arrivals that are expected of surges, over the horizon.
         """
         horizon_s = self.horizon * SLOT_S
         base, seasonal = self._parts(now, profile)
@@ -102,7 +109,11 @@ class Forecast:
         is_off = skill is not None and skill < 0 and naive is not None
         if is_off and naive is not None:
             base, seasonal = naive / horizon_s, 1.0
-        event = self._event(now, base * seasonal * horizon_s, recent / max(base, 1e-9), announced)
+        ends = now + horizon_s
+        known = surging + sum(each.count for each in announced if now <= each.at < ends)
+        event = _event(
+            usual=base * seasonal * horizon_s, ratio=recent / max(base, 1e-9), known=known
+        )
         confidence = max(0.0, 1 - self.own_error / max(self.came, 1e-9))
         return DemandPrediction(
             time_horizon_minutes=horizon_s / 60,
@@ -133,13 +144,6 @@ class Forecast:
                 return float(sum(counts[: self.horizon]))
         return None
 
-    def _event(
-        self, now: float, usual: float, surge: float, announced: Sequence[Announced]
-    ) -> float:
-        ends = now + self.horizon * SLOT_S
-        known = sum(each.count for each in announced if now <= each.at < ends)
-        return max(1.0, surge if surge > SURGE_FROM else 1.0, 1 + known / max(usual, 1e-9))
-
     def state(self) -> dict[str, Any]:
         """Return all of it as JSON."""
         return {
@@ -160,6 +164,11 @@ class Forecast:
 
 
 _SUMS = ("judged", "own_error", "naive_error", "came")
+
+
+def _event(*, usual: float, ratio: float, known: float) -> float:
+    """Return what events multiply the usual count by: a higher rate, or arrivals known beside."""
+    return max(1.0, ratio if ratio > SURGE_FROM else 1.0, 1 + known / max(usual, 1e-9))
 
 
 def _why(skill: float | None, is_off: bool) -> str:

