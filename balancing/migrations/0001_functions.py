@@ -31,6 +31,7 @@ FUNCTIONS = [
     "bound_to_1",
     "warm_1",
     "warm_many_1",
+    "amounts_1",
     "limits_take_1",
     "limits_give_1",
     "limits_lock_1",
@@ -47,6 +48,7 @@ FUNCTIONS = [
     "expected_1",
     "workload_parts_1",
     "promising_1",
+    "able_agents_1",
     "fitting_1",
     "candidates_1",
     "near_1",
@@ -84,7 +86,7 @@ FUNCTIONS = [
 ]
 # Names that earlier versions had, and this one has not.
 FORMER = ["track_records_1", "predicted_parts_1"]
-TYPES = ("timing_1", "policy_1", "ending_1", "warmth_1", "average_1")
+TYPES = ("amounts_1", "timing_1", "policy_1", "ending_1", "warmth_1", "average_1")
 
 
 def _undo(name: str) -> str:

@@ -1,8 +1,8 @@
 -- fitting_1: agents with a free slot that fit a request, the least loaded first, of those the plainest;
 -- at most `wanted`, never none while there is one. mine, held: as of candidates_1. Plain reads.
 -- Looks at 64 agents in index order, which is the order asked for. Where those that fit are taken away
--- from the front again and again, it is full of others; then the capability classes that are able tell
--- where to look, plainest first, however many agents there are.
+-- from the front again and again, it is full of others; then able_agents_1 knows
+-- where to look.
 CREATE FUNCTION fitting_1(r request, mine agent[], held uuid[], wanted int)
 RETURNS agent[] LANGUAGE plpgsql STABLE AS $$
 DECLARE
@@ -14,7 +14,6 @@ DECLARE
         ORDER BY a.load, a.generality LIMIT 64) x
     WHERE x.fits LIMIT wanted);
   is_sorted boolean := true;
-  c bigint;
 BEGIN
   IF cardinality(found) < least(wanted, 4) AND EXISTS (
     SELECT FROM agent a
@@ -23,20 +22,7 @@ BEGIN
       ORDER BY a.load, a.generality OFFSET 64 LIMIT 1
   ) THEN
     is_sorted := false;
-    FOR c IN
-      SELECT k.id FROM capability_class k
-        WHERE k.agent_type = r.agent_type AND k.agents > 0 AND able_1(k, r)
-        ORDER BY cardinality(k.tools) + cardinality(k.capabilities) + k.security_level, k.id
-    LOOP
-      found := found || ARRAY(SELECT a FROM agent a
-        WHERE a.capability_class = c AND a.status IN ('busy', 'idle')
-          AND a.health IN ('good', 'probation', 'unknown') AND a.load < a.max_concurrent
-          AND fits_1(a, r) AND a.id <> ALL (held)
-        ORDER BY a.load LIMIT wanted);
-      -- Nobody is less loaded than the idle; of the loaded some are as good as all.
-      EXIT WHEN cardinality(found) >= 4 * wanted
-        OR cardinality(found) >= wanted AND (found[cardinality(found)]).load = 0;
-    END LOOP;
+    found := found || able_agents_1(r, held, wanted);
   END IF;
   IF cardinality(mine) > 0 THEN
     is_sorted := false;

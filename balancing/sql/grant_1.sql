@@ -5,11 +5,13 @@
 -- unwritten: leases that this transaction has granted and not inserted yet; their slots are taken.
 -- Memory and CPU are optimised in the seed's three bands (formulas: balancing/grants.py). l.id is
 -- null when the limits do not allow it now; then nothing has changed.
+-- ahead: what its caller has taken from the limits beforehand, for this and others; as much of it as
+-- this lease reserves is gone from it afterwards. Null: nothing has been.
 -- The fencing token is drawn here, after agent and lock keys are held, so that the later holder
 -- always has the larger token.
 CREATE FUNCTION grant_1(
   r request, a agent, p policy_1, decision jsonb, p_exact boolean, t timing_1, unwritten lease[],
-  OUT l lease
+  INOUT ahead amounts_1, OUT l lease
 ) LANGUAGE plpgsql AS $$
 DECLARE
   at timestamptz := clock_timestamp();
@@ -30,8 +32,10 @@ BEGIN
       SELECT coalesce(a.used_memory_mb::float8 / nullif(a.memory_mb, 0), 1),
           coalesce((a.used_cpu_cores / nullif(a.cpu_cores, 0))::float8, 1)
       UNION ALL
-      SELECT 1 - sum(s.memory_mb)::float8 / nullif(x.memory_mb, 0),
-          1 - sum(s.cpu_cores)::float8 / nullif(x.cpu_cores, 0)::float8
+      SELECT 1 - (sum(s.memory_mb) + coalesce(ahead.memory_mb, 0))::float8
+            / nullif(x.memory_mb, 0),
+          1 - (sum(s.cpu_cores) + coalesce(ahead.cpu_cores, 0))::float8
+            / nullif(x.cpu_cores, 0)::float8
         FROM unnest(p.limits) x JOIN limit_shard s ON s.resource_limit_id = x.id
         GROUP BY x.id, x.memory_mb, x.cpu_cores) x (memory, cpu);
     l.memory_mb := CASE
@@ -48,8 +52,16 @@ BEGIN
   l.cpu_cores := greatest(least_cpu,
     least(l.cpu_cores, a.cpu_cores - a.used_cpu_cores, p.ceiling_cpu_cores));
 
-  IF p.limits IS NOT NULL AND NOT limits_take_1(p.limits, r.id, p_exact, l.memory_mb, l.cpu_cores,
-      r.token_budget, r.disk_space_mb, network_mbps) THEN
+  IF ahead.memory_mb >= l.memory_mb AND ahead.cpu_cores >= l.cpu_cores
+      AND ahead.token_budget >= r.token_budget AND ahead.disk_space_mb >= r.disk_space_mb
+      AND ahead.network_bandwidth_mbps >= network_mbps THEN
+    ahead.memory_mb := ahead.memory_mb - l.memory_mb;
+    ahead.cpu_cores := ahead.cpu_cores - l.cpu_cores;
+    ahead.token_budget := ahead.token_budget - r.token_budget;
+    ahead.disk_space_mb := ahead.disk_space_mb - r.disk_space_mb;
+    ahead.network_bandwidth_mbps := ahead.network_bandwidth_mbps - network_mbps;
+  ELSIF p.limits IS NOT NULL AND NOT limits_take_1(p.limits, r.id, p_exact, l.memory_mb,
+      l.cpu_cores, r.token_budget, r.disk_space_mb, network_mbps) THEN
     -- Not with more than it needs; perhaps with the least that it can live with.
     l.memory_mb := least_memory;
     l.cpu_cores := least_cpu;

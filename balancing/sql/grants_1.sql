@@ -16,7 +16,11 @@ DECLARE
   a agent;
   l lease;
   c record;
+  g record;
   p policy_1;
+  -- What all requests may reserve, taken at once where they have the same limits: a limit's row is
+  -- written twice, not once a request. What is left goes back; where this does not fit, each takes.
+  ahead amounts_1;
   code text;
   key text;
   by_project boolean;
@@ -80,6 +84,17 @@ BEGIN
     warm_of := ARRAY(SELECT w.request FROM unnest(warms) w);
   END IF;
 
+  IF NOT p_exact AND cardinality(rs) > 1 AND policies[1].limits IS NOT NULL
+      AND policies[1].limits = ALL (SELECT x.limits FROM unnest(policies) x) THEN
+    SELECT sum(x.memory_mb::bigint * 3 / 2), sum(x.cpu_cores * 1.5), sum(x.token_budget)::bigint,
+        sum(x.disk_space_mb)::bigint, 10 * count(*)
+      INTO ahead FROM unnest(rs) x;
+    IF NOT limits_take_1(policies[1].limits, NULL, false, ahead.memory_mb, ahead.cpu_cores,
+        ahead.token_budget, ahead.disk_space_mb, ahead.network_bandwidth_mbps) THEN
+      ahead := NULL;
+    END IF;
+  END IF;
+
   FOR i IN 1..cardinality(rs) LOOP
     r := rs[i];
     p := policies[policy_of[i]];
@@ -134,7 +149,9 @@ BEGIN
         a := c.chosen;
       END IF;
       IF a.id IS NOT NULL THEN
-        l := grant_1(r, a, p, c.decision, p_exact, t, new_leases);
+        g := grant_1(r, a, p, c.decision, p_exact, t, new_leases, ahead);
+        l := g.l;
+        ahead := g.ahead;
         IF l.id IS NOT NULL THEN
           r.status := 'granted';
           r.attempts := l.attempt;
@@ -166,6 +183,10 @@ BEGIN
     codes[i] := code;
     ls[i] := l;
   END LOOP;
+  IF ahead IS NOT NULL THEN
+    PERFORM limits_give_1(policies[1].limits, ahead.memory_mb, ahead.cpu_cores, ahead.token_budget,
+      ahead.disk_space_mb, ahead.network_bandwidth_mbps);
+  END IF;
   IF cardinality(held) > 0 THEN PERFORM agents_write_1(mine); END IF;
   IF cardinality(new_leases) > 0 THEN
     PERFORM store_granted_1(new_requests, new_leases, new_names);

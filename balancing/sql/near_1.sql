@@ -3,7 +3,7 @@
 -- since these take from each other. Of equal places in the other lists: the request, the agent, its
 -- name, load and generality. Plain reads, locks nothing. mine, held: as of candidates_1.
 -- One statement does for all to whom the front of the index has enough to offer, which is nearly
--- always; for the others it is fitting_1 that looks further.
+-- always; for the others it is able_agents_1 that looks further.
 CREATE FUNCTION near_1(
   rs request[], mine agent[], held uuid[],
   OUT covered uuid[],
@@ -52,12 +52,13 @@ BEGIN
       array_agg(y.generality)
     INTO requests, ids, names, loads, generalities
     FROM (
-      SELECT * FROM unnest(requests, ids, names, loads, generalities)
-          u (request, id, agent_id, load, generality)
-        WHERE u.request <> ALL (scanty)
-      UNION ALL
-      SELECT r.id, c.id, c.agent_id, c.load, c.generality
-        FROM unnest(rs) r CROSS JOIN LATERAL unnest(fitting_1(r, mine, held,
-          4 + cardinality(array_positions(types, r.agent_type)))) c
-        WHERE r.id = ANY (scanty)) y;
+      SELECT * FROM (
+        SELECT * FROM unnest(requests, ids, names, loads, generalities)
+            u (request, id, agent_id, load, generality)
+        UNION
+        SELECT r.id, c.id, c.agent_id, c.load::int, c.generality::int
+          FROM unnest(rs) r CROSS JOIN LATERAL unnest(able_agents_1(r, held,
+            4 + cardinality(array_positions(types, r.agent_type)))) c
+          WHERE r.id = ANY (scanty)) x
+      ORDER BY x.request, x.load, x.generality, x.id) y;
 END $$

@@ -74,7 +74,7 @@ BEGIN
       skip := skip || next_id;
       CONTINUE;
     END IF;
-    l := grant_1(r, a, p, c.decision, p_exact, t, '{}');
+    l := (grant_1(r, a, p, c.decision, p_exact, t, '{}', NULL)).l;
     IF l.id IS NULL THEN
       exact := NOT p_exact;
       -- The limits that are kept for one request only refuse another one of its shape.

@@ -1,9 +1,11 @@
 """Limits are exact: never exceeded at any concurrency, and what fits under them is not refused."""
 
+import json
 import random
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from uuid import UUID
 
 import pytest
 from django.db import connection, transaction
@@ -23,7 +25,9 @@ from agentpool.registry.models import (
 )
 from agentpool.registry.states import HOLDING, Outcome
 from balancing import claim, jobs
-from balancing.services import leases, limits, requests
+from balancing.claim import Wish
+from balancing.services import exchange, leases, limits, requests
+from balancing.services.exchange import Call
 from tests.integration.test_claim_machine import AMOUNTS, could_have, empty, places_now
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("whole")]
@@ -437,6 +441,42 @@ def test_hammered_at_its_edge_a_limit_is_exact(roomy, make_request, no_deadlocks
         assert requests.submit(make_request(memory_mb=rest, token_budget=1), queue=False)
     with pytest.raises(CapacityExhausted):
         requests.submit(make_request(memory_mb=1, token_budget=1), queue=False)
+
+
+def test_exchanges_that_take_for_all_at_once_stay_exact(roomy, make_request, no_deadlocks):
+    """A list reserves for all of its requests in one step, and gives back what it did not need."""
+    limit_(memory_mb=8000)
+    limit_("pool", "code", memory_mb=7000)
+    until = time.monotonic() + HAMMER_S
+
+    def exchange_():
+        ended, granted = [], 0
+        while time.monotonic() < until:
+            rows = [make_request(memory_mb=250, min_memory_mb=100) for _ in range(5)]
+            wishes = [Wish(r.id, "code", json.dumps(claim.columns_of(r))) for r in rows]
+            answers = exchange.answers([Call(each, None) for each in [*ended, *wishes]])
+            shown = [json.loads(a) for a in answers if isinstance(a, str)]
+            held = [a for a in shown if a.get("status") == "active"]
+            granted += len(held)
+            ended = [
+                leases.closing(
+                    UUID(a["id"]),
+                    token=a["fencing_token"],
+                    outcome=Outcome.SUCCESS,
+                    actor="test",
+                )
+                for a in held
+            ]
+        return granted
+
+    granted = sum(threads(lambda: watch(until), *([exchange_] * 4))[1:])
+
+    assert granted > 20, "hardly anything happened: this proves nothing"
+    for request in Request.objects.filter(status="waiting"):
+        requests.cancel_request(request.id, actor="test")
+    for lease in Lease.objects.filter(status="active"):
+        release(lease)
+    assert (free(), free("pool")) == (8000, 7000)
 
 
 def test_limits_that_change_under_load_stay_exact(roomy, make_request, no_deadlocks):
