@@ -11,7 +11,12 @@ from agentpool.registry.models import Agent, Credential, Lease, LogChunk, Reques
 from balancing.services import leases
 
 pytest_plugins = ["tests.browser.serving", "tests.integration.gateway_lines"]
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("whole")]
+# Sixty pairs of calls, through both doors: a matrix, not a quick look.
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.usefixtures("whole"),
+]
 
 ON_LEASES = ("ack", "renew", "usage", "log", "park", "resume", "resize", "release")
 MORE = {

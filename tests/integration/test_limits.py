@@ -412,6 +412,7 @@ def watch(until):
     return looks
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("levels", [PLACES[:1], PLACES])
 def test_hammered_at_its_edge_a_limit_is_exact(roomy, make_request, no_deadlocks, levels):
     for level, name in levels:
@@ -443,6 +444,7 @@ def test_hammered_at_its_edge_a_limit_is_exact(roomy, make_request, no_deadlocks
         requests.submit(make_request(memory_mb=1, token_budget=1), queue=False)
 
 
+@pytest.mark.slow
 def test_exchanges_that_take_for_all_at_once_stay_exact(roomy, make_request, no_deadlocks):
     """A list reserves for all of its requests in one step, and gives back what it did not need."""
     limit_(memory_mb=8000)
@@ -479,6 +481,7 @@ def test_exchanges_that_take_for_all_at_once_stay_exact(roomy, make_request, no_
     assert (free(), free("pool")) == (8000, 7000)
 
 
+@pytest.mark.slow
 def test_limits_that_change_under_load_stay_exact(roomy, make_request, no_deadlocks):
     until = time.monotonic() + HAMMER_S
 
@@ -577,6 +580,7 @@ def test_a_claim_that_waits_for_a_new_limit_obeys_it(roomy, make_request):
     assert held() == 0
 
 
+@pytest.mark.slow
 def test_a_limit_that_goes_while_work_comes_and_goes_leaves_nothing_behind(
     roomy, make_request, no_deadlocks
 ):
