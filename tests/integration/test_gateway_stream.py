@@ -147,7 +147,7 @@ def test_an_orchestrator_sees_its_own_requests_only(web, api, token_of, make_age
 
 
 def test_a_slow_reader_misses_nothing_and_holds_up_nobody(web, token_of, eventually):
-    token, start, many = token_of("viewer"), position(), 6000
+    token, start, many = token_of("viewer"), settled(), 6000
     with dial(web, **bearer(token)) as slow, dial(web, **bearer(token)) as quick:
         assert hear(slow)["ready"]
         assert hear(quick)["ready"]
