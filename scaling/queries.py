@@ -17,6 +17,7 @@ from agentpool.registry.states import (
     AgentStatus,
     AgentWish,
     LaunchStatus,
+    LeaseStatus,
     RequestStatus,
 )
 from scaling.standby import Sizes
@@ -91,13 +92,14 @@ def sizes(agent_type: str) -> Sizes:
 
 
 def longest_idle(agent_type: str, *, count: int) -> Sequence[Agent]:
-    """Return agents that hold nothing and are kept for nobody, the longest idle first."""
+    """Return agents that hold nothing, nor parked, and are kept for nobody, longest idle first."""
     idle = Agent.objects.filter(
         pool_id=agent_type,
         status=AgentStatus.IDLE,
         health__in=PLACEABLE_HEALTH,
         reserved_for__isnull=True,
     )
+    idle = idle.exclude(leases__status=LeaseStatus.PARKED)
     return list(idle.order_by("updated_at", "id")[:count])
 
 

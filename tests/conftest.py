@@ -96,6 +96,20 @@ def pools(db):
 
 
 @pytest.fixture
+def memory(pools):
+    """The pools use the memory driver and may have 0 to 20 agents; return the driver, empty."""
+    from agentpool.registry.models import Pool
+    from scaling import drivers
+
+    Pool.objects.update(driver="memory", min_size=0, max_size=20)
+    driver = drivers.named("memory")
+    driver.running.clear()
+    yield driver
+    driver.running.clear()
+    driver.failing = ""
+
+
+@pytest.fixture
 def numbers():
     return itertools.count(1)
 

@@ -192,7 +192,7 @@ def set_status(
         return drain(agent, retire=False, actor=actor, reason=reason, by=by)
     if to in (AgentStatus.STANDBY, AgentStatus.RETIRED):
         held = agent.leases.filter(status__in=LIVE).count()
-        if agent.load or (held and to is AgentStatus.RETIRED):
+        if held:
             raise AgentBusy(f"{agent.agent_id} holds {held} leases; drain it first.")
         wish = AgentWish.STANDBY if to is AgentStatus.STANDBY else AgentWish.WORK
         return move(agent, to=to, reason=reason, actor=actor, wish=wish)
@@ -325,8 +325,9 @@ def move(
         rows = rows.filter(Q(load=0) if to is AgentStatus.IDLE else Q(load__gt=0))
     elif to in (AgentStatus.STANDBY, AgentStatus.RETIRED, AgentStatus.LOST):
         rows = rows.filter(load=0)
-    if to is AgentStatus.RETIRED:
-        # Who parks a lease holds the agent's row: only after that what is parked is seen.
+    if to in (AgentStatus.STANDBY, AgentStatus.RETIRED):
+        # What is parked can only go on where its agent is up. Who parks a lease holds the
+        # agent's row: only after that what is parked is seen.
         Agent.objects.select_for_update(no_key=True).get(id=agent.id)
         rows = rows.exclude(leases__status=LeaseStatus.PARKED)
     changed = rows.update(

@@ -26,23 +26,12 @@ from agentpool.registry.models import (
 )
 from agentpool.registry.states import Outcome
 from balancing.services import agents, leases
-from scaling import decisions, drivers, evaluation, governance, hearing, services
+from scaling import decisions, evaluation, governance, hearing, services
 from scaling.demand import Demand
 from scaling.history import History
 from scaling.policies import Mode, Policy, Rule
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("whole")]
-
-
-@pytest.fixture
-def memory(pools):
-    """The pools use the memory driver; return it, empty."""
-    Pool.objects.update(driver="memory", min_size=0, max_size=20)
-    driver = drivers.named("memory")
-    driver.running.clear()
-    yield driver
-    driver.running.clear()
-    driver.failing = ""
 
 
 def auto(agent_type="code", **said):

@@ -16,6 +16,7 @@ from django.db.models.functions import Now
 from agentpool.live.connect import connect
 from agentpool.registry import collecting, roles
 from agentpool.registry import queries as registry_queries
+from agentpool.registry.errors import AgentBusy
 from agentpool.registry.models import (
     Agent,
     Announcement,
@@ -23,29 +24,17 @@ from agentpool.registry.models import (
     Launch,
     Liveness,
     MetricTotal,
-    Pool,
     Request,
     ScalingDecision,
     ScalingEvent,
     ScalingState,
 )
 from agentpool.registry.states import AgentHealth, AgentStatus
-from balancing.services import agents, heartbeats
+from balancing.services import agents, heartbeats, leases
 from balancing.services.heartbeats import Heartbeat
-from scaling import drivers, evaluation, governance, queries, services
+from scaling import evaluation, governance, queries, services
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("whole")]
-
-
-@pytest.fixture
-def memory(pools):
-    """The pools use the memory driver; return it, empty."""
-    Pool.objects.update(driver="memory", min_size=0, max_size=20)
-    driver = drivers.named("memory")
-    driver.running.clear()
-    yield driver
-    driver.running.clear()
-    driver.failing = ""
 
 
 def auto(rule="warm", **said):
@@ -122,6 +111,22 @@ def test_standby_is_paid_and_surplus_goes_when_it_is_no_longer_wanted(memory, ma
 
     assert statuses() == ["standby"]
     assert newest().event.target_size == 1
+
+
+def test_an_agent_with_parked_work_is_not_set_aside(memory, make_agent, submit):
+    auto(standby=1)
+    make_agent()
+    lease = submit().held
+    leases.park(lease.id, token=lease.fencing_token, reason="", actor="test")
+
+    evaluation.evaluate()
+
+    assert "idle" in statuses()
+    with pytest.raises(AgentBusy):
+        agents.set_status(
+            Agent.objects.get(id=lease.agent_id), to=AgentStatus.STANDBY, reason="", actor="ada"
+        )
+    leases.resume(lease.id, token=lease.fencing_token, actor="test")
 
 
 def test_whom_an_operator_put_on_standby_is_woken_by_need_and_not_sent_away(
