@@ -177,13 +177,23 @@ def _written(value: object) -> str:
     return str(value)
 
 
+def _standby(text: str) -> standbys.Wish:
+    if text.lower() in _STANDBY:
+        return _STANDBY[text.lower()]
+    try:
+        return int(text)
+    except ValueError:
+        said = f"{text!r} is neither none, nor auto, nor a whole number"
+        raise PolicyInvalid("standby", said) from None
+
+
 def _value(key: str, text: str) -> Any:
     kind = _TYPES.get(key)
     if kind is None:
         raise PolicyInvalid(key, "there is no such field")
+    if key == "standby":
+        return _standby(text)
     try:
-        if key == "standby":
-            return _STANDBY[text.lower()] if text.lower() in _STANDBY else int(text)
         if kind is bool:
             return _BOOLEANS[text.lower()]
         if "tuple" in str(kind):

@@ -244,3 +244,8 @@ def test_standby_spares_a_rule_without_a_reserve_most_of_its_late_requests():
     assert late[1] < late[0] / 5
     assert kept.paid_s > plain.paid_s
     assert (plain.hits, kept.hits > 5 * kept.misses) == (0, True)
+
+
+def test_what_is_no_count_of_standby_is_told_in_words():
+    with pytest.raises(PolicyInvalid, match="neither none, nor auto, nor a whole number"):
+        policies.parse("predictive:standby=lots")
