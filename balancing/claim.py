@@ -139,7 +139,7 @@ def acquire(requests: Sequence[Request], *, queue: bool, exact: bool = False) ->
     them, which may wait. Locks the agents it picks, never waiting for one.
     """
     rows = _rows(
-        _ACQUIRE + " acquire_1(%s::jsonb, %s, %s, %s::timing_1)",
+        _ACQUIRE + " acquire_1(%s::jsonb, %s, %s, %s::text::timing_1)",
         [json.dumps([columns_of(request) for request in requests]), queue, exact, _timing()],
     )
     return [_acquired(row, request) for row, request in zip(rows, requests, strict=True)]
@@ -212,7 +212,7 @@ def _is_committed(done: psycopg.Cursor[Any]) -> bool:
 
 _EXCHANGE = (
     b"SELECT code, shown, words, pg_current_xact_id_if_assigned()::text"
-    b" FROM exchange_1(%s::jsonb, %s::jsonb, %s::uuid[], %s::timing_1)"
+    b" FROM exchange_1(%s::jsonb, %s::jsonb, %s::uuid[], %s::text::timing_1)"
 )
 _SERVEABLE = b"SELECT agent_type FROM serveable_pools_1() agent_type"
 
@@ -243,7 +243,7 @@ def serve(agent_type: str, *, exact: bool = False) -> Served:
     Takes the pool's serve lock to the end of the transaction: call it outside of any other.
     """
     rows = _rows(
-        "SELECT granted, again, exact FROM serve_1(%s, %s, %s, %s::timing_1)",
+        "SELECT granted, again, exact FROM serve_1(%s, %s, %s, %s::text::timing_1)",
         [agent_type, SERVE_BATCH, exact, _timing()],
     )
     return Served(*rows[0])
@@ -262,7 +262,7 @@ def close(closes: Iterable[Close]) -> list[Closed]:
     Locks leases, agents (each in the order of their ids) and requests, in this order.
     """
     wishes = json.dumps([_close(close) for close in closes])
-    rows = _rows(_CLOSE + " close_1(%s::jsonb, %s::timing_1)", [wishes, _timing()])
+    rows = _rows(_CLOSE + " close_1(%s::jsonb, %s::text::timing_1)", [wishes, _timing()])
     return [_closed(row) for row in rows]
 
 
@@ -274,7 +274,7 @@ def retire_drained(agent_id: UUID, *, actor: str) -> None:
 def park(lease_id: UUID, *, token: int, actor: str, reason: str) -> str:
     """Free a lease's slot and amounts while it waits; return ok or lease_lost. Locks as close."""
     code: str = _rows(
-        "SELECT park_1(%s, %s, %s, %s, %s::timing_1)", [lease_id, token, actor, reason, _timing()]
+        "SELECT park_1(%s, %s, %s, %s, %s::text::timing_1)", [lease_id, token, actor, reason, _timing()]
     )[0][0]
     return code
 
@@ -286,7 +286,7 @@ def resume(lease_id: UUID, *, token: int, actor: str, exact: bool) -> str:
     Returns: ok, lease_lost, agent_busy, or again (repeat exactly). Locks lease and agent.
     """
     code: str = _rows(
-        "SELECT code FROM resume_1(%s, %s, %s, %s, %s::timing_1)",
+        "SELECT code FROM resume_1(%s, %s, %s, %s, %s::text::timing_1)",
         [lease_id, token, actor, exact, _timing()],
     )[0][0]
     return code

@@ -1,9 +1,13 @@
 """A database that an earlier version has made gets the functions of this one."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from django.db import connection
 
-from balancing import installing
+from agentpool.registry.states import Outcome
+from balancing import claim, installing
+from balancing.services import leases
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -13,6 +17,14 @@ def run(*statements):
         for statement in statements:
             cursor.execute(statement)
         return cursor.fetchall() if cursor.description else None
+
+
+def install_there():
+    """Install by a connection of one's own, as an update beside a running server does."""
+    try:
+        return installing.install()
+    finally:
+        connection.close()
 
 
 def test_functions_are_made_anew_once_when_they_are_not_those_of_this_code(make_agent, submit):
@@ -44,3 +56,24 @@ def test_a_script_that_fails_leaves_the_functions_as_they_were(make_agent, submi
     assert submit().held is not None
     monkeypatch.undo()
     assert installing.install()
+
+
+def test_who_was_connected_when_the_functions_were_made_anew_goes_on(make_agent, submit):
+    """Its calls are prepared, and must not hold on to types that are no longer there."""
+    agent = make_agent()
+
+    def round_trip():
+        held = submit().held
+        parked = leases.park(held.id, token=held.fencing_token, reason="", actor="test")
+        token = leases.resume(parked.id, token=parked.fencing_token, actor="test").fencing_token
+        leases.release(held.id, token=token, outcome=Outcome.SUCCESS, actor="test")
+        claim.serve(agent.agent_type)
+        assert claim.exchange([], [], credentials=[]).serveable == frozenset()
+        return held
+
+    round_trip()
+    run("COMMENT ON TYPE timing_1 IS 'agentpool functions of last week'")
+    with ThreadPoolExecutor(1) as another:
+        assert another.submit(install_there).result()
+
+    assert round_trip().agent_id == agent.id
