@@ -2,12 +2,12 @@
 -- What must be there is the caller's minimum, at least 0.8 of the ask (balancing/grants.py).
 CREATE FUNCTION able_1(c capability_class, r request) RETURNS boolean LANGUAGE sql STABLE AS $$
   SELECT c.memory_mb >= greatest(r.min_memory_mb, r.memory_mb::bigint * 8 / 10)
-     AND c.cpu_cores >= greatest(r.min_cpu_cores, trunc(r.cpu_cores * 0.8, 3))
      AND c.token_budget >= r.token_budget
      AND c.disk_space_mb >= r.disk_space_mb
      AND c.security_level >= r.security_level
-     AND r.isolation_level <= ANY (c.isolation_levels)
      AND c.tools @> r.special_tools
+     AND c.cpu_cores >= greatest(r.min_cpu_cores, trunc(r.cpu_cores * 0.8, 3))
+     AND r.isolation_level <= ANY (c.isolation_levels)
      AND c.capabilities @> r.capabilities
      AND c.labels @> r.labels
      AND (r.rules = '[]' OR rules_hold_1(c.labels, c.capabilities, r.rules))
