@@ -1,8 +1,9 @@
 # agentpool's commands; `make` alone prints them.
 PYTHON ?= python3
 BIN := .venv/bin
-# Two test processes, each with a database of its own; one that has ended takes from the other.
-BESIDE := -n 2 --dist worksteal
+# Test processes, each with a database of its own; one that has ended takes from the others. Three on
+# two cores: in a third of its time a test waits for something.
+BESIDE := -n 3 --dist worksteal
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help

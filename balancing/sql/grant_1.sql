@@ -79,7 +79,7 @@ BEGIN
     UPDATE agent SET reserved_for = NULL WHERE id = (SELECT x.id FROM agent x
       WHERE x.id = r.reserved_agent AND x.reserved_for = r.id FOR NO KEY UPDATE SKIP LOCKED);
   END IF;
-  IF p.limits IS NOT NULL THEN
+  IF r.id = ANY (SELECT x.reserved_for FROM unnest(p.limits) x) THEN
     UPDATE resource_limit SET reserved_for = NULL WHERE id IN (SELECT x.id FROM resource_limit x
       WHERE x.reserved_for = r.id FOR NO KEY UPDATE SKIP LOCKED);
   END IF;
