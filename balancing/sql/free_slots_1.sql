@@ -38,22 +38,17 @@ BEGIN
     PERFORM retire_drained_1(ARRAY(SELECT u.agent_id FROM unnest(ls) u), actors);
   END IF;
   IF EXISTS (SELECT FROM resource_limit) THEN
-    -- To each limit once, whatever ended under it; a project's name matters where one is limited.
-    PERFORM limits_give_1(ARRAY[y.l], y.memory_mb, y.cpu_cores, y.token_budget, y.disk_space_mb,
+    -- To each limit once, whatever ended under it (which limits those are: policy_of_1).
+    PERFORM limits_give_1(ARRAY[y.w], y.memory_mb, y.cpu_cores, y.token_budget, y.disk_space_mb,
         y.mbps)
-      FROM (SELECT (array_agg(w))[1] AS l, sum(u.memory_mb)::bigint AS memory_mb, sum(u.cpu_cores) AS cpu_cores,
-            sum(u.token_budget)::bigint AS token_budget,
-            sum(u.disk_space_mb)::bigint AS disk_space_mb, sum(u.mbps) AS mbps
-          FROM (SELECT k.agent_type, k.project, sum(k.memory_mb) AS memory_mb,
-                sum(k.cpu_cores) AS cpu_cores, sum(k.token_budget) AS token_budget,
-                sum(k.disk_space_mb) AS disk_space_mb, sum(k.network_bandwidth_mbps) AS mbps
-              FROM (SELECT x.agent_type, x.memory_mb, x.cpu_cores, x.token_budget,
-                    x.disk_space_mb, x.network_bandwidth_mbps, CASE WHEN EXISTS (
-                      SELECT FROM resource_limit o WHERE o.level = 'project') THEN x.project
-                    ELSE '' END AS project
-                  FROM unnest(ls) x) k
-              GROUP BY k.agent_type, k.project) u
-            CROSS JOIN LATERAL unnest((policy_of_1(u.agent_type, u.project)).limits) w
+      FROM (SELECT w, sum(x.memory_mb)::bigint AS memory_mb, sum(x.cpu_cores) AS cpu_cores,
+            sum(x.token_budget)::bigint AS token_budget,
+            sum(x.disk_space_mb)::bigint AS disk_space_mb, sum(x.network_bandwidth_mbps) AS mbps
+          FROM resource_limit w JOIN unnest(ls) x ON w.level = 'installation'
+            OR (w.level = 'pool' AND w.name = x.agent_type)
+            OR (w.level = 'project' AND w.name = x.project)
+          WHERE coalesce(w.memory_mb, w.cpu_cores, w.token_budget, w.disk_space_mb,
+            w.network_bandwidth_mbps) IS NOT NULL
           GROUP BY w.id ORDER BY w.id) y;
   END IF;
 END $$

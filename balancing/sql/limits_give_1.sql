@@ -9,6 +9,9 @@ DECLARE
 BEGIN
   IF limits IS NULL THEN RETURN; END IF;
   FOREACH l IN ARRAY limits LOOP
+    CONTINUE WHEN (p_memory = 0 OR l.memory_mb IS NULL) AND (p_cpu = 0 OR l.cpu_cores IS NULL)
+      AND (p_tokens = 0 OR l.token_budget IS NULL) AND (p_disk = 0 OR l.disk_space_mb IS NULL)
+      AND (p_mbps = 0 OR l.network_bandwidth_mbps IS NULL);
     UPDATE limit_shard s SET memory_mb = s.memory_mb + p_memory,
         cpu_cores = s.cpu_cores + p_cpu, token_budget = s.token_budget + p_tokens,
         disk_space_mb = s.disk_space_mb + p_disk,
