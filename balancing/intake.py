@@ -21,9 +21,9 @@ from rest_framework import serializers as drf
 
 from agentpool.registry import counters
 from agentpool.registry.serializers import MAX_BIGINT, MAX_INT
-from balancing import claim, serializers
-from balancing.claim import Wish
+from balancing import serializers, terms
 from balancing.services.heartbeats import Heartbeat
+from balancing.terms import Wish
 
 T = TypeVar("T")
 MOST_REMEMBERED = 2048
@@ -98,7 +98,7 @@ def wish(data: Any, *, requested_by: str) -> Wish:
     if known is None or judged is None:
         fields = read(form, data)
         row = serializers.request_row(fields, requested_by=requested_by)
-        told = claim.columns_of(row)
+        told = terms.columns_of(row)
         judged = {name: fields[name] for name in _VARYING[form]}
         unvarying = {k: v for k, v in told.items() if k != "id" and k not in judged}
         if split is not None:

@@ -11,11 +11,11 @@ from django.db import DatabaseError, connection
 
 from agentpool.registry import counters, credentials, events
 from agentpool.registry.errors import Refusal, Unauthenticated
-from balancing import claim
-from balancing.claim import Close, Exchanged
-from balancing.claim import Wish as Wish
+from balancing import claim, terms
 from balancing.services import leases, queue, requests
 from balancing.services.combining import Combined
+from balancing.terms import Close, Exchanged
+from balancing.terms import Wish as Wish
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -100,7 +100,7 @@ def _revoked() -> Unauthenticated:
     return Unauthenticated("The token has been revoked or has expired.")
 
 
-def _concerned(done: claim.Exchange, wishes: Sequence[Wish]) -> set[str]:
+def _concerned(done: terms.Exchange, wishes: Sequence[Wish]) -> set[str]:
     freed = {agent_type for one in done.ended for agent_type in one.pools}
     asked = zip(done.granted, wishes, strict=True)
     return freed | {wish.agent_type for one, wish in asked if one.code == "waiting"}
@@ -115,7 +115,7 @@ def _answered(pair: tuple[Exchanged, Wish]) -> str | None:
     one, wish = pair
     if one.code in ("granted", "waiting"):
         return one.shown
-    lease = requests.answered(claim.Acquired(one.code, wish.request(), None))
+    lease = requests.answered(terms.Acquired(one.code, wish.request(), None))
     # In a transaction of its own, after the others' had been told.
     _tell({wish.agent_type} if lease is None else set())
     return claim.shown(lease.id) if lease else None

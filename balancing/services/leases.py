@@ -23,9 +23,9 @@ from agentpool.registry.errors import (
 from agentpool.registry.models import Agent, Lease
 from agentpool.registry.states import LIVE, LeaseStatus, Outcome, RequestStatus
 from balancing import claim, queries
-from balancing.claim import Close as Close
-from balancing.claim import Closed, Ending
 from balancing.services.queue import serve, serve_after_commit
+from balancing.terms import Close as Close
+from balancing.terms import Closed, Ending
 
 
 def release(

@@ -14,9 +14,9 @@ from agentpool.registry.errors import UnsupportedTransition
 from agentpool.registry.models import Lease, Request
 from agentpool.registry.states import RequestStatus
 from balancing import claim, explain, queries
-from balancing.claim import Acquired
 from balancing.services import leases
 from balancing.services.queue import AGAIN_AFTER_S, AGAIN_AT_MOST, serve_after_commit
+from balancing.terms import Acquired
 
 # Waiting requests of one statement; they are locked for as long as it takes.
 KEPT_AT_ONCE = 50

@@ -11,10 +11,10 @@ from agentpool.registry import queries
 from agentpool.registry.errors import LeaseLost
 from agentpool.registry.models import Agent, Event, Lease, Request
 from agentpool.registry.states import Outcome
-from balancing import claim
-from balancing.claim import Wish
+from balancing import claim, terms
 from balancing.services import agents, exchange, leases
 from balancing.services.exchange import Call
+from balancing.terms import Wish
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("whole")]
 
@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("
 def wish(make_request):
     def make(**changed):
         row = make_request()
-        columns = claim.columns_of(row) | changed
+        columns = terms.columns_of(row) | changed
         return Call(Wish(row.id, "code", json.dumps(columns)), None)
 
     return make

@@ -24,10 +24,10 @@ from agentpool.registry.models import (
     SecurityProfile,
 )
 from agentpool.registry.states import HOLDING, Outcome
-from balancing import claim, jobs
-from balancing.claim import Wish
+from balancing import claim, jobs, terms
 from balancing.services import exchange, leases, limits, requests
 from balancing.services.exchange import Call
+from balancing.terms import Wish
 from tests.integration.test_claim_machine import AMOUNTS, could_have, empty, places_now
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("whole")]
@@ -455,7 +455,7 @@ def test_exchanges_that_take_for_all_at_once_stay_exact(roomy, make_request, no_
         ended, granted = [], 0
         while time.monotonic() < until:
             rows = [make_request(memory_mb=250, min_memory_mb=100) for _ in range(5)]
-            wishes = [Wish(r.id, "code", json.dumps(claim.columns_of(r))) for r in rows]
+            wishes = [Wish(r.id, "code", json.dumps(terms.columns_of(r))) for r in rows]
             answers = exchange.answers([Call(each, None) for each in [*ended, *wishes]])
             shown = [json.loads(a) for a in answers if isinstance(a, str)]
             held = [a for a in shown if a.get("status") == "active"]

@@ -6,7 +6,7 @@ import pytest
 from django.db import connection, transaction
 
 from agentpool.registry.states import Outcome
-from balancing import claim
+from balancing import claim, terms
 from balancing.services import leases
 
 pytestmark = [pytest.mark.django_db(transaction=True)]
@@ -65,7 +65,7 @@ def test_the_calls_of_the_claim_are_planned_once(pools, make_agent, make_request
     make_agent()
     for _ in range(3):
         request = make_request()
-        wish = claim.Wish(request.id, "code", json.dumps(claim.columns_of(request)))
+        wish = terms.Wish(request.id, "code", json.dumps(terms.columns_of(request)))
         claim.exchange([], [wish], credentials=[])
 
     with connection.cursor() as cursor:
