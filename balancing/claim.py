@@ -274,7 +274,8 @@ def retire_drained(agent_id: UUID, *, actor: str) -> None:
 def park(lease_id: UUID, *, token: int, actor: str, reason: str) -> str:
     """Free a lease's slot and amounts while it waits; return ok or lease_lost. Locks as close."""
     code: str = _rows(
-        "SELECT park_1(%s, %s, %s, %s, %s::text::timing_1)", [lease_id, token, actor, reason, _timing()]
+        "SELECT park_1(%s, %s, %s, %s, %s::text::timing_1)",
+        [lease_id, token, actor, reason, _timing()],
     )[0][0]
     return code
 
