@@ -6,6 +6,8 @@ from collections.abc import Callable
 # Where the search of a whole number begins, and by how much the late share is taken to fall from
 # one number to the next (natural logarithm) until two have been tried; below the least, nobody is.
 FIRST_TRIED, USUAL_SLOPE, LEAST_LATE = 5, 0.4, 5e-5
+# A flatter line says nothing of where it ends: the middle is tried.
+LEAST_SLOPE = 0.01
 
 Late = Callable[[float], float]
 
@@ -32,13 +34,15 @@ def whole(late_of: Late, *, most: int, aim: float) -> int:
 
 
 def _between(fails: int, does: int, tried: dict[int, float]) -> int:
-    slope, ends = USUAL_SLOPE, [number for number in (fails, does) if number in tried]
-    if len(ends) == 2:
-        slope = (tried[fails] - tried[does]) / (does - fails)
-    guess = ends[-1] + tried[ends[-1]] / max(slope, 1e-9)
-    if math.isfinite(guess):
-        return min(max(math.ceil(guess), fails + 1), does - 1)
-    return (fails + does) // 2
+    if fails in tried and does in tried:
+        near, far = does, fails
+    else:
+        # All lie on one side: the two that are nearest to the aim, or the only one.
+        near = fails if fails in tried else does
+        far = min((each for each in tried if each != near), key=lambda n: abs(n - near), default=-1)
+    slope = (tried[far] - tried[near]) / (near - far) if far in tried else USUAL_SLOPE
+    guess = near + tried[near] / slope if slope > LEAST_SLOPE else (fails + does) / 2
+    return min(max(math.ceil(guess), fails + 1), does - 1)
 
 
 def bisected(late_of: Late, *, cheap: float, careful: float, steps: int, aim: float) -> float:
