@@ -24,10 +24,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from rich.console import Console
@@ -36,6 +38,7 @@ from rich.table import Table
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+import hindsight  # noqa: E402
 import holdouts  # noqa: E402
 
 from scaling import decisions, policies, report, simulation, sizing, traces  # noqa: E402
@@ -50,14 +53,15 @@ WARMUP_S = 7 * DAY_S
 LATE_PCT = 1.0
 SHIPPED = ("predictive", "warm", "utilization", "queue", "classic", "classic:as_written=1")
 # A rival's knob: how it is written, and the settings between which it is looked for, cheapest
-# first (ten agents for each that works is where it ends). Whole agents for warm; else bisected.
+# first (ten agents for each that works is where it ends). Whole agents for warm.
 KNOBS: dict[str, tuple[str, Sequence[float]]] = {
-    "warm": ("warm:k={:g}", tuple(range(61))),
+    "warm": ("warm:k={:g}", (0, 60)),
     "queue": ("queue:target_per_agent={:g}", (1.0, 0.1)),
     "utilization": ("utilization:target_utilization={:g}", (1.0, 0.1)),
 }
 STEPS = 9
 RIVALS = tuple(KNOBS)
+Found = TypeVar("Found")
 SELDOM = ("holdout", "holdout_warm", "chosen", "storms")
 
 
@@ -165,19 +169,19 @@ def tuned(given: Sequence[Trace], rows: list[Measured], figures: dict[str, Any])
 def _hindsight(rival: str, trace: Trace) -> tuple[float, Measured]:
     """Return the cheapest setting that reaches the SLO (else the most careful), and its row."""
     form, bounds = KNOBS[rival]
-    is_whole = len(bounds) > 2
-    cheap, careful = float(bounds[0]), float(bounds[-1])
-    best = measure("tuned", trace, form.format(careful))
-    for _ in range(STEPS):
-        knob = math.floor((cheap + careful) / 2) if is_whole else math.sqrt(cheap * careful)
-        if not best.is_reached or (is_whole and careful - cheap <= 1):
-            break
-        row = measure("tuned", trace, form.format(knob))
-        if row.is_reached:
-            best, careful = row, knob
-        else:
-            cheap = knob
-    return careful, best
+    rows: dict[float, Measured] = {}
+
+    def late_of(knob: float) -> float:
+        rows[knob] = measure("tuned", trace, form.format(knob))
+        return rows[knob].over_slo_pct / 100
+
+    aim = LATE_PCT / 100
+    if rival == "warm":
+        knob: float = hindsight.whole(late_of, most=int(bounds[-1]), aim=aim)
+    else:
+        cheap, careful = bounds
+        knob = hindsight.bisected(late_of, cheap=cheap, careful=careful, steps=STEPS, aim=aim)
+    return knob, rows[knob]
 
 
 def fast(given: Sequence[Trace], rows: list[Measured], figures: dict[str, Any]) -> None:
@@ -217,7 +221,7 @@ def holdout_warm(given: Sequence[Trace], rows: list[Measured], figures: dict[str
         ours = {row.trace: row for row in rows if row.part == "holdout"}
     half = holdouts.REPORT
     family = [*holdouts.changed(given, half), *holdouts.made(half)]
-    found = [_hindsight("warm", trace)[1] for trace in family]
+    found = [row for _, row in _each(_warm_tuned, family)]
     rows.extend(found)
     _print("Hold-out: warm tuned in hindsight", found)
     figures["holdout_below_warm_tuned"] = 1 - _geometric(
@@ -239,7 +243,7 @@ def storms(given: Sequence[Trace], rows: list[Measured], figures: dict[str, Any]
 def _family(
     part: str, family: Sequence[Trace], rows: list[Measured], figures: dict[str, Any]
 ) -> None:
-    found = [measure(part, trace, "predictive") for trace in family]
+    found = _each(partial(_predictive, part), family)
     rows.extend(found)
     _print(f"{part}: predictive as shipped", found)
     late = [row.over_slo_pct for row in found]
@@ -250,6 +254,22 @@ def _family(
         "late_most": max(late),
         "above_the_slo": {row.trace: row.over_slo_pct for row in found if not row.is_reached},
     }
+
+
+def _predictive(part: str, trace: Trace) -> Measured:
+    return measure(part, trace, "predictive")
+
+
+def _warm_tuned(trace: Trace) -> tuple[float, Measured]:
+    return _hindsight("warm", trace)
+
+
+def _each(do: Callable[[Trace], Found], family: Sequence[Trace]) -> list[Found]:
+    """Return what comes of each trace, in their order; by as many processes as there are cores."""
+    longest_first = sorted(range(len(family)), key=lambda n: -len(family[n].jobs))
+    with ProcessPoolExecutor(os.cpu_count()) as workers:
+        running = {n: workers.submit(do, family[n]) for n in longest_first}
+        return [running[n].result() for n in range(len(family))]
 
 
 def speed(given: Sequence[Trace], rows: list[Measured], figures: dict[str, Any]) -> None:

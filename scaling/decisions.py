@@ -76,7 +76,7 @@ def decide(
         size = policy.fallback_size or 0
         plan = Plan(max(sizes.total, size), max(sizes.ready, size), sizes.standby)
         return _made(plan, plan.target, missing, ("fallback",), policy, sizes, inputs, now)
-    wish = RULES[policy.rule](policy, pool, demand, now, inputs)
+    wish = _wish(policy.rule, policy, pool, demand, now, inputs)
     plan, wanted, named = _planned(policy, pool, sizes, history, wish, now)
     return _made(plan, wanted, wish.said, named, policy, sizes, inputs, now)
 
@@ -86,11 +86,11 @@ def alternatives(
 ) -> list[tuple[str, int, str]]:
     """Return what each other rule would ask for now: its name, agents, its sentence."""
     found = []
-    for rule, size in RULES.items():
-        if rule in (policy.rule, Rule.SCHEDULE, Rule.STATIC):
+    for rule in RULES:
+        if rule == policy.rule or rule in _FIXED:
             continue
         inputs = _inputs(pool)
-        wanted = size(policy, pool, demand, now, inputs)
+        wanted = _wish(rule, policy, pool, demand, now, inputs)
         found.append((str(rule), pool.agents(wanted.slots), wanted.said.format_map(inputs)))
     return found
 
@@ -179,6 +179,29 @@ def _missing(policy: Policy, pool: PoolState, now: float) -> str:
             if getattr(pool, name) is None:
                 return f"{name} is not known; the size is kept"
     return ""
+
+
+def _wish(
+    rule: Rule, policy: Policy, pool: PoolState, demand: Demand, now: float, inputs: dict[str, Any]
+) -> Wanted:
+    """
+    Return what a rule asks for; what could serve nobody who waits is no supply for them.
+
+    The rule sees the pool without it, and it comes on top: it stays until nobody waits, as an idle
+    one may. What the rule holds beyond whoever is there or waits is for whatever comes: for that
+    any agent will do.
+    """
+    if not pool.apart.slots or rule in _FIXED:
+        return RULES[rule](policy, pool, demand, now, inputs)
+    seen = pool.of_use
+    wish = RULES[rule](policy, seen, demand, now, inputs)
+    does = min(pool.apart.free, max(0, wish.slots - seen.busy - seen.waiting))
+    inputs["apart"] = pool.apart.slots
+    return Wanted(
+        wish.slots + pool.apart.slots - does,
+        said=wish.said + "; {apart} of the slots could serve nobody who waits",
+        reserve=max(0, wish.reserve - does),
+    )
 
 
 # -- rules -----------------------------------------------------------------------------------------
@@ -293,7 +316,9 @@ def _predictive(
 ) -> Wanted:
     """The lead-time newsvendor: what is asked for, and a learnt reserve for what will be."""
     seen: Outlook = demand.outlook(now)
-    reserve = max(math.ceil(seen.spare - 0.5), -pool.waiting) + seen.announced
+    # No more than are busy can end, and serve whoever waits.
+    helped = min(pool.waiting, pool.busy)
+    reserve = max(math.ceil(seen.spare - 0.5), -helped) + seen.announced
     inputs.update(
         expected=seen.expected,
         held=seen.held,
@@ -320,6 +345,9 @@ _AHEAD = (
 )
 _FAST = "an agent starts within what a request may wait"
 
+
+# Those that do not look at who waits.
+_FIXED = (Rule.SCHEDULE, Rule.STATIC)
 
 RULES: Mapping[Rule, Size] = {
     Rule.CLASSIC: _classic,

@@ -14,31 +14,24 @@ from typing import Any
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import Avg, Count, Q, QuerySet, Sum
-from django.db.models.expressions import RawSQL
-from django.db.models.functions import Now
+from django.db.models import Avg, Count, Q, Sum
 
 from agentpool.registry import counters
 from agentpool.registry import queries as registry_queries
 from agentpool.registry.errors import Refusal
 from agentpool.registry.models import (
-    Agent,
     Announcement,
     Launch,
     Lease,
     Pool,
-    Request,
     ScalingDecision,
     ScalingEvent,
     ScalingPolicy,
     ScalingState,
 )
 from agentpool.registry.states import (
-    LIVE,
-    AgentStatus,
     AgentWish,
     LaunchStatus,
-    RequestStatus,
 )
 from scaling import decisions, governance, hearing, queries, services
 from scaling.decisions import Decision, PoolState
@@ -56,7 +49,6 @@ KEPT = timedelta(days=30)
 WAITS_OVER = timedelta(seconds=300)
 # After failed launches nothing more is launched for 5, 10, 20 … 300 s.
 BACKOFF_FIRST_S, BACKOFF_MOST_S = 5.0, 300.0
-_READY = (AgentStatus.IDLE, AgentStatus.BUSY)
 
 
 @dataclass(frozen=True)
@@ -161,45 +153,24 @@ def _learnt(state: ScalingState, policy: Policy) -> tuple[Demand, History]:
 
 
 def _pool_state(pool: Pool, demand: Demand, *, now: datetime, at: float) -> PoolState:
-    agents = Agent.objects.filter(pool_id=pool.agent_type)
-    slots = agents.aggregate(
-        ready=Sum("max_concurrent", filter=Q(status__in=_READY), default=0),
-        coming=Sum("max_concurrent", filter=Q(status=AgentStatus.STARTING), default=0),
-    )
+    slots = queries.slots(pool.agent_type)
     warm = queries.on_standby(pool.agent_type).aggregate(
         slots=Sum("max_concurrent", default=0),
         kept=Sum("max_concurrent", filter=Q(wish=AgentWish.STANDBY), default=0),
     )
-    busy = Lease.objects.filter(
-        pool_id=pool.agent_type, status__in=LIVE, agent__status__in=_READY
-    ).count()
-    waiting = _asking(pool).count()
-    waits = _waits(pool, now)
     return PoolState(
-        ready=slots["ready"],
-        busy=min(busy, slots["ready"]),
-        starting=slots["coming"],
-        waiting=waiting,
+        ready=slots.ready,
+        busy=min(slots.busy, slots.ready),
+        starting=slots.starting,
+        waiting=slots.waiting,
         rate=demand.rate(at),
         service_s=pool.mean_service_s,
-        average_wait_s=waits,
+        average_wait_s=_waits(pool, now),
         peak_demand_ratio=demand.peak_ratio(at, ahead_s=PEAK_AHEAD_S),
         slots_per_agent=max(1, pool.max_concurrent),
         standby=warm["slots"],
         kept=warm["kept"],
-    )
-
-
-def _asking(pool: Pool) -> QuerySet[Request]:
-    """Return the waiting requests that another agent would help: not those that wait for a lock."""
-    held = RawSQL("EXISTS (SELECT FROM lock_key k WHERE k.key = ANY (request.lock_keys))", ())
-    return (
-        Request.objects.filter(
-            pool_id=pool.agent_type, status=RequestStatus.WAITING, unsatisfiable=False
-        )
-        .exclude(not_before__gt=Now())
-        .annotate(is_locked=held)
-        .filter(is_locked=False)
+        apart=slots.apart,
     )
 
 
@@ -208,9 +179,8 @@ def _waits(pool: Pool, now: datetime) -> float:
     begun = Lease.objects.filter(
         pool_id=pool.agent_type, acquired_at__gt=now - WAITS_OVER
     ).aggregate(n=Count("id"), mean=Avg("waited_s"))
-    since = [
-        (now - at).total_seconds() for at in _asking(pool).values_list("queued_at", flat=True)[:500]
-    ]
+    asking = queries.asking(pool.agent_type).values_list("queued_at", flat=True)
+    since = [(now - at).total_seconds() for at in asking[:500]]
     count = begun["n"] + len(since)
     return (begun["n"] * (begun["mean"] or 0.0) + sum(since)) / count if count else 0.0
 

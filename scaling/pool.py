@@ -1,9 +1,36 @@
 """A pool as it stands at one moment, as decisions see it; pure."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from scaling.standby import Sizes
+
+
+@dataclass(frozen=True, slots=True)
+class Apart:
+    """
+    Slots on duty that could serve nobody who waits now: none, while nobody waits.
+
+    ready: of agents that are idle or busy, and of these `busy` ones that will be no use when they
+    are free again, either. starting: of those still to come.
+    """
+
+    ready: int = 0
+    busy: int = 0
+    starting: int = 0
+
+    @property
+    def slots(self) -> int:
+        """All of them, free, busy or still to come."""
+        return self.ready + self.starting
+
+    @property
+    def free(self) -> int:
+        """Those without work."""
+        return self.slots - self.busy
+
+
+NOBODY = Apart()
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +43,7 @@ class PoolState:
     supply nothing and are not counted. rate: arrivals per second, last ten minutes. service_s:
     mean of the last 500. average_wait_s: of those started in the last 300 s and those waiting.
     startup_s: 0.9 quantile of the pool's launches, None: the policy's. None elsewhere: not known.
+    waiting: those whom another agent would help. apart: what of all this is no use to them.
     """
 
     ready: int
@@ -31,6 +59,19 @@ class PoolState:
     standby: int = 0
     kept: int = 0
     startup_s: float | None = None
+    apart: Apart = NOBODY
+
+    @property
+    def of_use(self) -> "PoolState":
+        """The pool as whoever waits sees it: without what could not serve them."""
+        ready = max(0, self.ready - self.apart.ready)
+        return replace(
+            self,
+            ready=ready,
+            busy=min(ready, max(0, self.busy - self.apart.busy)),
+            starting=max(0, self.starting - self.apart.starting),
+            apart=NOBODY,
+        )
 
     @property
     def supply(self) -> int:

@@ -1,10 +1,12 @@
 """Reads launches, sizes, and what was asked for; writes nothing."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
+from django.db import connection
 from django.db.models import BooleanField, Case, Count, Q, QuerySet, Sum, When
 from django.db.models.expressions import RawSQL
 from django.db.models.functions import Now
@@ -20,6 +22,7 @@ from agentpool.registry.states import (
     LeaseStatus,
     RequestStatus,
 )
+from scaling.pool import Apart
 from scaling.standby import Sizes
 
 if TYPE_CHECKING:
@@ -28,6 +31,23 @@ if TYPE_CHECKING:
 GONE = (AgentStatus.RETIRED, AgentStatus.LOST)
 # Agents that do, or soon will, supply capacity: draining ones do not, starting ones do.
 SUPPLY = (AgentStatus.STARTING, AgentStatus.STANDBY, AgentStatus.IDLE, AgentStatus.BUSY)
+
+
+@dataclass(frozen=True, slots=True)
+class Slots:
+    """
+    What a pool has, and what is asked of it: slots there and coming, leases, requests.
+
+    busy: live leases of those that are ready, parked ones, too. apart: of all this what could serve
+    nobody who waits.
+    """
+
+    ready: int
+    starting: int
+    busy: int
+    waiting: int
+    apart: Apart
+
 
 # Over which what standby was worth is told.
 GROWTH_OVER = timedelta(days=1)
@@ -70,11 +90,21 @@ def on_standby(agent_type: str) -> QuerySet[Agent]:
 
 # Put there by an operator: scaling leaves an agent's wish as it is.
 _KEPT = Case(When(wish=AgentWish.STANDBY, then=1), default=0)
-# Of the first fifty that wait for an agent: is there none, or one that this agent can serve?
-_FITS = RawSQL(
-    "SELECT count(*) = 0 OR bool_or(fits_1(agent, w.asked)) FROM (SELECT q AS asked"
-    " FROM request q WHERE q.agent_type = agent.agent_type AND q.status = 'waiting'"
-    " AND NOT q.unsatisfiable ORDER BY q.priority DESC, q.number LIMIT 50) w",
+
+
+def _asks(row: str) -> str:
+    """Return when a request waits for an agent: not for a lock, nor until it may be tried again."""
+    return f"""{row}.status = 'waiting' AND NOT {row}.unsatisfiable
+    AND ({row}.not_before IS NULL OR {row}.not_before <= statement_timestamp())
+    AND ({row}.lock_keys = '{{}}' OR NOT EXISTS (
+      SELECT FROM lock_key h WHERE h.key = ANY ({row}.lock_keys)))"""
+
+
+# Of the first fifty that ask for an agent: is there none, or one that this agent can serve?
+_FITS = RawSQL(  # noqa: S611
+    "SELECT count(*) = 0 OR bool_or(fits_1(agent, w.asked)) FROM (SELECT q AS asked"  # noqa: S608
+    f" FROM request q WHERE q.agent_type = agent.agent_type AND {_asks('q')}"
+    " ORDER BY q.priority DESC, q.number LIMIT 50) w",
     (),
     output_field=BooleanField(),
 )
@@ -133,10 +163,126 @@ def growth() -> dict[str, tuple[int, int]]:
     return {str(row["pool_id"]): (row["hits"], row["misses"]) for row in found}
 
 
-def next_waiting(agent_type: str, *, count: int) -> Sequence[Request]:
-    """Return the first requests of a pool's queue that wait for an agent, at most `count`."""
+def asking(agent_type: str) -> QuerySet[Request]:
+    """Return the requests of a pool that wait for an agent: not those that wait for a lock."""
+    asks = RawSQL(_asks("request"), (), output_field=BooleanField())  # noqa: S611
     waiting = Request.objects.filter(pool_id=agent_type, status=RequestStatus.WAITING)
-    return list(waiting.order_by("-priority", "number")[:count])
+    return waiting.annotate(asks=asks).filter(asks=True)
+
+
+def slots(agent_type: str) -> Slots:
+    """
+    Return a pool's slots and leases, and how many wait whom another agent would help.
+
+    Another agent: a new one from the launch template, made as large as they ask, or one on standby.
+    The fifty commonest kinds of request are judged; whoever is of another one counts as waiting.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(_SLOTS, _named(agent_type))
+        ready, starting, busy, waiting, *apart = cursor.fetchone()
+    return Slots(ready, starting, busy, waiting, Apart(*apart))
+
+
+def next_waiting(agent_type: str, *, count: int) -> Sequence[Request]:
+    """
+    Return requests that new agents are to be made for, at most `count`.
+
+    Whom nobody fits who is free or starting comes first, then as the queue has them.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(_KINDS, _named(agent_type))
+        kinds = cursor.fetchall()
+    alone = [shape for shape, is_helped, is_met in kinds if is_helped and not is_met]
+    vain = [shape for shape, is_helped, _ in kinds if not is_helped]
+    first = Case(When(shape__in=alone, then=0), default=1)
+    waiting = asking(agent_type).exclude(shape__in=vain).annotate(place=first)
+    return list(waiting.order_by("place", "-priority", "number")[:count])
+
+
+def _named(agent_type: str) -> dict[str, Any]:
+    return {"type": agent_type, "heard_s": registry_queries.windows().suspect_s}
+
+
+# One of each kind that asks for an agent, and whether another one would help: one on standby that
+# is alive, or a new one. Of that all but the amounts are the template's (`satisfiable_1`). How far
+# its machine can isolate the template can't know: as the newest did that came up within the hour,
+# or one after the other would be launched in vain.
+_ASKING = f"""
+    asking AS MATERIALIZED (
+      SELECT q.shape, count(*) AS n, min(q.number) AS first FROM request q
+        WHERE q.agent_type = %(type)s AND {_asks("q")} GROUP BY q.shape),
+    kinds AS MATERIALIZED (
+      SELECT k.n, q, q.shape, q.avoid_agents,
+          (t.driver = '' OR t.security_level >= q.security_level
+            AND q.isolation_level <= ANY (coalesce(
+              (SELECT a.isolation_levels FROM scaling_event e
+                  JOIN launch l ON l.event_id = e.id JOIN agent a ON a.id = l.agent_id
+                WHERE e.agent_type = t.agent_type AND a.incarnation > 1
+                  AND e.at > statement_timestamp() - interval '1 h'
+                ORDER BY e.at DESC LIMIT 1), t.isolation_levels))
+            AND t.tools @> q.special_tools AND t.capabilities @> q.capabilities
+            AND q.labels = '{{}}'
+            AND (q.rules = '[]' OR rules_hold_1('{{}}', t.capabilities, q.rules)))
+          AND (q.affinity <> 'hard' OR bound_to_1(q) IS NULL)
+          OR EXISTS (SELECT FROM agent a JOIN liveness v ON v.agent_id = a.id
+            WHERE a.agent_type = t.agent_type AND a.status = 'standby'
+              AND a.health IN ('good', 'probation', 'unknown') AND fits_1(a, q)
+              AND v.last_heartbeat_at >= statement_timestamp() - %(heard_s)s * interval '1 s'
+              AND NOT EXISTS (SELECT FROM launch l
+                WHERE l.agent_id = a.id AND l.status <> 'started')) AS is_helped
+        FROM (SELECT * FROM asking ORDER BY n DESC, first LIMIT 50) k
+          JOIN request q ON q.number = k.first JOIN pool t ON t.agent_type = q.agent_type)"""  # noqa: S608
+# What could serve none of them: when it has nothing else to do (by its class), or now. Only of an
+# agent that has work, or is avoided or kept, the second is not known from the first; of those the
+# least that anybody asks for spares most a closer look.
+_SLOTS = f"""
+    WITH {_ASKING},
+    classes AS MATERIALIZED (
+      SELECT c.id, array_agg(k.q) AS asked, bool_or(k.avoid_agents = '{{}}') AS any_agent,
+          min(greatest((k.q).min_memory_mb, (k.q).memory_mb::bigint * 8 / 10)) AS memory_mb,
+          min((k.q).token_budget) AS token_budget, min((k.q).disk_space_mb) AS disk_space_mb
+        FROM capability_class c JOIN kinds k ON k.is_helped AND able_1(c, k.q)
+        WHERE c.agent_type = %(type)s AND c.agents > 0 GROUP BY c.id),
+    duty AS (
+      SELECT a.status, a.load, a.max_concurrent AS slots,
+          s.is_sound AND a.load < a.max_concurrent AND (a.reserved_for IS NOT NULL OR CASE
+            WHEN c.id IS NULL THEN false WHEN a.load = 0 AND c.any_agent THEN true
+            WHEN a.memory_mb - a.used_memory_mb < c.memory_mb
+              OR a.token_budget - a.used_token_budget < c.token_budget
+              OR a.disk_space_mb - a.used_disk_space_mb < c.disk_space_mb THEN false
+            ELSE EXISTS (SELECT FROM unnest(c.asked) u WHERE fits_1(a, u)) END) AS fits,
+          s.is_sound AND CASE WHEN c.id IS NULL THEN false WHEN c.any_agent THEN true
+            ELSE EXISTS (SELECT FROM unnest(c.asked) u WHERE a.agent_id <> ALL (u.avoid_agents))
+            END AS is_able
+        FROM agent a LEFT JOIN classes c ON c.id = a.capability_class
+          CROSS JOIN LATERAL (SELECT a.health IN ('good', 'probation', 'unknown') AS is_sound) s
+        WHERE a.agent_type = %(type)s AND a.status IN ('busy', 'idle', 'starting')),
+    apart AS (
+      SELECT sum(CASE WHEN fits THEN 0 WHEN is_able THEN slots - load ELSE slots END)
+            FILTER (WHERE status <> 'starting') AS ready,
+          sum(load) FILTER (WHERE NOT (is_able OR fits)) AS busy,
+          sum(slots) FILTER (WHERE status = 'starting' AND NOT fits) AS starting
+        FROM duty WHERE EXISTS (SELECT FROM kinds WHERE is_helped))
+    SELECT coalesce(sum(d.slots) FILTER (WHERE d.status <> 'starting'), 0)::int,
+      coalesce(sum(d.slots) FILTER (WHERE d.status = 'starting'), 0)::int,
+      (SELECT count(*)::int FROM lease l JOIN agent a ON a.id = l.agent_id
+        WHERE l.agent_type = %(type)s AND l.status IN ('offered', 'active', 'parked')
+          AND a.status IN ('busy', 'idle')),
+      (SELECT coalesce(sum(n), 0)::int FROM asking)
+        - (SELECT coalesce(sum(n), 0)::int FROM kinds WHERE NOT is_helped),
+      (SELECT coalesce(ready, 0)::int FROM apart), (SELECT coalesce(busy, 0)::int FROM apart),
+      (SELECT coalesce(starting, 0)::int FROM apart)
+    FROM duty d"""  # noqa: S608
+_KINDS = f"""
+    WITH {_ASKING}
+    SELECT k.shape, k.is_helped, EXISTS (
+        SELECT FROM (SELECT c.id FROM capability_class c
+            WHERE c.agent_type = %(type)s AND c.agents > 0 AND able_1(c, k.q) OFFSET 0) c
+          JOIN agent a ON a.capability_class = c.id
+        WHERE a.status IN ('busy', 'idle', 'starting')
+          AND a.health IN ('good', 'probation', 'unknown') AND a.load < a.max_concurrent
+          AND fits_1(a, k.q))
+      FROM kinds k"""  # noqa: S608
 
 
 def unsettled(*, register_within_s: float) -> Sequence[Launch]:

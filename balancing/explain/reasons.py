@@ -16,7 +16,8 @@ class Reason:
     """
     Why a request waits.
 
-    code: backing_off, locked, ceiling, limit, nobody, unfit, bound, unable, kept, busy or turn.
+    code: backing_off, locked, ceiling, limit, standby, nobody, unfit, bound, unable, kept, busy or
+    turn.
     short: without numbers that move, to be stored; sentence: with them.
     """
 
@@ -32,7 +33,8 @@ class Facts:
 
     ceilings, shortages: sentences; shortages with the limit's name, "" as sentence: it is kept for
     another. alive, sound, free: is there an agent idle or busy; of these, in health; of these, with
-    a slot. able: could one that is there ever serve it; fits: could one now.
+    a slot. resting: is there one on standby, in health; woken: does scaling wake it by itself.
+    able: could one that is there ever serve it; fits: could one now.
     """
 
     at: datetime
@@ -44,6 +46,8 @@ class Facts:
     ceilings: tuple[str, ...] = ()
     shortages: tuple[tuple[str, str], ...] = ()
     there: bool = False
+    resting: bool = False
+    woken: bool = False
     alive: bool = False
     sound: bool = False
     free: bool = False
@@ -76,8 +80,7 @@ def reason_of(facts: Facts) -> Reason:
 
 def _of_agents(facts: Facts) -> Reason:
     if not facts.alive:
-        text = "no agent is alive" if facts.there else "there are no agents"
-        return Reason("nobody", text, text)
+        return _of_none(facts)
     if not facts.sound:
         text = "every agent is quarantined or in maintenance"
         return Reason("unfit", text, text)
@@ -97,6 +100,18 @@ def _of_agents(facts: Facts) -> Reason:
     return Reason("busy", f"{who} busy", f"{who} busy")
 
 
+def _of_none(facts: Facts) -> Reason:
+    if facts.resting and facts.woken and facts.able:
+        text = "its agents are on standby and are being woken"
+        return Reason("standby", text, text)
+    text = "no agent is alive" if facts.there else "there are no agents"
+    if facts.resting:
+        text = "all agents are on standby; scaling wakes them only in the mode auto"
+        if not facts.able:
+            text = "all agents are on standby, and none of them has what it needs"
+    return Reason("nobody", text, text)
+
+
 def reasons(requests: Sequence[Request]) -> Mapping[UUID, Reason]:
     """Return why each of these waiting requests waits; a fixed number of queries for any number."""
     return {id: reason_of(facts) for id, facts in facts_of(requests).items()}
@@ -112,7 +127,7 @@ def facts_of(requests: Sequence[Request]) -> Mapping[UUID, Facts]:
     lacks: dict[Any, str] = {}
     for id, at, key, holder, shape, kept, *flags, bound in rows_of(_FACTS, [list(by_id)]):
         request = by_id[id]
-        there, alive, sound, free, able, fits = flags
+        there, resting, woken, alive, sound, free, able, fits = flags
         if sound and not able and (request.pool_id, shape) not in lacks:
             miss = misses.nearest(request)
             lacks[request.pool_id, shape] = f"{miss.who}: {miss.sentence}" if miss else ""
@@ -126,6 +141,8 @@ def facts_of(requests: Sequence[Request]) -> Mapping[UUID, Facts]:
             ceilings=tuple(lack.sentence for lack in misses.ceilings(request, bounds)),
             shortages=_shortages(request, bounds),
             there=there,
+            resting=resting,
+            woken=woken,
             alive=alive,
             sound=sound,
             free=free,
@@ -152,6 +169,10 @@ _FACTS = """
     WITH w AS MATERIALIZED (SELECT q FROM request q WHERE q.id = ANY (%s::uuid[])),
     pools AS MATERIALIZED (
       SELECT t.agent_type, c.there, f.free,
+          NOT f.free AND c.there AND EXISTS (SELECT FROM agent a WHERE a.agent_type = t.agent_type
+            AND a.status = 'standby' AND a.health IN ('good', 'probation', 'unknown')) AS resting,
+          EXISTS (SELECT FROM scaling_policy s
+            WHERE s.agent_type = t.agent_type AND s.mode = 'auto') AS woken,
           f.free OR (c.there AND EXISTS (SELECT FROM agent a WHERE a.agent_type = t.agent_type
             AND a.status IN ('busy', 'idle'))) AS alive,
           f.free OR (c.there AND EXISTS (SELECT FROM agent a WHERE a.agent_type = t.agent_type
@@ -180,7 +201,7 @@ _FACTS = """
                   AND a.agent_id <> ALL ((o.q).avoid_agents)))) AS able) x
           LEFT JOIN agent b ON (o.q).affinity = 'hard' AND b.id = bound_to_1(o.q))
     SELECT (q).id, clock_timestamp(), k.key, k.holder, (q).shape, r.agent_id,
-        p.there, p.alive, p.sound, p.free, s.able, s.fits, s.bound
+        p.there, p.resting, p.woken, p.alive, p.sound, p.free, s.able, s.fits, s.bound
       FROM w JOIN pools p ON p.agent_type = (q).agent_type
         JOIN shapes s ON s.agent_type = (q).agent_type AND s.shape = (q).shape
         LEFT JOIN agent r ON r.id = (q).reserved_agent

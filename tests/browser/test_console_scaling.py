@@ -60,6 +60,29 @@ def test_a_decision_and_its_detail_come_to_an_open_page(live_page, memory, submi
     assert page.locator("#outcome li").count() == Launch.objects.count() == 3
 
 
+SIZES = "Chart.getChart(document.querySelector(`[data-chart=%s] canvas`)).data.datasets[0].data"
+
+
+def test_the_size_is_drawn_where_it_never_changed_and_where_nothing_was_decided(
+    live_page, memory, make_agent
+):
+    for kind in ("data", "qa"):
+        make_agent(kind), make_agent(kind)
+    governance.stop("qa", actor="t")
+    # One decision, and no more in the hour: the size is what it was.
+    evaluation.evaluate()
+    ScalingDecision.objects.update(at=F("at") - timedelta(minutes=20))
+
+    page = live_page("/scaling")
+    page.locator("#figures canvas").first.wait_for()
+
+    for kind in ("data", "qa"):
+        line = page.evaluate(SIZES % kind)
+        assert len(line) >= 2
+        assert {point["y"] for point in line} == {2}
+    assert page.locator("#pool-qa .spark polyline").count() >= 1
+
+
 def test_scaling_is_started_and_stopped_after_saying_what_will_happen(live_page, memory, submit):
     governance.set_policy("code", rule="warm", settings={"k": 0}, actor="t")
     submit("code")
@@ -211,6 +234,7 @@ def test_steady_decisions_are_one_row_and_the_queries_stay_as_many(pools):
     assert [row["count"] for row in few["decisions"]] == [3]
     assert [row["count"] for row in many["decisions"]] == [203]
     assert queries_few == queries_many
-    sizes = many["charts"]["code"]["lines"][0]["values"]
-    assert set(sizes) == {2.0}
+    # As decided from, and at the end as it is: these decisions are made up, there is no agent.
+    *sizes, now = many["charts"]["code"]["lines"][0]["values"]
+    assert (set(sizes), now) == ({2.0}, 0.0)
     assert len(json.dumps(many["charts"])) < 20_000

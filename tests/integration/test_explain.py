@@ -11,6 +11,7 @@ from agentpool.registry.states import AgentHealth, Outcome
 from balancing import claim, explain
 from balancing.explain import funnel, misses
 from balancing.services import agents, leases
+from scaling import governance
 from tests.integration.test_learning import learn
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("whole")]
@@ -159,10 +160,32 @@ def test_waiting_for_a_slot(api, make_agent, submit):
 
 
 def test_waiting_where_nobody_is_alive(api, make_agent, submit):
-    agents.set_status(make_agent(), to="standby", reason="", actor="test")
+    Agent.objects.filter(id=make_agent().id).update(status="unreachable")
 
     assert explained(api, submit())["reason"] == "no agent is alive"
     assert explained(api, submit("qa"))["reason"] == "there are no agents"
+
+
+def test_waiting_where_all_are_on_standby_says_whether_they_are_woken(api, make_agent, submit):
+    agents.set_status(make_agent(), to="standby", reason="", actor="test")
+    request, large = submit(), submit(memory_mb=4000)
+
+    by_hand = explained(api, request)
+    governance.set_policy("code", mode="auto", actor="test", settings=None)
+    woken, unable = explained(api, request), explained(api, large)
+
+    assert (by_hand["code"], by_hand["reason"]) == (
+        "nobody",
+        "all agents are on standby; scaling wakes them only in the mode auto",
+    )
+    assert (woken["code"], woken["reason"]) == (
+        "standby",
+        "its agents are on standby and are being woken",
+    )
+    assert (unable["code"], unable["reason"]) == (
+        "nobody",
+        "all agents are on standby, and none of them has what it needs",
+    )
 
 
 def test_waiting_where_all_are_in_maintenance(api, make_agent, submit):

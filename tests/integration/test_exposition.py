@@ -10,7 +10,8 @@ from agentpool.live.relay import Relay
 from agentpool.registry import collecting, counters
 from agentpool.registry.errors import LeaseLost
 from agentpool.registry.states import Outcome
-from balancing.services import leases
+from balancing.services import agents, leases, notes
+from scaling import governance
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -126,3 +127,16 @@ def test_the_older_format_is_told_to_who_wants_it(worked, client):
 
     assert answer["Content-Type"].startswith("text/plain")
     assert b'agentpool_slots_used{type="code"} 1.0' in answer.content
+
+
+def test_the_queue_is_told_by_the_code_of_why(client, make_agent, submit):
+    governance.set_policy("code", mode="auto", actor="test", settings=None)
+    for kind in ("code", "qa"):
+        agents.set_status(make_agent(kind), to="standby", reason="", actor="test")
+        submit(kind)
+    notes.note_reasons(["code", "qa"])
+
+    found = scraped(client)
+
+    assert value(found, "agentpool_queue_depth", type="code", reason="standby") == 1
+    assert value(found, "agentpool_queue_depth", type="qa", reason="nobody") == 1

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.db.models import Avg, F, Func, OuterRef, Subquery, Value
 from django.db.models.fields import DateTimeField
@@ -24,9 +24,17 @@ BACKS = {"1h": (3600, 30), "6h": (21_600, 180), "24h": (86_400, 720)}
 PARAMS = {"back": "1h", "agent_type": "", "shown": ""}
 # The newest decisions that are looked at; steady ones among them become one row.
 _DECISIONS_READ = 2000
+_ORIGIN = datetime(2000, 1, 1, tzinfo=UTC)
 _ANNOUNCED_SHOWN = 50
 _STILL_ANNOUNCED = timedelta(minutes=15)
 _SUPPLY = ("starting", "standby", "idle", "busy")
+
+
+class Sample(NamedTuple):
+    """A pool as it was counted: its agents, and the mean wait in seconds."""
+
+    size: int
+    wait_s: float
 
 
 def picture(params: Params) -> Picture:
@@ -36,28 +44,33 @@ def picture(params: Params) -> Picture:
     length_s, step_s = BACKS[back]
     since, step = at - timedelta(seconds=length_s), timedelta(seconds=step_s)
     points = _points(since, step)
-    waits = _waits(since, step)
+    samples = _samples(since, step)
     policies = {row.pool_id: row for row in ScalingPolicy.objects.all()}
     last = _newest_decisions()
     shown = page.rows_shown(params)
     folded = _folded(_read(since, params["agent_type"]))
     states = registry_queries.pool_states()
     grown = queries.growth()
+    ends = _bin_of(since + step, step), _bin_of(at, step)
+    drawn = {
+        row["agent_type"]: _chart(
+            points.get(row["agent_type"], []),
+            samples.get(row["agent_type"], {}),
+            ends,
+            _size_of(row),
+        )
+        for row in states
+    }
     return {
         "now": at,
         "back": back,
         "backs": list(BACKS),
         "pools": [
-            _pool(row, policies.get(row["agent_type"]), last.get(row["agent_type"]), points)
+            _pool(row, policies.get(row["agent_type"]), last.get(row["agent_type"]), drawn)
             | {"standby": _standby(row, last.get(row["agent_type"]), grown)}
             for row in states
         ],
-        "charts": {
-            row["agent_type"]: _chart(
-                points.get(row["agent_type"], []), waits.get(row["agent_type"], {})
-            )
-            for row in states
-        },
+        "charts": drawn,
         "decisions": folded[:shown],
         "more": page.more(shown, len(folded)),
         "announced": _announced(at),
@@ -69,13 +82,12 @@ def _pool(
     state: Mapping[str, Any],
     row: ScalingPolicy | None,
     last: ScalingDecision | None,
-    points: Mapping[str, Sequence[Mapping[str, Any]]],
+    drawn: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, Any]:
     """Return one pool's card; without a row of its own it has the usual policy."""
     policy = row or ScalingPolicy()
-    own = points.get(state["agent_type"], [])
-    sizes, demands = [p["current"] for p in own], [_demand(p) for p in own]
-    most = max([*sizes, *demands, 1])
+    sizes, demands = (each["values"] for each in drawn[state["agent_type"]]["lines"][:2])
+    most = max(value for value in (*sizes, *demands, 1) if value is not None)
     busy, waiting = state["slots_used"], state["queue_depth"] or 0
     return {
         "agent_type": state["agent_type"],
@@ -83,7 +95,7 @@ def _pool(
         "rule": policy.rule,
         "settings": sorted((name, _told(value)) for name, value in policy.settings.items()),
         "updated_by": policy.updated_by.removeprefix("user:"),
-        "size": sum(state[f"n_{status}"] for status in _SUPPLY),
+        "size": _size_of(state),
         "starting": state["n_starting"],
         "draining": state["n_draining"],
         "min_size": state["min_size"],
@@ -95,6 +107,10 @@ def _pool(
         "size_line": charts.spark_line(sizes, most=most),
         "demand_line": charts.spark_line(demands, most=most),
     }
+
+
+def _size_of(state: Mapping[str, Any]) -> int:
+    return sum(state[f"n_{status}"] for status in _SUPPLY)
 
 
 def _standby(
@@ -155,11 +171,15 @@ def forecast_told(found: Mapping[str, Any]) -> dict[str, Any]:
 # -- charts ----------------------------------------------------------------------------------------
 
 
+def _bin_of(at: datetime, step: timedelta) -> datetime:
+    return _ORIGIN + (at - _ORIGIN) // step * step
+
+
 def _binned(step: timedelta) -> Func:
     return Func(
         Value(step),
         F("at"),
-        Value(datetime(2000, 1, 1, tzinfo=UTC)),
+        Value(_ORIGIN),
         function="date_bin",
         output_field=DateTimeField(),
     )
@@ -180,19 +200,20 @@ def _points(since: datetime, step: timedelta) -> Mapping[str, Sequence[Mapping[s
     return found
 
 
-def _waits(since: datetime, step: timedelta) -> Mapping[str, Mapping[datetime, float]]:
-    """Return the mean wait in each step, seconds, by pool."""
+def _samples(since: datetime, step: timedelta) -> Mapping[str, Mapping[datetime, Sample]]:
+    """Return the agents and the mean wait in each step, seconds, by pool."""
     rows = (
         measuring.samples()
         .filter(at__gt=since)
         .annotate(bin=_binned(step))
         .order_by()
         .values("pool_id", "bin")
-        .annotate(wait=Avg("average_wait_time_s"))
+        .annotate(size=Avg("total_agents"), wait=Avg("average_wait_time_s"))
     )
-    found: dict[str, dict[datetime, float]] = {}
+    found: dict[str, dict[datetime, Sample]] = {}
     for row in rows:
-        found.setdefault(str(row["pool_id"]), {})[row["bin"]] = round(row["wait"] or 0.0, 2)
+        seen = Sample(round(row["size"]), round(row["wait"] or 0.0, 2))
+        found.setdefault(str(row["pool_id"]), {})[row["bin"]] = seen
     return found
 
 
@@ -208,21 +229,59 @@ def _demand(point: Mapping[str, Any]) -> float:
     return float((point["inputs__busy"] or 0) + (point["inputs__waiting"] or 0))
 
 
-def _chart(points: Sequence[Mapping[str, Any]], waits: Mapping[datetime, float]) -> dict[str, Any]:
-    """Return size, demand and target on one axis, the mean wait on another."""
+def _chart(
+    points: Sequence[Mapping[str, Any]],
+    samples: Mapping[datetime, Sample],
+    ends: tuple[datetime, datetime],
+    size_now: int,
+) -> dict[str, Any]:
+    """
+    Return size, demand and target on one axis, the mean wait on another.
+
+    ends: the first and the last moment of the time that is shown; size_now: the size at the last.
+    """
     known = {point["bin"]: point for point in points}
-    at = sorted({*known, *waits}) if points else []
+    at = sorted({*known, *samples, ends[1]})
+    if len(at) == 1:
+        at = list(ends)
+    waits = [samples[moment].wait_s if moment in samples else None for moment in at]
     return series.chart(
         at,
         [
-            series.line("size", _drawn(at, known, _size), tone="busy"),
+            series.line("size", _sizes(at, known, samples, size_now), tone="busy"),
             series.line("demand", _drawn(at, known, _demand), tone="draining"),
-            series.line("target", _drawn(at, known, _target), tone="idle", style="steps"),
-            series.line(
-                "mean wait, s", [waits.get(moment) for moment in at], tone="lost", axis="right"
-            ),
+            series.line("target", _kept(_drawn(at, known, _target)), tone="idle", style="steps"),
+            series.line("mean wait, s", waits, tone="lost", axis="right"),
         ],
     )
+
+
+def _sizes(
+    at: Sequence[datetime],
+    known: Mapping[datetime, Mapping[str, Any]],
+    samples: Mapping[datetime, Sample],
+    size_now: int,
+) -> list[float | None]:
+    """
+    Return the size at each moment: as decided from, counted, or as it was before.
+
+    What nobody has counted before is what is there now: nothing has changed it since.
+    """
+    seen = _drawn(at, known, _size)
+    for number, moment in enumerate(at):
+        if seen[number] is None and moment in samples:
+            seen[number] = float(samples[moment].size)
+    seen[-1] = float(size_now)
+    first = next(value for value in seen if value is not None)
+    return _kept([first if seen[0] is None else seen[0], *seen[1:]])
+
+
+def _kept(values: Sequence[float | None]) -> list[float | None]:
+    """Return values of what stays as it is until it is said anew."""
+    found: list[float | None] = []
+    for value in values:
+        found.append(found[-1] if value is None and found else value)
+    return found
 
 
 def _drawn(

@@ -13,6 +13,7 @@ from scaling.demand import Demand
 from scaling.forecast import Announced
 from scaling.history import History
 from scaling.policies import Mode, Policy, PolicyInvalid, Rule
+from scaling.pool import Apart
 from scaling.simulation import demand_for
 
 NOON = 12 * 3600.0
@@ -44,9 +45,29 @@ def decide(policy, pool, *, demand=None, history=None, now=NOON):
 # -- each rule, by hand ----------------------------------------------------------------------------
 
 
+IDLE_ONE, BUSY_TEN = Apart(ready=1), Apart(ready=10, busy=10)
+
+
 @pytest.mark.parametrize(
     ("text", "pool", "target"),
     [
+        # One idle agent, fit for none of the twenty: each of them needs a new one.
+        ("warm:k=0", PoolState(1, 0, 0, 20, apart=IDLE_ONE), 21),
+        ("queue", PoolState(1, 0, 0, 20, apart=IDLE_ONE), 21),
+        ("queue:target_per_agent=4", PoolState(1, 0, 0, 20, apart=IDLE_ONE), 6),
+        ("utilization", PoolState(1, 0, 0, 20, apart=IDLE_ONE), 2),
+        ("classic:max_scale_up_ratio=9", PoolState(1, 0, 0, 1, 0.0, 60, 5, apart=IDLE_ONE), 2),
+        ("predictive", PoolState(1, 0, 0, 20, apart=IDLE_ONE), 21),
+        # While they start it is the same size,
+        ("warm:k=0", PoolState(1, 0, 20, 20, apart=IDLE_ONE), 21),
+        # for whoever comes the idle one will do,
+        ("warm:k=1", PoolState(1, 0, 0, 20, apart=IDLE_ONE), 21),
+        ("warm:k=3", PoolState(1, 0, 0, 20, apart=IDLE_ONE), 23),
+        # and it counts on no work that ends on agents that are none for them: nor as tolerance.
+        ("queue", PoolState(10, 10, 0, 1, apart=BUSY_TEN), 11),
+        ("utilization", PoolState(10, 10, 0, 1, apart=BUSY_TEN), 11),
+        # Whose size does not follow demand, keeps it.
+        ("static:size=7", PoolState(7, 2, 0, 9, apart=Apart(5)), 7),
         ("warm:k=3", PoolState(5, 4, 0, 2), 9),
         ("queue", PoolState(5, 5, 0, 3), 8),
         ("utilization", PoolState(10, 10), 14),
@@ -290,3 +311,32 @@ def test_history_survives_being_stored(changes, now):
 def test_a_demand_knows_nothing_of_another_version():
     with pytest.raises(Exception, match="version"):
         Demand.restored({"version": 0})
+
+
+@settings(max_examples=200)
+@given(
+    st.sampled_from([Rule.WARM, Rule.PREDICTIVE, Rule.CLASSIC, Rule.UTILIZATION, Rule.QUEUE]),
+    pools,
+    st.integers(0, 60),
+    st.integers(0, 60),
+    st.integers(0, 20),
+)
+def test_what_is_no_use_to_those_who_wait_never_makes_a_pool_smaller(
+    rule, pool, ready, busy, starting
+):
+    busy = min(busy, pool.busy)
+    free = min(ready, pool.ready - pool.busy)
+    apart = Apart(ready=free + busy, busy=busy, starting=min(starting, pool.starting))
+    policy = policies.usual(rule)
+    if not pool.waiting:
+        apart = Apart()
+
+    plain, fitted = (decide(policy, replace(pool, apart=each)) for each in (Apart(), apart))
+
+    if rule in (Rule.WARM, Rule.PREDICTIVE):
+        assert fitted.wanted >= plain.wanted
+        assert fitted.wanted >= pool.busy + pool.waiting + apart.free
+        assert fitted.wanted <= plain.wanted + apart.free
+    assert fitted.plan.on_duty >= pool.busy
+    if pool.waiting and apart.ready == pool.ready and apart.starting == pool.starting:
+        assert fitted.target > pool.ready + pool.starting
