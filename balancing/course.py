@@ -37,11 +37,16 @@ class Told(NamedTuple):
 
 @dataclass(slots=True)
 class Course:
-    """One pool's model while it learns: what is read first and written afterwards."""
+    """
+    One pool's model while it learns: what is read first and written afterwards.
+
+    agents: at work; counted_at: seconds since the epoch when they were counted.
+    """
 
     agent_type: str
     agents: int
     model: Model
+    counted_at: float = 0.0
     suspicions: dict[str, Suspicion] = field(default_factory=dict)
     tallies: dict[date, Tally] = field(default_factory=dict)
     failed: set[tuple[str, str]] = field(default_factory=set)

@@ -6,6 +6,7 @@ down for the claim, and `outlook.expect` makes of them what `predict` says.
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -60,26 +61,37 @@ def predict(model: Model, skill: Skill | None, kind: str, *, match: float = 0.0)
 
 def average(model: Model, kind: str | None) -> Average:
     """Return what is usual in a pool for a kind of work; None: for one that it has not seen."""
-    place = model.place(kind)
-    direct = model.direct(place, 0.0)
-    means, doubts = zip(*(_shared_part(each, direct) for each in model.shared), strict=True)
-    new = [
-        doubt + agent + cell
-        for doubt, agent, cell in zip(doubts, new_agent(model), new_cell(model), strict=True)
-    ]
+    return averages(model, (kind,))[kind]
+
+
+def averages(model: Model, kinds: Sequence[str | None]) -> dict[str | None, Average]:
+    """Return `average` for several kinds of work."""
+    places = [model.place(kind) for kind in kinds]
+    direct = np.array([model.direct(place, 0.0) for place in places])
+    parts = [_shared_parts(each, direct) for each in model.shared]
+    new = [agent + cell for agent, cell in zip(new_agent(model), new_cell(model), strict=True)]
+    return {
+        kind: _average(model, place, [(means[i], doubts[i]) for means, doubts in parts], new)
+        for i, (kind, place) in enumerate(zip(kinds, places, strict=True))
+    }
+
+
+def _average(
+    model: Model, place: int | None, known: list[tuple[float, float]], new: list[float]
+) -> Average:
+    (odds, odds_doubt), (log_s, log_s_doubt) = known
     usual = _usual(model, place)
-    success = share(means[SUCCESS], doubts[SUCCESS])
-    seconds = math.exp(means[TIME] + model.noise / 2)
+    seconds = math.exp(log_s + model.noise / 2)
     worth = [each.means.item(MATCH) for each in model.shared]
     return Average(
-        odds=means[SUCCESS],
-        log_s=means[TIME],
-        odds_doubt=new[SUCCESS],
-        log_s_doubt=new[TIME],
+        odds=odds,
+        log_s=log_s,
+        odds_doubt=odds_doubt + new[SUCCESS],
+        log_s_doubt=log_s_doubt + new[TIME],
         match_odds=worth[SUCCESS],
         match_log_s=worth[TIME],
         noise=model.noise,
-        retry_s=(usual.waited_s + seconds) / success,
+        retry_s=(usual.waited_s + seconds) / share(odds, odds_doubt),
         tokens=usual.tokens,
         efficiency=usual.efficiency,
         leases=model.leases_of[place] if place is not None else model.leases,
@@ -136,6 +148,12 @@ def _shared_part(shared: Shared, weights: Floats) -> tuple[float, float]:
     """Return mean and variance of what the shared values make with these weights."""
     row = weights.dot(shared.block)
     return row.item(-1), float(row[:-1].dot(weights))
+
+
+def _shared_parts(shared: Shared, weights: Floats) -> tuple[list[float], list[float]]:
+    """Return the same for several lists of weights, (lists, shared)."""
+    rows = weights.dot(shared.block)
+    return rows[:, -1].tolist(), np.vecdot(rows[:, :-1], weights).tolist()
 
 
 def _usual(model: Model, place: int | None) -> Usual:

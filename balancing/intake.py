@@ -21,7 +21,7 @@ from rest_framework import serializers as drf
 
 from agentpool.registry import counters
 from agentpool.registry.serializers import MAX_BIGINT, MAX_INT
-from balancing import serializers, terms
+from balancing import reports, serializers, terms
 from balancing.services.heartbeats import Heartbeat
 from balancing.terms import Wish
 
@@ -30,7 +30,7 @@ MOST_REMEMBERED = 2048
 LONGEST_REMEMBERED = 4000  # bytes; longer ones carry a payload of their own
 _VARYING: dict[type[drf.Serializer[Any]], tuple[str, ...]] = {
     serializers.NewRequest: ("project", "cycle_id", "phase"),
-    serializers.ReleaseLease: ("fencing_token",),
+    reports.ReleaseLease: ("fencing_token",),
 }
 
 
@@ -176,7 +176,7 @@ _LEASE = frozenset({"lease_id", "fencing_token", "progress", "usage"})
 _PROGRESS = frozenset({"counter", "phase", "note"})
 _ROW_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
 _LONGEST_PHASE = 200
-_usage: dict[str, Any] = dict(serializers.Usage().fields)
+_usage: dict[str, Any] = dict(reports.Usage().fields)
 _USAGE_KINDS: dict[str, tuple[type, ...]] = {
     name: (int,) if isinstance(field, drf.IntegerField) else (int, float)
     for name, field in _usage.items()
@@ -202,7 +202,7 @@ def heartbeat(data: Any) -> Heartbeat:
             draining=data.get("draining", False),
             age_s=data.get("age_s", 0.0),
         )
-    body = _read_whole(serializers.HeartbeatBody, data)
+    body = _read_whole(reports.HeartbeatBody, data)
     for each in body["throttled"]:
         # The name is an agent's word: what is no plain one is told together.
         name = each["provider"] if _PROVIDER.fullmatch(each["provider"]) else "other"
@@ -221,9 +221,9 @@ def _is_plain(data: dict[str, Any]) -> bool:
         _is_whole(data.get("incarnation", 1), 1, MAX_INT)
         and type(data.get("draining", False)) is bool
         and (type(age_s) is int or type(age_s) is float)
-        and 0 <= age_s <= serializers.LONGEST_AGE_S
+        and 0 <= age_s <= reports.LONGEST_AGE_S
         and type(leases) is list
-        and len(leases) <= serializers.MOST_LEASES
+        and len(leases) <= reports.MOST_LEASES
         and all(map(_is_plain_lease, leases))
     )
 

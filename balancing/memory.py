@@ -1,11 +1,10 @@
 """Reads what there is to learn from, and what is known so far of the pools and agents concerned."""
 
-import itertools
-import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Any, NamedTuple
 
+import ujson
 from django.db import connection
 
 from agentpool.registry import queries as registry_queries
@@ -15,21 +14,28 @@ from agentpool.registry.models import (
     Outlook,
     PoolLearning,
 )
-from agentpool.registry.states import PLACEABLE_STATUS
-from balancing import course, keeping
+from agentpool.registry.states import PLACEABLE_STATUS, AgentHealth
+from balancing import course, keeping, prepared
 from balancing.belief import Model
 from balancing.course import Course, Row, Told
-from balancing.trust import Suspicion
+from balancing.trust import Standing, Suspicion
 
 PIECE = 5000
 
 
 class Heard(NamedTuple):
-    """The next events, and what the leases teach that ended by them; newest: the last event."""
+    """
+    The next events, and what the leases teach that ended by them.
+
+    newest: the last event. courses: the pools concerned, with the agents concerned; by agent type.
+    standings: of these agents, by id.
+    """
 
     events: int
     newest: int
     told: list[Told]
+    courses: dict[str, Course]
+    standings: dict[str, Standing]
 
 
 def now() -> datetime:
@@ -37,59 +43,34 @@ def now() -> datetime:
     return registry_queries.now()
 
 
-def mark() -> int | None:
+def heard(*, batch: int) -> Heard | None:
     """
-    Return up to which event has been learnt; None: somebody else is learning.
+    Return the events after the mark, at most a batch; None: none, or somebody else is learning.
 
-    Locks the mark to the end of the transaction: whoever holds it is the only one who learns. The
-    commit does not wait for the disk: what a crash takes is learnt again, as the mark goes with it.
+    Locks the mark to the end of the transaction: whoever holds it is the only one who learns.
     """
-    sql = """
-        SELECT last_seq, set_config('synchronous_commit', 'off', true) FROM learning_state
-          WHERE id = 1 FOR NO KEY UPDATE SKIP LOCKED"""
-    found = _rows(sql, [])
-    if not found:
-        _do("INSERT INTO learning_state (id, last_seq) VALUES (1, 0) ON CONFLICT DO NOTHING", [])
-        found = _rows(sql, [])
-    return int(found[0][0]) if found else None
+    found = prepared.rows(_HEARD, [batch])
+    if not found or not found[0][0]:
+        return None
+    events, newest, *texts = found[0]
+    lessons, pools, agents = (ujson.loads(text) if text else () for text in texts)
+    courses = {pool: _course(pool, *known) for pool, _, _, *known in pools}
+    bounds = {pool: (probation, quarantine) for pool, probation, quarantine, *_ in pools}
+    standings = {}
+    for agent_type, name, health, by, generation, skill, *suspicion in agents:
+        standings[name] = Standing(AgentHealth(health), by, generation, *bounds[agent_type])
+        if skill is not None:
+            courses[agent_type].model.skills[name] = keeping.skill_of(skill)
+            courses[agent_type].suspicions[name] = Suspicion(*suspicion)
+    return Heard(events, newest, course.told(lessons), courses, standings)
 
 
-def heard(after: int, *, batch: int) -> Heard:
-    """Return the events after one, at most a batch, and what they teach in their order."""
-    sql = f"""
-        WITH heard AS (SELECT count(*) AS events, max(seq) AS newest FROM
-          (SELECT seq FROM event WHERE seq > %s ORDER BY seq LIMIT %s) e)
-        SELECT h.events, h.newest, {_TOLD} FROM heard h
-          LEFT JOIN LATERAL lessons_1(%s, h.newest) WITH ORDINALITY o ON true
-          ORDER BY o.ordinality"""  # noqa: S608
-    rows = _rows(sql, [after, batch, after])
-    events, newest = rows[0][:2]
-    lessons = course.told(row[2:] for row in rows if row[2] is not None)
-    return Heard(int(events), int(newest or after), lessons)
+_HEARD = "SELECT events, newest, told::text, pools::text, agents::text FROM heard_1(%s)"
 
 
-def courses(concerned: Mapping[str, Collection[str]]) -> dict[str, Course]:
-    """Return the models of some pools, each with the agents concerned; by agent type."""
-    sql = """
-        SELECT p.agent_type, l.model::text,
-            (SELECT count(*) FROM agent a WHERE a.agent_type = p.agent_type AND a.status = ANY (%s))
-          FROM unnest(%s::text[]) p (agent_type) LEFT JOIN pool_learning l USING (agent_type)"""
-    at_work = [status.value for status in PLACEABLE_STATUS]
-    found = {
-        agent_type: Course(
-            agent_type, agents, keeping.model_of(json.loads(told)) if told else Model()
-        )
-        for agent_type, told, agents in _rows(sql, [at_work, list(concerned)])
-    }
-    agents = list(itertools.chain.from_iterable(concerned.values()))
-    sql = """
-        SELECT agent_type, agent_id::text, skill::text, suspicion, streak, why
-          FROM agent_learning WHERE agent_id = ANY (%s::uuid[])"""
-    for agent_type, name, told, *suspicion in _rows(sql, [agents]) if agents else ():
-        if (pool := found.get(agent_type)) is not None:
-            pool.model.skills[name] = keeping.skill_of(json.loads(told))
-            pool.suspicions[name] = Suspicion(*suspicion)
-    return found
+def _course(agent_type: str, model: Any, agents: int, counted_at: float) -> Course:
+    known = keeping.model_of(model) if model is not None else Model()
+    return Course(agent_type, agents, known, counted_at=counted_at)
 
 
 def last_event() -> int:
@@ -122,6 +103,17 @@ def alone() -> None:
     with connection.cursor() as cursor:
         cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         cursor.execute("LOCK TABLE learning_state IN SHARE ROW EXCLUSIVE MODE")
+        cursor.execute("INSERT INTO learning_state VALUES (1, 0) ON CONFLICT DO NOTHING")
+
+
+def blank(agent_type: str) -> Course:
+    """Return the course of a pool of which nothing is known."""
+    sql = """
+        SELECT count(*), extract(epoch FROM now())::float8 FROM agent
+          WHERE agent_type = %s AND status = ANY (%s)"""
+    at_work = [status.value for status in PLACEABLE_STATUS]
+    agents, counted_at = _rows(sql, [agent_type, at_work])[0]
+    return Course(agent_type, agents, Model(), counted_at=counted_at)
 
 
 def suspicions() -> dict[str, Suspicion]:
@@ -155,29 +147,24 @@ def everything(mark: int) -> Iterator[list[Row]]:
                 yield rows
 
 
-# Of an outcome `o`, as `Told` has it.
-_TOLD = """o.agent_type, o.agent_id::text, o.story_type, o.at,
-    ln(greatest(0.01, o.duration_s)), o.is_success::int::float8, 1, o.match, o.waited_s, o.tokens,
-    o.efficiency, o.is_success, o.duration_s, o.story, o.elsewhere"""
 _DAYS = """
     SELECT d.agent_type, d.agent_id::text, d.story_type,
         extract(epoch FROM d.day)::float8 + 43200, d.log_s / d.leases, d.successes::float8,
         d.leases, d.match / d.leases, d.waited_s / d.leases, d.tokens::float8 / d.leases,
         d.efficiency / d.leases, true, d.duration_s / d.leases, '', false
       FROM outcome_day d ORDER BY d.day, d.agent_id, d.story_type"""
-_OUTCOMES = f"""
-    SELECT {_TOLD} FROM (
-      SELECT o.agent_type, o.agent_id, o.story_type, extract(epoch FROM o.ended_at)::float8 AS at,
-          o.duration_s, o.outcome = 'success' AS is_success,
-          CASE WHEN o.tags = '{{}}' THEN 0 ELSE (SELECT count(*) FROM unnest(o.tags) t
-            WHERE t = ANY (a.capabilities))::float8 / cardinality(o.tags) - 0.5 END AS match,
-          o.waited_s, (o.tokens_in + o.tokens_out)::float8 AS tokens,
-          efficiency_1(o) AS efficiency, '' AS story, false AS elsewhere, o.ended_at, o.lease_id
-        FROM outcome o JOIN agent a ON a.id = o.agent_id
-        WHERE o.outcome <> 'cancelled' AND o.lease_id NOT IN (
-          SELECT e.lease_id FROM event e WHERE (e.seq IS NULL OR e.seq > %s)
-            AND e.kind IN ('lease.released', 'lease.expired', 'lease.lost', 'lease.cancelled'))) o
-      ORDER BY o.ended_at, o.lease_id"""  # noqa: S608
+_OUTCOMES = """
+    SELECT o.agent_type, o.agent_id::text, o.story_type, extract(epoch FROM o.ended_at)::float8,
+        ln(greatest(0.01, o.duration_s)), (o.outcome = 'success')::int::float8, 1,
+        CASE WHEN o.tags = '{}' THEN 0 ELSE (SELECT count(*) FROM unnest(o.tags) t
+          WHERE t = ANY (a.capabilities))::float8 / cardinality(o.tags) - 0.5 END,
+        o.waited_s, (o.tokens_in + o.tokens_out)::float8, efficiency_1(o), o.outcome = 'success',
+        o.duration_s, '', false
+      FROM outcome o JOIN agent a ON a.id = o.agent_id
+      WHERE o.outcome <> 'cancelled' AND o.lease_id NOT IN (
+        SELECT e.lease_id FROM event e WHERE (e.seq IS NULL OR e.seq > %s)
+          AND e.kind IN ('lease.released', 'lease.expired', 'lease.lost', 'lease.cancelled'))
+      ORDER BY o.ended_at, o.lease_id"""
 
 
 def _rows(sql: str, params: list[Any]) -> list[Any]:
@@ -185,8 +172,3 @@ def _rows(sql: str, params: list[Any]) -> list[Any]:
         cursor.execute(sql, params)
         found: list[Any] = cursor.fetchall()
         return found
-
-
-def _do(sql: str, params: list[Any]) -> None:
-    with connection.cursor() as cursor:
-        cursor.execute(sql, params)

@@ -1,7 +1,6 @@
 """REST doors to rebalancing: what could change, what was changed, to change it, the policies."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any, ClassVar
 
 from drf_spectacular.utils import extend_schema
@@ -9,11 +8,10 @@ from rest_framework import serializers as drf
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from agentpool.registry import policy_api
 from agentpool.registry.api import ANY_JSON, PAGE, checked
 from agentpool.registry.models import (
     REBALANCING_STATUSES,
-    SCALING_MODES,
-    Pool,
     RebalancePolicy,
     Rebalancing,
 )
@@ -40,14 +38,6 @@ class HistoryQuery(Query):
 
     agent_type = drf.CharField(max_length=63, required=False)
     status = drf.ChoiceField(REBALANCING_STATUSES, required=False)
-
-
-class PolicyBody(drf.Serializer[Any]):
-    """A pool's mode and rules; a setting that is null goes back to the usual."""
-
-    agent_type = drf.CharField(max_length=63)
-    mode = drf.ChoiceField(SCALING_MODES, required=False)
-    settings = drf.DictField(required=False)
 
 
 class Rebalance(APIView):
@@ -87,30 +77,12 @@ class RebalanceHistory(APIView):
         )
 
 
-class RebalancePolicies(APIView):
+class RebalancePolicies(policy_api.Policies):
     """Whether the grants of each pool change by themselves."""
 
-    scopes: ClassVar = {"GET": READERS, "POST": OPERATORS}
-
-    @extend_schema(responses=PAGE)
-    def get(self, request: ApiRequest) -> Response:
-        """List the policies."""
-        rows = {row.pool_id: row for row in RebalancePolicy.objects.all()}
-        pools = Pool.objects.order_by("agent_type")
-        found = [rows.get(pool.agent_type) or RebalancePolicy(pool=pool) for pool in pools]
-        return Response({"results": [_policy_json(row) for row in found], "next": None})
-
-    @extend_schema(request=PolicyBody, responses=ANY_JSON)
-    def post(self, request: ApiRequest) -> Response:
-        """Change one; it is judged as a whole."""
-        body = checked(PolicyBody(data=request.data))
-        row = rebalancing.set_policy(
-            body["agent_type"],
-            actor=request.user.name,
-            mode=body.get("mode"),
-            settings=body.get("settings"),
-        )
-        return Response(_policy_json(row))
+    table = RebalancePolicy
+    rules_of = staticmethod(rules.rules_of)
+    set_policy = staticmethod(rebalancing.set_policy)
 
 
 def _result_json(done: rebalancing.Result) -> Mapping[str, Any]:
@@ -153,14 +125,4 @@ def _row_json(row: Rebalancing) -> dict[str, Any]:
         "closed_at": row.closed_at,
         "wait_before_s": row.wait_before_s,
         "wait_after_s": row.wait_after_s,
-    }
-
-
-def _policy_json(row: RebalancePolicy) -> dict[str, Any]:
-    return {
-        "agent_type": row.pool_id,
-        "mode": row.mode,
-        "settings": row.settings,
-        "effective": asdict(rules.rules_of(row.settings)),
-        "updated_by": row.updated_by,
     }

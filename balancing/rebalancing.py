@@ -7,10 +7,12 @@ harmed by it: a floor above what it has ever used, time before and between chang
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from decimal import ROUND_DOWN, ROUND_UP, Decimal
 from enum import StrEnum
 from typing import Any
+
+from agentpool.registry.adjustable import chosen, number, share
 
 MEMORY, CPU = "memory_mb", "cpu_cores"
 # Among what a lease is spared: to grow. Its runtime did not agree once.
@@ -39,19 +41,19 @@ class Rules:
     Source of the shares: seed 2, ResourceRebalancer.
     """
 
-    low_memory_share: float = 0.3
-    freed_memory_share: float = 0.4
-    low_cpu_share: float = 0.25
-    freed_cpu_share: float = 0.3
-    pressure_share: float = 0.9
-    grown_share: float = 0.5
-    headroom: float = 1.2
-    hold_s: float = 60
-    rest_s: float = 120
-    ack_s: float = 30
-    watch_s: float = 120
-    least_memory_mb: float = 16
-    least_cpu_cores: float = 0.05
+    low_memory_share: float = share(0.3, "Memory is low below", "share of the grant")
+    freed_memory_share: float = share(0.4, "Memory then given back", "share of the grant")
+    low_cpu_share: float = share(0.25, "CPU is low below", "share of the grant")
+    freed_cpu_share: float = share(0.3, "CPU then given back", "share of the grant")
+    pressure_share: float = share(0.9, "Pressed above", "share of the grant")
+    grown_share: float = number(0.5, "Grows then by", "share of what it uses")
+    headroom: float = number(1.2, "Never below the peak times")
+    hold_s: float = number(60, "Low for at least", "s")
+    rest_s: float = number(120, "Between two changes", "s")
+    ack_s: float = number(30, "The runtime must answer within", "s")
+    watch_s: float = number(120, "Watched for", "s")
+    least_memory_mb: float = number(16, "Memory worth giving back", "MB")
+    least_cpu_cores: float = number(0.05, "CPU worth giving back", "cores")
 
 
 USUAL = Rules()
@@ -140,23 +142,13 @@ def rules_of(settings: Mapping[str, Any]) -> Rules:
 
     Raises: ValueError, a name or a value is none, or shares contradict each other.
     """
-    known = {field.name for field in fields(Rules)}
-    if unknown := sorted(set(settings) - known):
-        raise ValueError(f"{unknown[0]}: there is no such setting.")
-    for name, value in settings.items():
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not is_number or not math.isfinite(value) or value < 0:
-            raise ValueError(f"{name}: a number, 0 or more.")
-        if name.endswith("_share") and name != "grown_share" and value > 1:
-            raise ValueError(f"{name}: a share, 0 to 1.")
-    rules = Rules(**{name: float(value) for name, value in settings.items()})
-    if rules.headroom < 1:
+    made = chosen(Rules, settings)
+    if made.headroom < 1:
         raise ValueError("headroom: 1 or more, or what is used would not fit.")
-    lows = ("low_memory_share", "low_cpu_share")
-    for name in lows:
-        if getattr(rules, name) >= rules.pressure_share:
+    for name in ("low_memory_share", "low_cpu_share"):
+        if getattr(made, name) >= made.pressure_share:
             raise ValueError(f"{name}: below pressure_share, or a lease would shrink and grow.")
-    return rules
+    return made
 
 
 def _growth(use: Use, held: Held, rules: Rules) -> Iterator[Change]:

@@ -1,25 +1,21 @@
 """
-Writes down what was learnt, all pools of a batch by one statement a table.
+Writes down what was learnt, all pools of a batch by one statement.
 
 The caller holds the mark (`memory.mark`), so that nobody else writes these rows.
 """
 
 import itertools
-import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import astuple
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from django.db import connection
+import ujson
 
-from balancing import estimate, keeping, outlook
-from balancing.course import Course
+from balancing import estimate, keeping, outlook, prepared
+from balancing.course import Course, Row
 from balancing.outlook import Average, Cell
 from balancing.trust import Suspicion
 
-# Rows of one statement: its parameters are in memory at once.
-PIECE = 5000
-SKILLS = 1000
 # match_odds, match_log_s, noise, retry_s: an agent has none of its own.
 _OF_POOLS_ALONE = (0.0,) * 4
 
@@ -31,32 +27,49 @@ def all_of(courses: Iterable[Course], *, mark: int) -> None:
     mark: up to which event has been learnt. Must be in a transaction.
     """
     several = list(courses)
-    of_each = itertools.chain.from_iterable
-    # All statements are sent before the first is answered: one wait in place of five.
-    with connection.connection.pipeline(), connection.cursor() as cursor:
-        _put(cursor, _MODELS, map(_model_row, several), size=SKILLS)
-        _put(cursor, _SKILLS_OF_AGENTS, of_each(map(_skill_rows, several)), size=SKILLS)
-        _put(cursor, _OUTLOOKS, of_each(map(_outlook_rows, several)), size=PIECE)
-        _put(cursor, _TALLIES, of_each(map(_tally_rows, several)), size=PIECE)
-        cursor.execute("UPDATE learning_state SET last_seq = %s WHERE id = 1", [mark])
+    pieces = (
+        _pieces(table, itertools.chain.from_iterable(map(rows, several)))
+        for table, rows in _TABLES.items()
+    )
+    is_written = False
+    for texts in itertools.zip_longest(*pieces, fillvalue="[]"):
+        prepared.do(_STATEMENT, [*texts, mark])
+        is_written = True
+    if not is_written:  # the mark moves in any case
+        prepared.do(_STATEMENT, [*["[]"] * len(_TABLES), mark])
+
+
+def _pieces(table: "_Table", rows: Iterable[Row]) -> Iterator[str]:
+    """Yield rows as JSON, as many at a time as one statement takes."""
+    left = iter(rows)
+    while some := list(itertools.islice(left, table.piece)):
+        yield ujson.dumps([dict(zip(table.names, row, strict=True)) for row in some])
 
 
 # -- the statements --------------------------------------------------------------------------------
 
 
-class _Upsert(NamedTuple):
-    """A statement that takes rows as JSON, and the names of their values."""
+class _Table(NamedTuple):
+    """
+    A statement that takes rows as JSON, and the names of their values.
+
+    piece: rows of one statement: they are in memory at once.
+    """
 
     sql: str
     names: tuple[str, ...]
+    piece: int
 
 
-def _upsert(table: str, columns: Mapping[str, str], *, key: str, adds: str = "") -> _Upsert:
+def _upsert(
+    table: str, columns: Mapping[str, str], *, key: str, adds: str = "", piece: int = 5000
+) -> _Table:
     """
-    Return a statement that replaces the rows that are there.
+    Return what replaces the rows that are there.
 
-    columns: their types; times come in seconds since the epoch. adds: the assignments for a row
-    that is there, if it is not simply replaced.
+    Nobody else writes them, so their order does not matter. columns: their types; times come in
+    seconds since the epoch. adds: the assignments for a row that is there, if it is not simply
+    replaced.
     """
     names = ", ".join(columns)
     # One JSON text: an array a column would take half of the time that learning takes.
@@ -71,15 +84,23 @@ def _upsert(table: str, columns: Mapping[str, str], *, key: str, adds: str = "")
     changed = adds or ", ".join(f"{name} = excluded.{name}" for name in others)
     sql = f"""
         INSERT INTO {table} AS t ({names})
-        SELECT {values} FROM json_to_recordset(%s::json) u ({sent}) ORDER BY {key}
+        SELECT {values} FROM json_to_recordset(%s::json) u ({sent})
         ON CONFLICT ({key}) DO UPDATE SET {changed}"""  # noqa: S608
-    return _Upsert(sql, tuple(columns))
+    return _Table(sql, tuple(columns), piece)
 
 
 _MODELS = _upsert(
     "pool_learning",
-    {"agent_type": "text", "model": "jsonb", "leases": "int8", "learnt_at": "timestamptz"},
+    {
+        "agent_type": "text",
+        "model": "jsonb",
+        "leases": "int8",
+        "agents": "int",
+        "counted_at": "timestamptz",
+        "learnt_at": "timestamptz",
+    },
     key="agent_type",
+    piece=1000,
 )
 _SKILLS_OF_AGENTS = _upsert(
     "agent_learning",
@@ -93,6 +114,7 @@ _SKILLS_OF_AGENTS = _upsert(
         "learnt_at": "timestamptz",
     },
     key="agent_id",
+    piece=1000,
 )
 _OF_AN_OUTLOOK = "odds log_s odds_doubt log_s_doubt match_odds match_log_s noise retry_s"
 _OUTLOOKS = _upsert(
@@ -133,21 +155,15 @@ _TALLIES = _upsert(
 )
 
 
-def _put(cursor: Any, into: _Upsert, rows: Iterator[tuple[Any, ...]], *, size: int) -> None:
-    while some := list(itertools.islice(rows, size)):
-        told = [dict(zip(into.names, row, strict=True)) for row in some]
-        cursor.execute(into.sql, [json.dumps(told)])
-
-
 # -- the rows --------------------------------------------------------------------------------------
 
 
-def _model_row(course: Course) -> tuple[Any, ...]:
-    model = course.model
-    return course.agent_type, keeping.model_json(model), model.leases, model.at
+def _model_rows(course: Course) -> Iterator[Row]:
+    model, counted = course.model, (course.agents, course.counted_at)
+    yield course.agent_type, keeping.model_json(model), model.leases, *counted, model.at
 
 
-def _skill_rows(course: Course) -> Iterator[tuple[Any, ...]]:
+def _skill_rows(course: Course) -> Iterator[Row]:
     for name in course.touched:
         skill = course.model.skills[name]
         suspicion = course.suspicions.get(name, Suspicion())
@@ -155,9 +171,9 @@ def _skill_rows(course: Course) -> Iterator[tuple[Any, ...]]:
         yield name, course.agent_type, told, *astuple(suspicion), skill.at
 
 
-def _outlook_rows(course: Course) -> Iterator[tuple[Any, ...]]:
+def _outlook_rows(course: Course) -> Iterator[Row]:
     model = course.model
-    averages = {kind: estimate.average(model, kind) for kind in (None, *model.kinds)}
+    averages = estimate.averages(model, (None, *model.kinds))
     for kind, usual in averages.items():
         yield (
             course.agent_type,
@@ -177,17 +193,19 @@ def _outlook_rows(course: Course) -> Iterator[tuple[Any, ...]]:
             1.0,
             usual.at,
         )
-    of_unknown_s = {kind: _hoped_s(usual, None, 0.0) for kind, usual in averages.items()}
+    of_unknown_s: dict[str | None, float] = {}
     for name in course.touched:
         skill = model.skills[name]
         found = estimate.cells(model, skill).items()
         for (kind, cell), match in zip(found, skill.match, strict=True):
             known = kind if kind in averages else None
+            if known not in of_unknown_s:
+                of_unknown_s[known] = _hoped_s(averages[known], None, 0.0)
             ratio = _hoped_s(averages[known], cell, match) / of_unknown_s[known]
             yield course.agent_type, name, kind, *_cell_values(cell, ratio)
 
 
-def _cell_values(cell: Cell, ratio: float) -> tuple[Any, ...]:
+def _cell_values(cell: Cell, ratio: float) -> Row:
     return (
         cell.odds,
         cell.log_s,
@@ -206,7 +224,19 @@ def _hoped_s(usual: Average, cell: Cell | None, match: float) -> float:
     return outlook.hoped_s(outlook.expect(usual, cell, match=match), retry_s=usual.retry_s)
 
 
-def _tally_rows(course: Course) -> Iterator[tuple[Any, ...]]:
+def _tally_rows(course: Course) -> Iterator[Row]:
     for day, tally in course.tallies.items():
         sums = [getattr(tally, name) for name in (*_COUNTS, *_SUMS, *_BINS)]
         yield course.agent_type, day.isoformat(), *sums
+
+
+# The rows of each table, and all tables by one statement: every wait for an answer costs as much as
+# what is waited for.
+_TABLES: dict[_Table, Callable[[Course], Iterator[Row]]] = {
+    _MODELS: _model_rows,
+    _SKILLS_OF_AGENTS: _skill_rows,
+    _OUTLOOKS: _outlook_rows,
+    _TALLIES: _tally_rows,
+}
+_WRITTEN = ", ".join(f"t{i} AS ({table.sql})" for i, table in enumerate(_TABLES))
+_STATEMENT = f"WITH {_WRITTEN} UPDATE learning_state SET last_seq = %s WHERE id = 1"  # noqa: S608

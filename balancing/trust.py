@@ -39,6 +39,22 @@ class Suspicion:
 
 
 @dataclass(frozen=True)
+class Standing:
+    """
+    How an agent stands before it is judged, and what its pool bears.
+
+    by: who judged its health. generation: of its row. suspicion_*: from where on it is put on
+    probation, in quarantine; None: never.
+    """
+
+    health: AgentHealth
+    by: str
+    generation: int
+    suspicion_probation: float | None
+    suspicion_quarantine: float | None
+
+
+@dataclass(frozen=True)
 class Verdict:
     """The health that an agent shall have, and why."""
 
@@ -85,25 +101,19 @@ def _why(now: Suspicion, usual: Prediction, value: float, streak: int, duration_
     return f"took {duration_s:.0f} s; such work usually takes {usual.seconds:.0f} s in this pool"
 
 
-def verdict(
-    now: Suspicion,
-    *,
-    health: AgentHealth,
-    is_ours: bool,
-    suspicion_probation: float | None,
-    suspicion_quarantine: float | None,
-) -> Verdict | None:
+def verdict(now: Suspicion, standing: Standing, *, judge: str) -> Verdict | None:
     """
     Return what the suspicion calls for, None: nothing.
 
-    is_ours: the health was judged here, not by a person; a person's judgement stands.
+    judge: who asks; a health that somebody else has judged stands.
     """
-    if health is AgentHealth.PROBATION and is_ours:
-        if suspicion_quarantine is not None and now.value >= suspicion_quarantine:
+    probation, quarantine = standing.suspicion_probation, standing.suspicion_quarantine
+    if standing.health is AgentHealth.PROBATION and standing.by == judge:
+        if quarantine is not None and now.value >= quarantine:
             return Verdict(AgentHealth.QUARANTINED, f"{now.why} (suspicion {now.value:.1f})")
         if now.value < TRUSTED:
             return Verdict(AgentHealth.GOOD, "its work is as usual again")
-    is_trusted = health in (AgentHealth.GOOD, AgentHealth.UNKNOWN)
-    if is_trusted and suspicion_probation is not None and now.value >= suspicion_probation:
+    is_trusted = standing.health in (AgentHealth.GOOD, AgentHealth.UNKNOWN)
+    if is_trusted and probation is not None and now.value >= probation:
         return Verdict(AgentHealth.PROBATION, f"{now.why} (suspicion {now.value:.1f})")
     return None

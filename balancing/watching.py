@@ -10,7 +10,8 @@ from uuid import UUID
 
 from django.db import connection
 
-from agentpool.registry.models import Pool, RebalancePolicy
+from agentpool.registry import policies as registry_policies
+from agentpool.registry.models import RebalancePolicy
 from balancing import rebalancing
 from balancing.rebalancing import CPU, MEMORY, Held, Mode, Rules, Use
 
@@ -85,12 +86,10 @@ class Watched:
 
 def policies() -> Mapping[str, tuple[Mode, Rules]]:
     """Return each pool's mode and rules; without a row of its own it recommends by the usual."""
-    rows = {row.pool_id: row for row in RebalancePolicy.objects.all()}
-    found = {}
-    for name in Pool.objects.values_list("agent_type", flat=True):
-        row = rows.get(name) or RebalancePolicy()
-        found[name] = (Mode(row.mode), rebalancing.rules_of(row.settings))
-    return found
+    return {
+        row.pool_id: (Mode(row.mode), rebalancing.rules_of(row.settings))
+        for row in registry_policies.policies(RebalancePolicy)
+    }
 
 
 def leases(rules: Mapping[str, Rules]) -> Sequence[Watched]:

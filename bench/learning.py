@@ -56,14 +56,14 @@ import json, sys, time, django
 django.setup()
 from balancing.services import learning
 learning.BATCH = int(sys.argv[1])
-learning._learn_batch()
+learning.learn_batch()
 took = []
 for _ in range(int(sys.argv[2])):
     began = time.perf_counter()
-    heard, learnt, _ = learning._learn_batch()
-    if not learnt:
+    heard = learning.learn_batch()
+    if not heard or not heard.told:
         break
-    took.append((time.perf_counter() - began) / learnt)
+    took.append((time.perf_counter() - began) / len(heard.told))
 print(json.dumps(took))
 """
 

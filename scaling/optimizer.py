@@ -6,7 +6,6 @@ the services that everybody else uses.
 """
 
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
@@ -15,7 +14,7 @@ from uuid import UUID
 from django.db import transaction
 from django.db.models.functions import Now
 
-from agentpool.registry import events
+from agentpool.registry import events, policies
 from agentpool.registry import queries as registry_queries
 from agentpool.registry.errors import Invalid, NotFound, Refusal, UnsupportedTransition
 from agentpool.registry.models import Optimization, OptimizerPolicy, Pool, Tick
@@ -133,36 +132,12 @@ def dismiss(optimization_id: UUID, *, actor: str, note: str = "") -> Optimizatio
     return row
 
 
-@transaction.atomic
-def set_policy(
-    agent_type: str,
-    *,
-    actor: str,
-    mode: str | None = None,
-    settings: Mapping[str, Any] | None = None,
-    note: str = "",
-) -> OptimizerPolicy:
-    """
-    Change a pool's mode and rules; what is not given stays, a setting that is None goes back.
-
-    Raises: Invalid, naming what is wrong; NotFound.
-    """
-    pool = registry_queries.pool(agent_type)
-    OptimizerPolicy.objects.get_or_create(pool=pool)
-    row = OptimizerPolicy.objects.select_for_update().get(pool=pool)
-    row.mode = mode or row.mode
-    merged = {**row.settings, **(settings or {})}
-    row.settings = {name: value for name, value in merged.items() if value is not None}
-    try:
-        troubles.rules_of(row.settings)
-        Mode(row.mode)
-    except ValueError as error:
-        raise Invalid(str(error), errors=[("settings", str(error))]) from error
-    row.updated_by, row.updated_at = actor, registry_queries.now()
-    row.save(update_fields=["mode", "settings", "updated_by", "updated_at"])
-    told = {"mode": row.mode, "settings": row.settings, "note": note}
-    events.append("optimizer.policy_changed", agent_type=agent_type, actor=actor, **told)
-    return row
+def set_policy(agent_type: str, *, actor: str, **changes: Any) -> OptimizerPolicy:
+    """Change a pool's mode and rules; the rest, and what is raised, as of `policies.change`."""
+    check, event = troubles.rules_of, "optimizer.policy_changed"
+    return policies.change(
+        OptimizerPolicy, agent_type, check=check, event=event, actor=actor, **changes
+    )
 
 
 # -- proposing -------------------------------------------------------------------------------------

@@ -1,6 +1,5 @@
 """REST doors to the optimizer: to look, what was proposed, to do it or not, the policies."""
 
-from dataclasses import asdict
 from typing import Any, ClassVar
 from uuid import UUID
 
@@ -9,13 +8,12 @@ from rest_framework import serializers as drf
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from agentpool.registry import policy_api
 from agentpool.registry.api import ANY_JSON, PAGE, checked
 from agentpool.registry.models import (
     OPTIMIZATION_STATUSES,
-    SCALING_MODES,
     Optimization,
     OptimizerPolicy,
-    Pool,
 )
 from agentpool.registry.rest import OPERATORS, READERS, ApiRequest, page
 from agentpool.registry.serializers import Query
@@ -39,14 +37,6 @@ class NoteBody(drf.Serializer[Any]):
     """Why."""
 
     note = drf.CharField(max_length=400, required=False, allow_blank=True, default="")
-
-
-class OptimizePolicyBody(drf.Serializer[Any]):
-    """A pool's mode and rules; a setting that is null goes back to the usual."""
-
-    agent_type = drf.CharField(max_length=63)
-    mode = drf.ChoiceField(SCALING_MODES, required=False)
-    settings = drf.DictField(required=False)
 
 
 class Optimize(APIView):
@@ -116,31 +106,20 @@ class OptimizeDismiss(APIView):
         return Response(proposal_json(row))
 
 
-class OptimizePolicies(APIView):
-    """Whether proposals of each pool are carried out by themselves."""
+class OptimizePolicies(policy_api.Policies):
+    """
+    Whether proposals of each pool are carried out by themselves.
 
-    scopes: ClassVar = {"GET": READERS, "POST": OPERATORS}
+    The list tells by kind which share of the computed gain has come true so far, too.
+    """
 
-    @extend_schema(responses=PAGE)
-    def get(self, request: ApiRequest) -> Response:
-        """List the policies, and by kind which share of the computed gain has come true so far."""
-        rows = {row.pool_id: row for row in OptimizerPolicy.objects.all()}
-        pools = Pool.objects.order_by("agent_type")
-        found = [rows.get(pool.agent_type) or OptimizerPolicy(pool=pool) for pool in pools]
-        results = [_policy_json(row) for row in found]
-        return Response({"results": results, "next": None, "factors": optimizer.factors()})
+    table = OptimizerPolicy
+    rules_of = staticmethod(troubles.rules_of)
+    set_policy = staticmethod(optimizer.set_policy)
 
-    @extend_schema(request=OptimizePolicyBody, responses=ANY_JSON)
-    def post(self, request: ApiRequest) -> Response:
-        """Change one; it is judged as a whole."""
-        body = checked(OptimizePolicyBody(data=request.data))
-        row = optimizer.set_policy(
-            body["agent_type"],
-            actor=request.user.name,
-            mode=body.get("mode"),
-            settings=body.get("settings"),
-        )
-        return Response(_policy_json(row))
+    def more(self) -> dict[str, Any]:
+        """Return what came true of computed gains."""
+        return {"factors": optimizer.factors()}
 
 
 def proposal_json(row: Optimization, *, is_told: bool = False) -> dict[str, Any]:
@@ -153,13 +132,3 @@ def proposal_json(row: Optimization, *, is_told: bool = False) -> dict[str, Any]
     shown = {name: getattr(row, name) for name in names.split()}
     told = {"will": changing.tells(row)} if is_told else {}
     return {"id": str(row.id), "agent_type": row.pool_id, "issue": row.kind, **shown, **told}
-
-
-def _policy_json(row: OptimizerPolicy) -> dict[str, Any]:
-    return {
-        "agent_type": row.pool_id,
-        "mode": row.mode,
-        "settings": row.settings,
-        "effective": asdict(troubles.rules_of(row.settings)),
-        "updated_by": row.updated_by,
-    }

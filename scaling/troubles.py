@@ -7,11 +7,12 @@ change; whether the change would help is for `scaling.optimizing` to compute.
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from statistics import median
 from typing import Any
 
+from agentpool.registry.adjustable import chosen, number, share
 from scaling import fleet, situations
 from scaling.fleet import Figures, Job, Member
 from scaling.situations import Situation
@@ -53,27 +54,27 @@ class Rules:
     likely bad luck alone may explain what is held against an agent, at most.
     """
 
-    window_s: float = 3600.0
-    least_attempts: float = 20.0
-    wait_s: float = 30.0
-    useful_wait_s: float = 5.0
-    busy_share: float = 0.8
-    idle_share: float = 0.3
-    scale_share: float = 0.2
-    low_memory_share: float = 0.3
-    headroom: float = 1.2
-    throughput_share: float = 0.7
-    turns_per_hour: float = 6.0
-    calm_s: float = 300.0
-    hot_ratio: float = 2.0
-    fail_excess: float = 0.2
-    slow_ratio: float = 2.0
-    chance: float = 0.001
-    starving_ratio: float = 4.0
-    weight_ratio: float = 2.0
-    gain_share: float = 0.1
-    judge_s: float = 1800.0
-    most_agents_a_day: float = 10.0
+    window_s: float = number(3600.0, "Looked back for", "s", above=0)
+    least_attempts: float = number(20.0, "Says nothing of fewer than", "leases")
+    wait_s: float = number(30.0, "A wait is high above", "s")
+    useful_wait_s: float = number(5.0, "A wait is nobody's trouble below", "s")
+    busy_share: float = share(0.8, "Busy above", "share of the slots")
+    idle_share: float = share(0.3, "Idle below", "share of the slots")
+    scale_share: float = share(0.2, "Agents then added or let go", "share of the pool", above=0)
+    low_memory_share: float = share(0.3, "Memory is wasted below", "share of the ask")
+    headroom: float = number(1.2, "To be asked for, of the peak", "times")
+    throughput_share: float = share(0.7, "Throughput is poor below", "share of the day before")
+    turns_per_hour: float = number(6.0, "The size flaps above", "turns an hour")
+    calm_s: float = number(300.0, "Calmed for at least", "s")
+    hot_ratio: float = number(2.0, "An agent is hot above", "times the mean")
+    fail_excess: float = number(0.2, "An agent is bad if more fail by", "share of its leases")
+    slow_ratio: float = number(2.0, "An agent is slow above", "times the others")
+    chance: float = share(0.001, "Bad luck is ruled out below", "chance")
+    starving_ratio: float = number(4.0, "A project starves above", "times the others' wait")
+    weight_ratio: float = number(2.0, "Its weight then", "times the present one")
+    gain_share: float = share(0.1, "Proposed if it improves by", "share")
+    judge_s: float = number(1800.0, "Judged after", "s", above=0)
+    most_agents_a_day: float = number(10.0, "By itself, agents a day", "at most")
 
 
 USUAL = Rules()
@@ -115,24 +116,12 @@ class Finding:
 
 def rules_of(settings: Mapping[str, Any]) -> Rules:
     """Return the usual rules with some changed; raises ValueError, a name or a value is none."""
-    known = {each.name for each in fields(Rules)}
-    for name, value in settings.items():
-        if name not in known:
-            raise ValueError(f"{name}: there is no such setting.")
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not is_number or not math.isfinite(value) or value < 0:
-            raise ValueError(f"{name}: a number, 0 or more.")
-        if (name.endswith("_share") or name == "chance") and value > 1:
-            raise ValueError(f"{name}: a share, 0 to 1.")
-    rules = Rules(**{name: float(value) for name, value in settings.items()})
-    if rules.idle_share >= rules.busy_share:
+    made = chosen(Rules, settings)
+    if made.idle_share >= made.busy_share:
         raise ValueError("idle_share: below busy_share, or a pool would grow and shrink.")
-    for name in ("window_s", "judge_s", "scale_share"):
-        if getattr(rules, name) <= 0:
-            raise ValueError(f"{name}: above 0.")
-    if rules.headroom < 1:
+    if made.headroom < 1:
         raise ValueError("headroom: 1 or more, or what is used would not fit.")
-    return rules
+    return made
 
 
 def findings(situation: Situation, now: Figures, rules: Rules = USUAL) -> Iterator[Finding]:

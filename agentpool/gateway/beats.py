@@ -22,7 +22,7 @@ from agentpool.live.outgoing import Outlet
 from agentpool.live.threads import in_thread
 from agentpool.registry import queries as registry_queries
 from agentpool.registry.errors import LeaseLost, Refusal, Unavailable
-from balancing import serializers
+from balancing import showing
 from balancing.services import heartbeats
 from balancing.services.heartbeats import Beat, Heard, Heartbeat
 
@@ -183,7 +183,7 @@ class _Written:
         if isinstance(moved, Refusal):
             return moved
         commands += self.heard.status_commands_of(beat) if moved is None else moved
-        kept = [serializers.kept_lease_json(lease) for lease in self.heard.kept_of(mine)]
+        kept = [showing.kept_lease_json(lease) for lease in self.heard.kept_of(mine)]
         return commands, kept
 
 

@@ -16,7 +16,7 @@ from agentpool.registry import queries as registry_queries
 from agentpool.registry.errors import Refusal, Unauthenticated
 from agentpool.registry.models import Lease
 from agentpool.registry.states import LIVE, LeaseStatus
-from balancing import queries, serializers
+from balancing import queries, showing
 from balancing.services import heartbeats
 from balancing.services.heartbeats import Beat
 
@@ -74,12 +74,12 @@ def _greeting(
         "incarnation": speaker.incarnation,
         "heartbeat_interval_s": interval_s,
         "offers": [
-            serializers.offer_json(lease)
+            showing.offer_json(lease)
             for lease in held
             if lease.status == LeaseStatus.OFFERED and lease.incarnation == speaker.incarnation
         ],
         "commands": commands,
-        "leases": [serializers.lease_json(lease) for lease in held],
+        "leases": [showing.lease_json(lease) for lease in held],
     }
 
 

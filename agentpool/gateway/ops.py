@@ -23,7 +23,17 @@ from agentpool.registry.models.agent import AGENT_ID
 from agentpool.registry.rest import MAX_BODY_BYTES as MAX_BODY_BYTES
 from agentpool.registry.rest import Answer
 from agentpool.registry.states import LeaseStatus, Outcome, RequestStatus, Scope
-from balancing import api, explain, intake, queries, serializers
+from balancing import (
+    agents_api,
+    explain,
+    intake,
+    leases_api,
+    queries,
+    reports,
+    requests_api,
+    serializers,
+    showing,
+)
 from balancing.services import heartbeats, leases, notes, requests
 from balancing.services.exchange import Call, Wish
 
@@ -43,19 +53,19 @@ def heartbeat(session: Session, message: Message) -> Reply:
         speaker = session.agent(message)
         credentials.check(speaker.credential)
         agent = registry_queries.agent_row(speaker.name)
-    return api.heartbeat_answer(agent, intake.heartbeat(body_of(message)))
+    return agents_api.heartbeat_answer(agent, intake.heartbeat(body_of(message)))
 
 
 def ack(session: Session, message: Message) -> Reply:
     """Take an offer."""
-    lease_id, _, body = _fenced(session, message, serializers.Fenced)
+    lease_id, _, body = _fenced(session, message, reports.Fenced)
     return _shown(leases.acknowledge(lease_id, token=body["fencing_token"]))
 
 
 def log(session: Session, message: Message) -> Reply:
     """Append what the work printed."""
-    lease_id, _, body = _fenced(session, message, serializers.LogChunks)
-    return api.write_log(lease_id, body["fencing_token"], body["chunks"])
+    lease_id, _, body = _fenced(session, message, reports.LogChunks)
+    return leases_api.write_log(lease_id, body["fencing_token"], body["chunks"])
 
 
 # -- whoever holds a lease -----------------------------------------------------------------------
@@ -63,13 +73,13 @@ def log(session: Session, message: Message) -> Reply:
 
 def renew(session: Session, message: Message) -> Reply:
     """Keep a lease."""
-    lease_id, _, body = _fenced(session, message, serializers.Fenced)
+    lease_id, _, body = _fenced(session, message, reports.Fenced)
     return _shown(leases.renew(lease_id, token=body["fencing_token"]))
 
 
 def usage(session: Session, message: Message) -> Reply:
     """Note what the work uses and how far it is."""
-    lease_id, _, body = _fenced(session, message, serializers.UsageReport)
+    lease_id, _, body = _fenced(session, message, reports.UsageReport)
     lease = leases.report_usage(
         lease_id,
         token=body["fencing_token"],
@@ -81,20 +91,20 @@ def usage(session: Session, message: Message) -> Reply:
 
 def park(session: Session, message: Message) -> Reply:
     """Free a lease's slot while its work waits."""
-    lease_id, who, body = _fenced(session, message, serializers.ParkLease)
+    lease_id, who, body = _fenced(session, message, reports.ParkLease)
     token, reason = body["fencing_token"], body["reason"]
     return _shown(leases.park(lease_id, token=token, reason=reason, actor=who.name))
 
 
 def resume(session: Session, message: Message) -> Reply:
     """Let parked work go on; the answer has the new fencing token."""
-    lease_id, who, body = _fenced(session, message, serializers.Fenced)
+    lease_id, who, body = _fenced(session, message, reports.Fenced)
     return _shown(leases.resume(lease_id, token=body["fencing_token"], actor=who.name))
 
 
 def resize(session: Session, message: Message) -> Reply:
     """Change what a lease reserves."""
-    lease_id, who, body = _fenced(session, message, serializers.ResizeLease)
+    lease_id, who, body = _fenced(session, message, reports.ResizeLease)
     token = body.pop("fencing_token")
     return _shown(leases.resize(lease_id, token=token, amounts=body, actor=who.name))
 
@@ -103,7 +113,7 @@ def release(session: Session, message: Message) -> Call:
     """End a lease, as its agent or as whoever asked for it; the batcher answers with its end."""
     lease_id = _uuid(message, "lease_id")
     who = _ender(session, message, lease_id)
-    body = intake.read(serializers.ReleaseLease, body_of(message))
+    body = intake.read(reports.ReleaseLease, body_of(message))
     token, outcome = body.pop("fencing_token"), Outcome(body.pop("outcome"))
     wish = leases.closing(
         lease_id,
@@ -137,7 +147,9 @@ def acquire_once(session: Session, message: Message) -> Reply:
         key=key,
         said=repeats.digest("POST", REQUESTS, wish),
         seal=who.seal,
-        make=lambda: _made(api.ask(wish, requested_by=who.name, credential=who.credential)),
+        make=lambda: _made(
+            requests_api.ask(wish, requested_by=who.name, credential=who.credential)
+        ),
     )
     if kept.status == GRANTED:
         return {"lease": kept.body, "request_id": kept.body["request_id"]}
@@ -154,13 +166,13 @@ def cancel(session: Session, message: Message) -> Reply:
     row, who = _asked(session, message)
     body = checked(serializers.Reason(data=body_of(message)))
     requests.cancel_request(row.id, actor=who.name, reason=body["reason"] or "cancelled")
-    return {"request": api.request_body(row.id)}
+    return {"request": requests_api.request_body(row.id)}
 
 
 def explanation(session: Session, message: Message) -> Reply:
     """Say why a request got its agent, or why it waits."""
     row, _ = _asked(session, message, reads=True)
-    return {"explanation": serializers.explanation_json(explain.explain(row))}
+    return {"explanation": showing.explanation_json(explain.explain(row))}
 
 
 Op = Callable[[Session, Message], Reply]
@@ -203,7 +215,7 @@ def shown(call: Call, lease: str) -> str:
 
 def waiting(request_id: str) -> Reply:
     """Return a request that waits, as its asker is told."""
-    return {"request_id": request_id, "request": api.request_body(UUID(request_id))}
+    return {"request_id": request_id, "request": requests_api.request_body(UUID(request_id))}
 
 
 def mark_urgent(request_id: str) -> None:
@@ -213,13 +225,13 @@ def mark_urgent(request_id: str) -> None:
 
 def open_of(agent_id: str) -> Reply:
     """Return the offers and commands that an agent has not answered yet."""
-    return api.offers_answer(registry_queries.agent_by(agent_id=agent_id))
+    return agents_api.offers_answer(registry_queries.agent_by(agent_id=agent_id))
 
 
 def offer_of(lease_id: str) -> Reply | None:
     """Return an offer to push, None: it is not open any more."""
     lease = queries.leases().filter(id=lease_id, status=LeaseStatus.OFFERED).first()
-    return serializers.offer_json(lease) if lease else None
+    return showing.offer_json(lease) if lease else None
 
 
 def commands_of(agent_id: str) -> list[dict[str, Any]]:
@@ -231,13 +243,13 @@ def answer_of(request_id: str) -> Reply | None:
     """Return what became of a request, to push: its lease, or its end; None: it waits."""
     lease = queries.live_lease_of(UUID(request_id))
     if lease:
-        told = serializers.lease_json(lease)
+        told = showing.lease_json(lease)
         return {"push": "granted", "request_id": request_id, "lease": told}
     # Granted: its lease has ended already, and what comes of that is not known yet.
     is_open = Q(status__in=[RequestStatus.WAITING, RequestStatus.GRANTED])
     if not Request.objects.filter(~is_open, id=request_id).exists():
         return None
-    body = api.request_body(UUID(request_id))
+    body = requests_api.request_body(UUID(request_id))
     return {"push": "ended", "request_id": request_id, "request": body}
 
 
@@ -264,7 +276,7 @@ def shown_requests(ids: Sequence[UUID]) -> list[Reply | Refusal]:
 
 def _shown_request(id: UUID) -> Reply | Refusal:
     try:
-        return {"request": api.request_body(id)}
+        return {"request": requests_api.request_body(id)}
     except NotFound as refusal:
         return refusal
 
@@ -306,7 +318,7 @@ def _made(response: Answer) -> repeats.Answer:
 
 
 def _shown(lease: Lease) -> Reply:
-    return {"lease": serializers.lease_json(lease)}
+    return {"lease": showing.lease_json(lease)}
 
 
 def _fenced(

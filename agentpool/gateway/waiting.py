@@ -21,7 +21,7 @@ from agentpool.live.threads import in_thread
 from agentpool.registry import api as registry_api
 from agentpool.registry.errors import Invalid
 from agentpool.registry.rest import plain_problem
-from balancing import api, queries, serializers
+from balancing import agents_api, leases_api, queries, requests_api, showing
 from balancing.services import notes
 
 MAX_WAIT_S = 60.0
@@ -133,12 +133,12 @@ def _moved_on(request: HttpRequest, first: Body, newest: Body) -> bool:
 
 
 request_detail = waiting(
-    api.RequestDetail.as_view(),
+    requests_api.RequestDetail.as_view(),
     topics=lambda path: [f"request:{path['request_id']}"],
     settled=_moved_on,
 )
 offers = waiting(
-    api.Offers.as_view(),
+    agents_api.Offers.as_view(),
     topics=lambda path: [f"agent:{path['agent_id']}"],
     settled=lambda request, first, newest: bool(
         newest.get("offers")
@@ -147,7 +147,7 @@ offers = waiting(
     ),
 )
 lease_log = waiting(
-    api.LeaseLog.as_view(),
+    leases_api.LeaseLog.as_view(),
     topics=lambda path: [f"lease:{path['lease_id']}"],
     settled=lambda request, first, newest: bool(newest.get("chunks") or newest.get("complete")),
 )
@@ -157,7 +157,7 @@ events = waiting(
     settled=lambda request, first, newest: bool(newest.get("events")) or "after" not in request.GET,
 )
 
-_requests: View = api.Requests.as_view()
+_requests: View = requests_api.Requests.as_view()
 
 
 @csrf_exempt
@@ -186,7 +186,7 @@ _documented(requests, _requests)
 def _answer(request_id: str) -> HttpResponse:
     """Return 201 with the request's lease, or 202 with the request, as its POST would."""
     lease = queries.live_lease_of(UUID(request_id))
-    body = serializers.lease_json(lease) if lease else api.request_body(UUID(request_id))
+    body = showing.lease_json(lease) if lease else requests_api.request_body(UUID(request_id))
     return JsonResponse(
         body,
         status=201 if lease else 202,

@@ -41,7 +41,7 @@ FUNCTIONS = [
     "share_charge_1",
     "shares_fold_1",
     "efficiency_1",
-    "lessons_1",
+    "heard_1",
     "outcomes_fold_1",
     "service_times_1",
     "average_of_1",
@@ -85,7 +85,7 @@ FUNCTIONS = [
     "agent_triggers_1",
 ]
 # Names that earlier versions had, and this one has not.
-FORMER = ["track_records_1", "predicted_parts_1"]
+FORMER = ["track_records_1", "predicted_parts_1", "lessons_1"]
 TYPES = ("amounts_1", "timing_1", "policy_1", "ending_1", "warmth_1", "average_1")
 
 

@@ -14,11 +14,12 @@ from django.db import transaction
 
 from agentpool.registry import events
 from agentpool.registry.errors import StaleVersion
-from agentpool.registry.models import Agent, AgentLearning, Pool
+from agentpool.registry.models import Agent, AgentLearning
 from agentpool.registry.states import AgentHealth
-from balancing import apart, memory, remember, trust
+from balancing import apart, memory, prepared, remember, trust
 from balancing.apart import Rooms
-from balancing.course import AGENT_TYPE, LEASES, Course, Row, Told, teach
+from balancing.course import AGENT_TYPE, LEASES, Row, teach
+from balancing.memory import Heard
 from balancing.services import agents
 from balancing.trust import Suspicion
 
@@ -33,63 +34,44 @@ CALIBRATED_ANEW = 100_000
 def learn() -> int:
     """Learn from what has ended since the last time; return from how many leases."""
     until, total = time.monotonic() + LONGEST_S, 0
-    while time.monotonic() < until:
-        heard, learnt, courses = _learn_batch()
-        total += learnt
-        for course in courses:
-            _judge(course)
-        if heard < BATCH:
+    while time.monotonic() < until and (heard := learn_batch()):
+        total += len(heard.told)
+        _judge(heard)
+        if heard.events < BATCH:
             break
     if total:
         memory.refresh_service_times()
     return total
 
 
-def _learn_batch() -> tuple[int, int, list[Course]]:
-    with transaction.atomic():
-        mark = memory.mark()
-        if mark is None:
-            return 0, 0, []  # somebody else is at it
-        heard = memory.heard(mark, batch=BATCH)
-        if not heard.events:
-            return 0, 0, []
-        courses = _taught(heard.told)
-        remember.all_of(courses, mark=heard.newest)
-    return heard.events, len(heard.told), courses
-
-
-def _taught(told: Sequence[Told]) -> list[Course]:
-    concerned: dict[str, set[str]] = {}
-    for each in told:
-        concerned.setdefault(each.agent_type, set()).add(each.lesson.agent)
-    courses = memory.courses(concerned)
-    for each in told:
-        teach(courses[each.agent_type], each)
-    return list(courses.values())
+def learn_batch() -> Heard | None:
+    """Learn from the next events, in a transaction of its own; None: as `memory.heard`."""
+    with prepared.pipeline():
+        heard = memory.heard(batch=BATCH)
+        if heard is not None:
+            for each in heard.told:
+                teach(heard.courses[each.agent_type], each)
+            remember.all_of(heard.courses.values(), mark=heard.newest)
+    return heard
 
 
 # -- judging -------------------------------------------------------------------------------------
 
 
-def _judge(course: Course) -> None:
+def _judge(heard: Heard) -> None:
     """Put agents on probation, in quarantine, or back, each with its reason as an event."""
-    pool = Pool.objects.get(agent_type=course.agent_type)
-    for agent in Agent.objects.filter(id__in=course.touched):
-        now = course.suspicions.get(str(agent.id), Suspicion())
-        found = trust.verdict(
-            now,
-            health=AgentHealth(agent.health),
-            is_ours=agent.health_by == ACTOR,
-            suspicion_probation=pool.suspicion_probation,
-            suspicion_quarantine=pool.suspicion_quarantine,
-        )
-        if found is not None:
-            _apply(agent, found, pool)
+    for course in heard.courses.values():
+        for name in course.touched:
+            now, standing = course.suspicions.get(name, Suspicion()), heard.standings[name]
+            found = trust.verdict(now, standing, judge=ACTOR)
+            if found is not None:
+                _apply(name, found, standing)
 
 
-def _apply(agent: Agent, found: trust.Verdict, pool: Pool) -> None:
+def _apply(name: str, found: trust.Verdict, standing: trust.Standing) -> None:
+    agent = Agent.objects.select_related("pool").get(id=name)
     is_out = found.health is AgentHealth.QUARANTINED
-    until = timedelta(seconds=pool.quarantine_s) if is_out else None
+    until = timedelta(seconds=agent.pool.quarantine_s) if is_out else None
     try:
         agents.set_health(
             agent,
@@ -97,14 +79,14 @@ def _apply(agent: Agent, found: trust.Verdict, pool: Pool) -> None:
             note=found.why,
             until=memory.now() + until if until else None,
             actor=ACTOR,
-            if_generation=agent.generation,
+            if_generation=standing.generation,
         )
     except StaleVersion:
         return  # a person was faster; the next outcome asks again
     if is_out:
         # Whoever comes back is on probation at its first failure, not at its first success.
         AgentLearning.objects.filter(agent_id=agent.id).update(
-            suspicion=max(trust.TRUSTED, (pool.suspicion_probation or 0) - trust.FORGIVEN)
+            suspicion=max(trust.TRUSTED, (standing.suspicion_probation or 0) - trust.FORGIVEN)
         )
 
 
@@ -120,7 +102,6 @@ def relearn() -> Iterator[int]:
     """
     with transaction.atomic():
         memory.alone()
-        memory.mark()  # there may be none yet
         mark, suspicions = memory.last_event(), memory.suspicions()
         memory.forget()
         left = memory.count()
@@ -145,7 +126,7 @@ def _send(rooms: Rooms, rows: Sequence[Row], *, is_old: bool) -> None:
         by_pool.setdefault(row[AGENT_TYPE], []).append(row)
     for agent_type, several in by_pool.items():
         if not rooms.has(agent_type):
-            rooms.open(*memory.courses({agent_type: ()}).values())
+            rooms.open(memory.blank(agent_type))
         rooms.teach(agent_type, several, is_old=is_old)
 
 

@@ -14,9 +14,9 @@ from typing import Any
 from django.db import IntegrityError, connection, transaction
 from django.db.models.functions import Now
 
-from agentpool.registry import events
+from agentpool.registry import events, policies
 from agentpool.registry import queries as registry_queries
-from agentpool.registry.errors import Invalid, Refusal
+from agentpool.registry.errors import Refusal
 from agentpool.registry.models import (
     REBALANCING_OPEN,
     Lease,
@@ -177,43 +177,12 @@ def amounts(resource: str, value: Decimal) -> Mapping[str, Any]:
     return {resource: int(value) if resource == MEMORY else value}
 
 
-@transaction.atomic
-def set_policy(
-    agent_type: str,
-    *,
-    actor: str,
-    mode: str | None = None,
-    settings: Mapping[str, Any] | None = None,
-    note: str = "",
-) -> RebalancePolicy:
-    """
-    Change a pool's mode and rules; what is not given stays, a setting that is None goes back.
-
-    Raises: Invalid, naming what is wrong; NotFound.
-    """
-    pool = registry_queries.pool(agent_type)
-    RebalancePolicy.objects.get_or_create(pool=pool)
-    row = RebalancePolicy.objects.select_for_update().get(pool=pool)
-    if mode is not None:
-        row.mode = mode
-    merged = {**row.settings, **(settings or {})}
-    row.settings = {name: value for name, value in merged.items() if value is not None}
-    try:
-        rebalancing.rules_of(row.settings)
-        Mode(row.mode)
-    except ValueError as error:
-        raise Invalid(str(error), errors=[("settings", str(error))]) from error
-    row.updated_by, row.updated_at = actor, registry_queries.now()
-    row.save(update_fields=["mode", "settings", "updated_by", "updated_at"])
-    events.append(
-        "rebalancing.policy_changed",
-        agent_type=agent_type,
-        actor=actor,
-        mode=row.mode,
-        settings=row.settings,
-        note=note,
+def set_policy(agent_type: str, *, actor: str, **changes: Any) -> RebalancePolicy:
+    """Change a pool's mode and rules; the rest, and what is raised, as of `policies.change`."""
+    check, event = rebalancing.rules_of, "rebalancing.policy_changed"
+    return policies.change(
+        RebalancePolicy, agent_type, check=check, event=event, actor=actor, **changes
     )
-    return row
 
 
 # -- rows ------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from rest_framework.utils.encoders import JSONEncoder
 from agentpool.registry.errors import CapacityExhausted, LeaseLost, UnsupportedTransition
 from agentpool.registry.models import Agent, Event, Lease, LeaseOutcome, LockKey, Request
 from agentpool.registry.states import AgentHealth, Outcome
-from balancing import claim, queries, serializers
+from balancing import claim, queries, showing
 from balancing.services import agents, leases, requests
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("whole")]
@@ -351,7 +351,7 @@ def test_a_lease_shown_by_sql_is_the_one_that_python_shows(whole, make_agent, su
     for lease in (held, offered):
         row = queries.lease(lease.id)
         in_sql = json.loads(claim.shown(row.id))
-        in_python = json.loads(json.dumps(serializers.lease_json(row), cls=JSONEncoder))
+        in_python = json.loads(json.dumps(showing.lease_json(row), cls=JSONEncoder))
         times = [name for name in in_python if name.endswith("_at")]
         assert {n: moment(in_sql.pop(n)) for n in times} == {
             n: moment(in_python.pop(n)) for n in times

@@ -9,8 +9,10 @@ from importlib import import_module
 import numpy as np
 import pytest
 from django.apps import apps
+from django.db import DataError
 from django.db.models.functions import Now
 
+from agentpool.live.connect import connect
 from agentpool.registry.models import (
     Agent,
     AgentLearning,
@@ -25,6 +27,7 @@ from agentpool.registry.models import (
     PoolLearning,
 )
 from agentpool.registry.states import AgentHealth, Outcome
+from balancing import course as learning_course
 from balancing import keeping, memory, remember, scoring
 from balancing.outlook import Average, Cell
 from balancing.scoring import Candidate, Work
@@ -87,12 +90,34 @@ def test_a_death_before_the_commit_loses_nothing_and_doubles_nothing(make_agent,
     work()
 
     with monkeypatch.context() as patched:
-        patched.setattr(remember, "_tally_rows", lambda course: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
+        # All is written by then, but for the commit.
+        dying = f"{remember._STATEMENT} RETURNING 1 / (last_seq - last_seq)"
+        patched.setattr(remember, "_STATEMENT", dying)
+        with pytest.raises(DataError):
             learn()
 
     assert not PoolLearning.objects.exists()
     assert learn() == 1
+    assert PoolLearning.objects.get().leases == 1
+
+
+def test_whoever_learns_is_alone_from_the_first_read_to_the_commit(make_agent, work, monkeypatch):
+    make_agent()
+    learn()  # makes the mark
+    work()
+    seen = []
+
+    def teach(course, told):
+        with connect() as other:
+            mark = "SELECT last_seq FROM learning_state FOR NO KEY UPDATE SKIP LOCKED"
+            seen.append(other.execute(mark).fetchall())
+            seen.append(other.execute("SELECT * FROM heard_1(500)").fetchall())
+        learning_course.teach(course, told)
+
+    monkeypatch.setattr(learning, "teach", teach)
+
+    assert learn() == 1
+    assert seen == [[], []]
     assert PoolLearning.objects.get().leases == 1
 
 

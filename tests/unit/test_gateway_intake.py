@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from rest_framework.exceptions import ValidationError
 
 from agentpool.gateway.meter import BURST_S, Meter
-from balancing import intake, serializers
+from balancing import intake, reports
 
 odd = st.one_of(
     st.none(),
@@ -53,7 +53,7 @@ beats = st.fixed_dictionaries(
 
 
 def by_the_form(data):
-    form = serializers.HeartbeatBody(data=data)
+    form = reports.HeartbeatBody(data=data)
     form.is_valid(raise_exception=True)
     body = form.validated_data
     return body.get("incarnation"), plain(body["leases"]), body["draining"], body["age_s"]
@@ -92,7 +92,7 @@ def test_a_glance_says_what_the_form_says(data):
 
 
 def test_a_plain_heartbeat_needs_no_form(monkeypatch):
-    monkeypatch.setattr(serializers, "HeartbeatBody", None)
+    monkeypatch.setattr(reports, "HeartbeatBody", None)
     lease = {"lease_id": str(uuid.uuid4()), "fencing_token": 3, "usage": {"memory_mb": 1.5}}
 
     beat = intake.heartbeat({"incarnation": 2, "leases": [lease], "age_s": 0.5})

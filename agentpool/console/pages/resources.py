@@ -8,7 +8,7 @@ from agentpool.console.page import Params, Picture
 from agentpool.console.pages._rows import bar
 from agentpool.console.pages._samples import of_last_hour
 from agentpool.registry import queries as registry_queries
-from balancing import queries, serializers
+from balancing import queries, showing
 
 AMOUNTS = (
     ("memory_mb", "Memory", "mb"),
@@ -29,7 +29,7 @@ def picture(params: Params) -> Picture:
     """Return totals, uses and limits, read at one moment."""
     found = queries.resources()
     samples = of_last_hour(*SAMPLED.values())
-    told = serializers.resources_json(found)
+    told = showing.resources_json(found)
     limits = {str(limit.id): limit for limit in found.limits}
     return {
         "now": registry_queries.now(),

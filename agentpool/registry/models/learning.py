@@ -62,7 +62,11 @@ class Outlook(models.Model):
 
 
 class PoolLearning(models.Model):
-    """The model of one pool without its agents: what `balancing.belief.Model` says of all."""
+    """
+    The model of one pool without its agents: what `balancing.belief.Model` says of all.
+
+    agents: at work when they were last counted.
+    """
 
     pool = models.OneToOneField(
         Pool,
@@ -74,6 +78,8 @@ class PoolLearning(models.Model):
     )
     model = models.JSONField()
     leases = models.BigIntegerField(default=0)
+    agents = models.IntegerField(default=0)
+    counted_at = models.DateTimeField(null=True)
     learnt_at = models.DateTimeField()
 
     class Meta:
