@@ -8,8 +8,8 @@ from django.db import connection
 
 from agentpool.registry import queries as registry_queries
 from agentpool.registry.errors import Duplicate
-from agentpool.registry.models import Agent
-from balancing.services import agents
+from agentpool.registry.models import Agent, Lease
+from balancing.services import agents, heartbeats
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("whole")]
 
@@ -58,6 +58,20 @@ def _somebody_waits():
             " WHERE datname = current_database() AND wait_event_type = 'Lock'"
         )
         return cursor.fetchone()
+
+
+def test_who_declares_an_agent_lost_waits_for_whoever_ends_its_lease(make_agent, submit, other):
+    agent = make_agent()
+    lease = submit().held
+    agent.refresh_from_db()
+    # As ends_1 does: the lease, then its agent.
+    other.execute("SELECT 1 FROM lease WHERE id = %s FOR NO KEY UPDATE", [lease.id])
+    losing = Started(lambda: heartbeats.lose(agent, why="its runtime ended", actor="test"))
+    other.execute("SELECT 1 FROM agent WHERE id = %s FOR NO KEY UPDATE", [agent.id])
+    other.execute("COMMIT")
+
+    assert losing.end() is None
+    assert (Agent.objects.get().status, Lease.objects.get().status) == ("lost", "lost")
 
 
 def test_a_name_that_another_pool_takes_at_the_same_moment_is_a_duplicate(make_agent, other):
