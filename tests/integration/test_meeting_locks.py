@@ -2,14 +2,17 @@
 
 import threading
 import time
+from datetime import timedelta
 
 import pytest
 from django.db import connection
+from django.db.models.functions import Now
 
 from agentpool.registry import queries as registry_queries
 from agentpool.registry.errors import Duplicate
-from agentpool.registry.models import Agent, Lease
+from agentpool.registry.models import Agent, Event, Launch, Lease
 from balancing.services import agents, heartbeats
+from scaling import services
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("whole")]
 
@@ -86,3 +89,18 @@ def test_a_name_that_another_pool_takes_at_the_same_moment_is_a_duplicate(make_a
 
     assert isinstance(coming.end(), Duplicate)
     assert Agent.objects.get().incarnation == 1
+
+
+def test_a_runtime_that_registers_at_the_last_moment_is_left_alone(memory, other):
+    services.execute("code", action="set", count=1, reason="", actor="test")
+    services.reconcile()
+    Launch.objects.update(started_at=Now() - timedelta(seconds=61))
+    # It registers, and has not committed yet.
+    other.execute("UPDATE agent SET status = 'idle', incarnation = incarnation + 1")
+    judging = Started(services.reconcile)
+    other.execute("COMMIT")
+
+    assert judging.end() is None
+    assert (Agent.objects.get().status, Launch.objects.get().status) == ("idle", "started")
+    assert len(memory.running) == 1
+    assert not Event.objects.filter(kind="agent.retired").exists()
