@@ -282,8 +282,11 @@ def _end(launch: Launch) -> str | None:
     if not driver.is_alive(launch.handle):
         return _ended(launch)
     if launch.agent.status == AgentStatus.STARTING:
+        error = f"it did not register within {REGISTER_WITHIN_S:g} s"
+        if not _given_up(launch, error):
+            return None  # it has registered since we looked
         driver.kill(launch.handle)
-        return _failed(launch, f"it did not register within {REGISTER_WITHIN_S:g} s")
+        return _failed(launch, error)
     if launch.status == LaunchStatus.STOPPING:
         since = registry_queries.now() - launch.ended_at if launch.ended_at else timedelta()
         if since > timedelta(seconds=STOP_WITHIN_S):
@@ -306,12 +309,20 @@ def _ended(launch: Launch) -> str:
 
 def _failed(launch: Launch, error: str) -> str:
     log.warning("launch failed agent=%s error=%s", launch.agent.agent_id, error)
-    Agent.objects.filter(id=launch.agent_id, status=AgentStatus.STARTING).update(
-        status=AgentStatus.RETIRED, status_reason=error, generation=F("generation") + 1
-    )
-    events.append("agent.retired", agent=launch.agent, actor="scaling", reason=error)
+    _given_up(launch, error)
     to = LaunchStatus.FAILED if launch.status == LaunchStatus.INTENDED else LaunchStatus.STOPPED
     return _moved(launch, to, error=error, ended_at=Now())
+
+
+def _given_up(launch: Launch, error: str) -> bool:
+    """Retire the agent of a launch, if it has not registered; return whether it was retired now."""
+    starting = Agent.objects.filter(id=launch.agent_id, status=AgentStatus.STARTING)
+    changed = starting.update(
+        status=AgentStatus.RETIRED, status_reason=error, generation=F("generation") + 1
+    )
+    if changed:
+        events.append("agent.retired", agent=launch.agent, actor="scaling", reason=error)
+    return bool(changed)
 
 
 def _moved(launch: Launch, to: LaunchStatus, **columns: object) -> str:

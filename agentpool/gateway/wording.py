@@ -1,7 +1,8 @@
 """How messages are read and written: JSON text, with REST's forms of times and numbers."""
 
 import json
-from typing import Any
+import math
+from typing import Any, NoReturn
 
 from rest_framework.utils.encoders import JSONEncoder
 
@@ -28,9 +29,21 @@ def parsed(text: str | None, *, most_bytes: int) -> dict[str, Any]:
     if len(text) > most_bytes:
         raise Invalid(f"A message has at most {most_bytes:,} bytes.")
     try:
-        message = json.loads(text)
+        message = json.loads(text, parse_constant=_no_number, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise Invalid(f"The message is not JSON: {error}") from error
     if not isinstance(message, dict):
         raise Invalid("A message is a JSON object.")
     return message
+
+
+def _no_number(word: str) -> NoReturn:
+    """Refuse what Python reads and JSON doesn't have: told back, nobody else could read it."""
+    raise ValueError(f"{word} is no number.")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError("A number is out of range.")
+    return number

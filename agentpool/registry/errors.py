@@ -38,8 +38,11 @@ class Refusal(Exception):
             "title": self.title,
             "status": self.status,
             "code": self.code,
-            "detail": self.detail,
-            "errors": [{"field": field, "message": message} for field, message in self.errors],
+            "detail": _sendable(self.detail),
+            "errors": [
+                {"field": _sendable(field), "message": _sendable(message)}
+                for field, message in self.errors
+            ],
         }
 
 
@@ -149,3 +152,8 @@ class Unavailable(Refusal):
     """A part of the control plane is away for the moment."""
 
     code, status, title = "unavailable", 503, "Unavailable"
+
+
+def _sendable(text: str) -> str:
+    """Return a text with what was said in lone surrogates, which UTF-8 has not, spelled out."""
+    return text.encode(errors="backslashreplace").decode()

@@ -60,9 +60,8 @@ def register(
     Raises: Duplicate, the name belongs to an agent of another pool.
     """
     agent = Agent.objects.filter(agent_id=agent_id).first()
-    if agent is not None and agent.pool_id != pool.agent_type:
-        raise Duplicate(f"{agent_id} is an agent of the pool {agent.pool_id}.")
     if agent is not None:
+        _of_pool(agent, pool)
         leases.lose_all(agent, why="the agent registered again", actor=actor)
     with transaction.atomic():
         if by is not None:
@@ -91,6 +90,7 @@ def _enrol(agent_id: str, pool: Pool, fields: Mapping[str, Any], actor: str) -> 
         agent_id=agent_id, defaults={"pool": pool, **fields}
     )
     if not created:
+        _of_pool(agent, pool)  # it may have been registered since we looked
         if agent.load:
             # A lease was granted to the old incarnation since we closed them; the caller repeats.
             raise AgentBusy(f"{agent_id} holds {agent.load} leases of its old incarnation.")
@@ -110,6 +110,11 @@ def _enrol(agent_id: str, pool: Pool, fields: Mapping[str, Any], actor: str) -> 
     kind = "agent.registered" if created else "agent.reregistered"
     events.append(kind, agent=agent, actor=actor, incarnation=agent.incarnation)
     return agent
+
+
+def _of_pool(agent: Agent, pool: Pool) -> None:
+    if agent.pool_id != pool.agent_type:
+        raise Duplicate(f"{agent.agent_id} is an agent of the pool {agent.pool_id}.")
 
 
 @transaction.atomic

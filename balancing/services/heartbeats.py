@@ -307,10 +307,13 @@ def lose(agent: Agent, *, why: str, actor: str) -> None:
     """
     Declare an agent lost that is known to have ended: nobody waits for its silence to last.
 
-    Its leases end as lost, their requests wait again. Raises: UnsupportedTransition, it is gone
-    already, or has changed meanwhile.
+    Its leases end as lost, their requests wait again. Locks the leases, then the agent. Raises:
+    UnsupportedTransition, it is gone already, or has changed meanwhile.
     """
     with transaction.atomic():
+        # In the order of whoever ends one of them: holding the agent first, each would wait for
+        # the other.
+        leases.hold(agent)
         if agent.status != AgentStatus.UNREACHABLE:
             # First of all nobody gives it any more work.
             agent = agents.move(agent, to=AgentStatus.UNREACHABLE, reason=why, actor=actor)

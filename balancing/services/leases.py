@@ -187,6 +187,12 @@ def report_usage(
     return mine(lease_id, token)
 
 
+def hold(agent: Agent) -> None:
+    """Lock the live leases of an agent, in the order of their ids, to the end of the transaction."""
+    rows = agent.leases.select_for_update(no_key=True).filter(status__in=LIVE)
+    list(rows.order_by("id").values_list("id"))
+
+
 def lose_all(agent: Agent, *, why: str, actor: str) -> None:
     """End all live leases of an agent that is gone; their requests wait again."""
     ending = Ending(

@@ -277,6 +277,21 @@ def test_a_date_beyond_all_years_is_no_fault_of_the_servers(staff, day, end):
     assert set(found.values()) == {(200, 200)}
 
 
+@pytest.mark.parametrize(
+    "lookup",
+    [
+        "created_at__year=99999",
+        "created_at__year=-1",
+        "created_at__year=99999999999999999999",
+        "created_at__lt=9999-12-31T23:59:59-23:59",
+        "agent_id__regex=(",
+        "agent_id__range=a",
+    ],
+)
+def test_a_lookup_that_nothing_can_answer_is_a_bad_request(staff, lookup):
+    assert staff.get(f"/admin/registry/agent/?{lookup}").status_code == 400
+
+
 def test_a_list_is_narrowed_to_days_and_moments(staff, rows):
     def shown(**said):
         answer = staff.get("/admin/registry/event/", said)

@@ -56,6 +56,18 @@ def test_a_revoked_token_is_refused(api):
 
 
 @pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/requests", {**CODE, "affinity": "\ud800"}),
+        ("/requests", {**CODE, "\ud800": 1}),
+        ("/scaling/stop", {"\ud800": 1}),
+    ],
+)
+def test_what_no_text_can_hold_is_refused_in_words_that_can_be_sent(api, path, body):
+    refused(api.post(path, body), 422, "invalid")
+
+
+@pytest.mark.parametrize(
     ("scope", "method", "path", "status"),
     [
         ("viewer", "GET", "", 200),

@@ -119,6 +119,17 @@ def test_an_op_before_hello_is_refused(line, make_agent, submit, op):
     assert Lease.objects.get().status == "active"
 
 
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e400"])
+def test_what_is_no_number_in_json_is_not_told_back(line, number):
+    mine = line()
+
+    mine.socket.send(f'{{"id": {number}, "op": "x"}}')
+
+    text = mine.socket.recv(timeout=SOON_S)
+    assert "NaN" not in text.split('"error"')[0] and "Infinity" not in text.split('"error"')[0]
+    refusal(json.loads(text), "invalid")
+
+
 @pytest.mark.parametrize(
     "text", ["", "{", "[]", "7", '"x"', "\x00", '{"op": "hello"', "[" * 100_000]
 )

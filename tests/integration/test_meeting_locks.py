@@ -1,0 +1,106 @@
+"""Two transactions that meet at the same agent: who locks what first, and who comes second."""
+
+import threading
+import time
+from datetime import timedelta
+
+import pytest
+from django.db import connection
+from django.db.models.functions import Now
+
+from agentpool.registry import queries as registry_queries
+from agentpool.registry.errors import Duplicate
+from agentpool.registry.models import Agent, Event, Launch, Lease
+from balancing.services import agents, heartbeats
+from scaling import services
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("whole")]
+
+
+@pytest.fixture
+def other():
+    """A second connection, in a transaction, which never gives way."""
+    second = connection.copy()
+    with second.cursor() as cursor:
+        cursor.execute("SET deadlock_timeout = '60s'")
+        cursor.execute("BEGIN")
+        yield cursor
+    second.close()
+
+
+class Started:
+    """A call in a thread of its own, which has come as far as a lock that somebody else has."""
+
+    def __init__(self, call):
+        self.error = None
+        self._call = call
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+        deadline = time.monotonic() + 10
+        while not _somebody_waits():
+            assert time.monotonic() < deadline, "nobody waits for a lock"
+            time.sleep(0.01)
+
+    def _run(self):
+        try:
+            self._call()
+        except Exception as error:
+            self.error = error
+        finally:
+            connection.close()
+
+    def end(self):
+        self._thread.join(timeout=20)
+        return self.error
+
+
+def _somebody_waits():
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT 1 FROM pg_stat_activity"
+            " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
+        return cursor.fetchone()
+
+
+def test_who_declares_an_agent_lost_waits_for_whoever_ends_its_lease(make_agent, submit, other):
+    agent = make_agent()
+    lease = submit().held
+    agent.refresh_from_db()
+    # As ends_1 does: the lease, then its agent.
+    other.execute("SELECT 1 FROM lease WHERE id = %s FOR NO KEY UPDATE", [lease.id])
+    losing = Started(lambda: heartbeats.lose(agent, why="its runtime ended", actor="test"))
+    other.execute("SELECT 1 FROM agent WHERE id = %s FOR NO KEY UPDATE", [agent.id])
+    other.execute("COMMIT")
+
+    assert losing.end() is None
+    assert (Agent.objects.get().status, Lease.objects.get().status) == ("lost", "lost")
+
+
+def test_a_name_that_another_pool_takes_at_the_same_moment_is_a_duplicate(make_agent, other):
+    taken = make_agent("qa", agent_id="a1")
+    Agent.objects.filter(id=taken.id).update(agent_id="a2")
+    # Somebody registers a1 for qa, and has not committed yet.
+    other.execute("UPDATE agent SET agent_id = 'a1' WHERE id = %s", [taken.id])
+    code = registry_queries.pool("code")
+    register = {"agent_id": "a1", "pool": code, "by": None, "actor": "test"}
+    coming = Started(lambda: agents.register(**register, fields=code.launch_template))
+    other.execute("COMMIT")
+
+    assert isinstance(coming.end(), Duplicate)
+    assert Agent.objects.get().incarnation == 1
+
+
+def test_a_runtime_that_registers_at_the_last_moment_is_left_alone(memory, other):
+    services.execute("code", action="set", count=1, reason="", actor="test")
+    services.reconcile()
+    Launch.objects.update(started_at=Now() - timedelta(seconds=61))
+    # It registers, and has not committed yet.
+    other.execute("UPDATE agent SET status = 'idle', incarnation = incarnation + 1")
+    judging = Started(services.reconcile)
+    other.execute("COMMIT")
+
+    assert judging.end() is None
+    assert (Agent.objects.get().status, Launch.objects.get().status) == ("idle", "started")
+    assert len(memory.running) == 1
+    assert not Event.objects.filter(kind="agent.retired").exists()
