@@ -4,9 +4,10 @@ What learning costs: from one outcome, from a batch, and anew from a million of 
     .venv/bin/python bench/learning.py [--outcomes 1000000] [--agents 2000] [--json FILE]
 
 On a database of its own. Outcomes are made by SQL: four pools, six kinds of work, skills that
-differ. Told are milliseconds of one outcome learnt by itself (median of the whole transaction),
-milliseconds an outcome in a batch, and of `manage.py relearn`, its processes together: seconds,
-seconds of a processor (without the database's), and the largest memory.
+differ. Told are milliseconds of one outcome learnt by itself (median of the whole transaction; of
+the processor: of the process and of its database connection), milliseconds an outcome in a batch,
+and of `manage.py relearn`, its processes together: seconds, seconds of a processor (without the
+database's), and the largest memory.
 """
 
 import argparse
@@ -31,7 +32,7 @@ from claim_parts import stage  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
-SINGLES = 200
+SINGLES = 400
 _OUTCOMES = """
 INSERT INTO outcome (lease_id, agent_id, agent_type, project, cycle_id, phase, story_type, tags,
   paths, attempt, outcome, waited_s, duration_s, memory_mb, cpu_cores, token_budget,
@@ -52,19 +53,23 @@ SELECT (SELECT coalesce(max(seq), 0) FROM event) + row_number() OVER (ORDER BY o
 """
 # In a process of the product's: learns what is new, one event at a time or in batches.
 _TIMED = """
-import json, sys, time, django
+import json, psutil, sys, time, django
 django.setup()
 from balancing.services import learning
 learning.BATCH = int(sys.argv[1])
 learning.learn_batch()
-took = []
+from django.db import connection
+server = psutil.Process(connection.connection.info.backend_pid)
+used = lambda: (time.process_time(), sum(server.cpu_times()[:2]))
+took, before = [], used()
 for _ in range(int(sys.argv[2])):
     began = time.perf_counter()
     heard = learning.learn_batch()
     if not heard or not heard.told:
         break
     took.append((time.perf_counter() - began) / len(heard.told))
-print(json.dumps(took))
+spent = [(after - begun) / max(1, len(took)) for after, begun in zip(used(), before)]
+print(json.dumps({"took": took, "app": spent[0], "server": spent[1]}))
 """
 
 
@@ -75,13 +80,15 @@ def main() -> int:
         stage.seed(there, agents=options.agents)
         _fill(there, options)
         relearnt = _relearnt(there)
-        one_ms = _per_lesson(there, count=SINGLES + 5, batch=1)
-        batch_ms = _per_lesson(there, count=5000, batch=500)
+        one = _per_lesson(there, count=SINGLES + 5, batch=1)
+        batch = _per_lesson(there, count=5000, batch=500)
     row = {
         "outcomes": options.outcomes,
         "agents": options.agents,
-        "one_ms": one_ms,
-        "batch_ms": batch_ms,
+        "one_ms": one["took"],
+        "one_app_cpu_ms": one["app"],
+        "one_db_cpu_ms": one["server"],
+        "batch_ms": batch["took"],
         **relearnt,
     }
     _print(row)
@@ -153,8 +160,8 @@ def _watch(process: "subprocess.Popen[str]", peak: dict[str, float]) -> None:
         time.sleep(0.2)
 
 
-def _per_lesson(there: stage.Stage, *, count: int, batch: int) -> float:
-    """Return the median milliseconds a lesson, of transactions of `batch` events each."""
+def _per_lesson(there: stage.Stage, *, count: int, batch: int) -> dict[str, float]:
+    """Return milliseconds a lesson (median), in transactions of `batch` events, and of the CPU."""
     with there.connect() as connection:
         connection.execute(
             "UPDATE learning_state SET last_seq = (SELECT coalesce(max(seq), 0) FROM event)"
@@ -164,8 +171,9 @@ def _per_lesson(there: stage.Stage, *, count: int, batch: int) -> float:
     argv = [sys.executable, "-c", _TIMED, str(batch), str(count // batch)]
     env = {**there.env, "DJANGO_SETTINGS_MODULE": "agentpool.settings"}
     run = subprocess.run(argv, cwd=ROOT, env=env, capture_output=True, text=True, check=True)
-    took = sorted(json.loads(run.stdout))
-    return round(1000 * float(took[len(took) // 2]), 3)
+    told = json.loads(run.stdout)
+    told["took"] = sorted(told["took"])[len(told["took"]) // 2]
+    return {name: round(1000 * value, 3) for name, value in told.items()}
 
 
 def _print(row: dict[str, Any]) -> None:
