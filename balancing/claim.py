@@ -10,6 +10,7 @@ from django.conf import settings
 from django.db import connection
 
 from agentpool.registry.models import Agent, Lease, Request, ResourceLimit
+from balancing import prepared
 from balancing.terms import Acquired, Close, Closed, Exchange, Exchanged, Served, Wish, columns_of
 
 # Requests granted in one transaction of serve; more are granted by repeating it.
@@ -23,7 +24,7 @@ def acquire(requests: Sequence[Request], *, queue: bool, exact: bool = False) ->
     queue: False stores nothing when no agent is free. exact: settle doubts about limits by locking
     them, which may wait. Locks the agents it picks, never waiting for one.
     """
-    rows = _rows(
+    rows = prepared.rows(
         _ACQUIRE + " acquire_1(%s::jsonb, %s, %s, %s::text::timing_1)",
         [json.dumps([columns_of(request) for request in requests]), queue, exact, _timing()],
     )
@@ -46,7 +47,7 @@ def exchange(
         list(credentials),
         _timing(),
     ]
-    raw = _raw()
+    raw = prepared.raw()
     done, waiting = psycopg.Cursor(raw), psycopg.Cursor(raw)
     with connection.wrap_database_errors:
         try:
@@ -93,7 +94,7 @@ def shown(lease_id: UUID) -> str:
         "SELECT lease_shown_1(l, a.agent_id, a.endpoint)"
         " FROM lease l JOIN agent a ON a.id = l.agent_id WHERE l.id = %s"
     )
-    found: str = _rows(sql, [lease_id])[0][0]
+    found: str = prepared.rows(sql, [lease_id])[0][0]
     return found
 
 
@@ -103,7 +104,7 @@ def waited_for(agent_types: Iterable[str]) -> list[str]:
         "SELECT k FROM unnest(%s::text[]) k WHERE EXISTS"
         " (SELECT FROM request q WHERE q.agent_type = k AND q.status = 'waiting')"
     )
-    return [row[0] for row in _rows(sql, [list(agent_types)])]
+    return [row[0] for row in prepared.rows(sql, [list(agent_types)])]
 
 
 def serve(agent_type: str, *, exact: bool = False) -> Served:
@@ -112,7 +113,7 @@ def serve(agent_type: str, *, exact: bool = False) -> Served:
 
     Takes the pool's serve lock to the end of the transaction: call it outside of any other.
     """
-    rows = _rows(
+    rows = prepared.rows(
         "SELECT granted, again, exact FROM serve_1(%s, %s, %s, %s::text::timing_1)",
         [agent_type, SERVE_BATCH, exact, _timing()],
     )
@@ -121,7 +122,7 @@ def serve(agent_type: str, *, exact: bool = False) -> Served:
 
 def reserve(agent_type: str) -> UUID | None:
     """Keep capacity for the request of a pool that was passed too often; return it."""
-    request_id: UUID | None = _rows("SELECT reserve_1(%s)", [agent_type])[0][0]
+    request_id: UUID | None = prepared.rows("SELECT reserve_1(%s)", [agent_type])[0][0]
     return request_id
 
 
@@ -132,18 +133,20 @@ def close(closes: Iterable[Close]) -> list[Closed]:
     Locks leases, agents (each in the order of their ids) and requests, in this order.
     """
     wishes = json.dumps([_close(close) for close in closes])
-    rows = _rows(_CLOSE + " close_1(%s::jsonb, %s::text::timing_1)", [wishes, _timing()])
+    rows = prepared.rows(_CLOSE + " close_1(%s::jsonb, %s::text::timing_1)", [wishes, _timing()])
     return [_closed(row) for row in rows]
 
 
 def retire_drained(agent_id: UUID, *, actor: str) -> None:
     """Retire an agent that drains, shall go, and holds nothing, nor parked. Locks the agent."""
-    _rows("SELECT retire_drained_1(ARRAY[%s]::uuid[], ARRAY[%s]::text[])", [agent_id, actor])
+    prepared.rows(
+        "SELECT retire_drained_1(ARRAY[%s]::uuid[], ARRAY[%s]::text[])", [agent_id, actor]
+    )
 
 
 def park(lease_id: UUID, *, token: int, actor: str, reason: str) -> str:
     """Free a lease's slot and amounts while it waits; return ok or lease_lost. Locks as close."""
-    code: str = _rows(
+    code: str = prepared.rows(
         "SELECT park_1(%s, %s, %s, %s, %s::text::timing_1)",
         [lease_id, token, actor, reason, _timing()],
     )[0][0]
@@ -156,7 +159,7 @@ def resume(lease_id: UUID, *, token: int, actor: str, exact: bool) -> str:
 
     Returns: ok, lease_lost, agent_busy, or again (repeat exactly). Locks lease and agent.
     """
-    code: str = _rows(
+    code: str = prepared.rows(
         "SELECT code FROM resume_1(%s, %s, %s, %s, %s::text::timing_1)",
         [lease_id, token, actor, exact, _timing()],
     )[0][0]
@@ -171,7 +174,7 @@ def resize(
 
     Returns: ok, lease_lost, exhausted, unsatisfiable, or again (repeat exactly).
     """
-    code: str = _rows(
+    code: str = prepared.rows(
         "SELECT resize_1(%s, %s, %s, %s::numeric, %s, %s, %s, %s)",
         [
             lease_id,
@@ -193,7 +196,7 @@ def lock_limits() -> None:
 
     A transaction that claims exactly for several projects would else meet another one in a ring.
     """
-    _rows(
+    prepared.rows(
         "SELECT limits_lock_1(coalesce(array_agg(x ORDER BY x.id), '{}')) FROM resource_limit x",
         [],
     )
@@ -228,7 +231,7 @@ def remove_limit(limit_id: UUID, *, if_generation: int | None) -> ResourceLimit 
 
 def fold_shares(*, batch: int = 20_000) -> int:
     """Charge the projects with what the newest events say; return how many events were read."""
-    count: int = _rows("SELECT shares_fold_1(%s)", [batch])[0][0]
+    count: int = prepared.rows("SELECT shares_fold_1(%s)", [batch])[0][0]
     return count
 
 
@@ -240,22 +243,6 @@ _LEASE = ", ".join(f"(l).{field.column}" for field in _FIELDS)
 
 _ACQUIRE = f"SELECT code, agent_name, endpoint, {_LEASE} FROM"
 _CLOSE = f"SELECT code, agent_name, endpoint, handed_over, pools, {_LEASE} FROM"
-
-
-def _rows(sql: str, params: Sequence[Any]) -> list[Any]:
-    """Return the rows of a call that the server plans once a connection, not once a call."""
-    # Django's own cursor puts the values into the text, and so every call is parsed and planned
-    # anew, which costs as much as a claim.
-    with connection.wrap_database_errors, psycopg.Cursor(_raw()) as cursor:
-        cursor.execute(sql.encode(), params, prepare=True)
-        return cursor.fetchall()
-
-
-def _raw() -> psycopg.Connection[Any]:
-    connection.close_if_health_check_failed()
-    connection.ensure_connection()
-    raw: psycopg.Connection[Any] = connection.connection
-    return raw
 
 
 def _acquired(row: Sequence[Any], request: Request) -> Acquired:

@@ -16,23 +16,31 @@ def pipeline() -> Iterator[None]:
     They are one transaction, without a word sent to begin and end it; so is what an outer one has.
     Errors of what is not read are raised at the end.
     """
-    connection.close_if_health_check_failed()
-    connection.ensure_connection()
-    with connection.wrap_database_errors, connection.connection.pipeline():
+    with connection.wrap_database_errors, raw().pipeline():
         yield
 
 
 def rows(sql: str, params: Sequence[Any]) -> list[Any]:
-    """Return what a statement answers. Must be in a pipeline or transaction."""
-    return _sent(sql, params).fetchall()
+    """Return what a statement answers."""
+    with connection.wrap_database_errors:
+        return _sent(sql, params).fetchall()
 
 
 def do(sql: str, params: Sequence[Any]) -> None:
-    """Do a statement without an answer. Must be in a pipeline or transaction."""
-    _sent(sql, params)
+    """Do a statement without an answer."""
+    with connection.wrap_database_errors:
+        _sent(sql, params)
+
+
+def raw() -> psycopg.Connection[Any]:
+    """Return the driver's connection below Django's, open."""
+    connection.close_if_health_check_failed()
+    connection.ensure_connection()
+    found: psycopg.Connection[Any] = connection.connection
+    return found
 
 
 def _sent(sql: str, params: Sequence[Any]) -> psycopg.Cursor[Any]:
-    # Django's own cursor puts the values into the text: every call is parsed and planned anew.
-    cursor: psycopg.Cursor[Any] = psycopg.Cursor(connection.connection)
-    return cursor.execute(sql.encode(), params, prepare=True)
+    # Django's own cursor puts the values into the text, and so every call is parsed and planned
+    # anew, which costs as much as a claim.
+    return psycopg.Cursor(raw()).execute(sql.encode(), params, prepare=True)
