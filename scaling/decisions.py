@@ -340,7 +340,7 @@ def _predictive(
 
 # Of what comes while an agent starts up.
 _AHEAD = (
-    "in {lead_s:.0f} s {expected:.2g} more are expected, room is held for {held:.1f};"
+    "in {lead_s:.0f} s {expected:.1f} more are expected, room is held for {held:.1f};"
     " {ending:.1f} will end"
 )
 _FAST = "an agent starts within what a request may wait"

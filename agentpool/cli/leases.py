@@ -25,12 +25,14 @@ _token = click.option("--token", "fencing_token", type=int, required=True, help=
 )
 @click.argument("agent_type")
 @click.option("--project", required=True, help="Whom the lease is for.")
-@click.option("--wait", "wait_s", type=float, default=30.0, show_default=True, help="Seconds.")
+@click.option(
+    "--wait", "wait_s", type=show.NUMBER, default=30.0, show_default=True, help="Seconds."
+)
 @click.option("--cycle", "cycle_id", help="The cycle it belongs to.")
 @click.option("--phase", help="The phase of the cycle.")
 @click.option("--priority", type=click.IntRange(0, 100), help="0 to 100 (default 50).")
 @click.option("--memory-mb", type=int, help="Memory it needs.")
-@click.option("--cpu-cores", type=float, help="CPU cores it needs.")
+@click.option("--cpu-cores", type=show.NUMBER, help="CPU cores it needs.")
 @click.option("--token-budget", type=int, help="Model tokens it may use.")
 @click.option("--capability", "capabilities", multiple=True, help="Repeatable.")
 @click.option("--lock-key", "lock_keys", multiple=True, help="Held by one lease at a time.")
@@ -160,7 +162,7 @@ def resume(*, lease_id: str, fencing_token: int, is_json: bool) -> None:
 @click.argument("lease_id")
 @_token
 @click.option("--memory-mb", type=click.IntRange(1), help="Memory from now on.")
-@click.option("--cpu-cores", type=float, help="CPU cores from now on.")
+@click.option("--cpu-cores", type=show.NUMBER, help="CPU cores from now on.")
 @click.option("--token-budget", type=click.IntRange(0), help="Model tokens from now on.")
 @click.option("--disk-space-mb", type=click.IntRange(0), help="Disk from now on.")
 @show.as_json

@@ -46,7 +46,7 @@ _OPTIONS = (
     click.option("--min-size", type=click.IntRange(0), help="Agents."),
     click.option("--max-size", type=click.IntRange(0), help="Agents."),
     click.option("--memory-mb", type=click.IntRange(1), help="Of a new agent."),
-    click.option("--cpu-cores", type=float, help="Of a new agent."),
+    click.option("--cpu-cores", type=show.NUMBER, help="Of a new agent."),
     click.option("--token-budget", type=click.IntRange(0), help="Of a new agent."),
     click.option("--disk-space-mb", type=click.IntRange(0), help="Of a new agent."),
     click.option("--slots", "max_concurrent", type=click.IntRange(1), help="Of a new agent."),
@@ -59,9 +59,9 @@ _OPTIONS = (
     click.option("--driver-resource", "driver_resources", multiple=True, help="gpu=1; repeatable."),
     click.option("--exec", "exec", help="The tool that works for the agents."),
     click.option("--strategy", help="How agents are chosen, such as workload_aware."),
-    click.option("--affinity-half-life", "affinity_half_life_s", type=float, help="Seconds."),
-    click.option("--share-half-life", "share_half_life_s", type=float, help="Seconds."),
-    click.option("--reserve-after", "reserve_after_s", type=float, help="Seconds."),
+    click.option("--affinity-half-life", "affinity_half_life_s", type=show.NUMBER, help="Seconds."),
+    click.option("--share-half-life", "share_half_life_s", type=show.NUMBER, help="Seconds."),
+    click.option("--reserve-after", "reserve_after_s", type=show.NUMBER, help="Seconds."),
     click.option("--max-bypass", type=click.IntRange(1), help="Grants to later requests."),
     click.option("--queue-limit", type=click.IntRange(1), help="Requests that may wait."),
     click.option("--project-queue-limit", type=click.IntRange(1), help="Of one project."),
@@ -117,7 +117,7 @@ pools.add_command(set_pool, "edit")
 @pools.command(epilog=show.examples("agentpool pools enrol code --uses 3"))
 @click.argument("agent_type")
 @click.option("--uses", type=click.IntRange(1), default=1, show_default=True, help="Agents.")
-@click.option("--expires-in", "expires_in_s", type=float, help="Seconds (default: a day).")
+@click.option("--expires-in", "expires_in_s", type=show.NUMBER, help="Seconds (default: a day).")
 @show.as_json
 def enrol(*, agent_type: str, uses: int, expires_in_s: float | None, is_json: bool) -> None:
     """Make a token with which agents of a type may enrol."""

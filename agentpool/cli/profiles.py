@@ -62,7 +62,7 @@ def show_profile(*, agent_type: str, is_json: bool) -> None:
 @click.option("--network", "network_access", type=_NETWORK, help="What the work may reach.")
 @click.option("--files", "file_access", type=_FILES, help="What the work may write.")
 @click.option("--memory-mb", type=click.IntRange(1), help="Ceiling of every grant.")
-@click.option("--cpu-cores", type=float, help="Ceiling of every grant.")
+@click.option("--cpu-cores", type=show.NUMBER, help="Ceiling of every grant.")
 @click.option("--tool", "tools", multiple=True, help="Repeatable; all tools that may be used.")
 @click.option("--host", "hosts", multiple=True, help="Repeatable; all hosts of --network limited.")
 @click.option("--writable", multiple=True, help="Repeatable; all globs beyond those of --files.")

@@ -60,17 +60,17 @@ def ls(*, is_json: bool) -> None:
 @click.argument("level", type=_LEVEL)
 @click.argument("name", default="")
 @click.option("--memory-mb", type=int, help="Of all leases together.")
-@click.option("--cpu-cores", type=float, help="Of all leases together.")
+@click.option("--cpu-cores", type=show.NUMBER, help="Of all leases together.")
 @click.option("--token-budget", type=int, help="Of all leases together.")
 @click.option("--disk-space-mb", type=int, help="Of all leases together.")
-@click.option("--network-bandwidth-mbps", type=float, help="Of all leases together.")
+@click.option("--network-bandwidth-mbps", type=show.NUMBER, help="Of all leases together.")
 @click.option("--max-memory-mb", type=int, help="Of one lease.")
-@click.option("--max-cpu-cores", type=float, help="Of one lease.")
+@click.option("--max-cpu-cores", type=show.NUMBER, help="Of one lease.")
 @click.option("--max-token-budget", type=int, help="Of one lease.")
 @click.option("--max-disk-space-mb", type=int, help="Of one lease.")
 @click.option("--min-memory-mb", type=int, help="Smaller asks are raised to it.")
-@click.option("--min-cpu-cores", type=float, help="Smaller asks are raised to it.")
-@click.option("--weight", type=float, help="A project's share while others wait (default 1).")
+@click.option("--min-cpu-cores", type=show.NUMBER, help="Smaller asks are raised to it.")
+@click.option("--weight", type=show.NUMBER, help="A project's share while others wait (default 1).")
 @show.as_json
 def set_limit(*, is_json: bool, **fields: Any) -> None:
     """Set a limit as a whole: what is not named is not limited."""

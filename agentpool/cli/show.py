@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -42,6 +43,21 @@ _COLOURS = {
     "refused": "red",
     "expired": "red",
 }
+
+
+class _Number(click.types.FloatParamType):
+    """A number that JSON has, too: neither inf nor nan."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is no number to reckon with.", param, ctx)
+        return number
+
+
+NUMBER = _Number()
 
 
 def examples(*lines: str) -> str:

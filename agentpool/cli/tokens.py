@@ -21,7 +21,7 @@ def tokens() -> None:
     show_default=True,
     help="What its holder may do.",
 )
-@click.option("--expires-in", "expires_in_s", type=float, help="Seconds (default: for ever).")
+@click.option("--expires-in", "expires_in_s", type=show.NUMBER, help="Seconds (default: for ever).")
 @show.as_json
 def create(*, name: str, scope: str, expires_in_s: float | None, is_json: bool) -> None:
     """Make a token. It is shown this once."""

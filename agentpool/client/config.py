@@ -31,7 +31,7 @@ def load(*, env: Mapping[str, str] | None = None) -> Config:
     `AGENTPOOL_URL`, `AGENTPOOL_TOKEN` and `AGENTPOOL_TOKEN_FILE` win over the file. The token of
     the file is used only for the file's own address, so that it never reaches another server.
 
-    Raises: ConfigInvalid, a file that is named or present can't be read.
+    Raises: ConfigInvalid, a file that is named or present can't be read; the token can't be sent.
     """
     env = os.environ if env is None else env
     stored = _stored(config_path(env=env))
@@ -39,6 +39,8 @@ def load(*, env: Mapping[str, str] | None = None) -> Config:
     token = env.get("AGENTPOOL_TOKEN") or _from_file(env.get("AGENTPOOL_TOKEN_FILE"))
     if not token and url == stored.get("url", DEFAULT_URL).rstrip("/"):
         token = stored.get("token", "")
+    if not (token.isascii() and token.isprintable()):
+        raise ConfigInvalid("The token has characters that no token has; was it copied whole?")
     return Config(url=url, token=token)
 
 

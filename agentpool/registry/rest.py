@@ -16,7 +16,8 @@ from uuid import UUID
 
 from django.conf import settings
 from django.core.exceptions import PermissionDenied, RequestDataTooBig
-from django.db import InterfaceError, OperationalError
+from django.core.exceptions import ValidationError as FieldInvalid
+from django.db import DataError, InterfaceError, OperationalError
 from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from rest_framework import authentication, exceptions, pagination, parsers, permissions
@@ -308,6 +309,10 @@ class Pages(pagination.CursorPagination):
         return Response({"results": data, "next": self.get_next_link()})
 
 
+# What Django and Postgres say of a text that is no value of a column.
+_NO_PLACE = (ValueError, OverflowError, DataError, FieldInvalid)
+
+
 def page(
     view: APIView,
     rows: QuerySet[Any],
@@ -323,7 +328,10 @@ def page(
     pages = Pages(ordering)
     try:
         found = pages.paginate_queryset(rows, view.request, view=view)
-    except exceptions.NotFound as error:
+    except (exceptions.NotFound, *_NO_PLACE) as error:
+        # The place in a cursor is text, which becomes a value of the ordering's column only here.
+        if "cursor" not in view.request.query_params:
+            raise
         raise Invalid("The cursor is not one that this list gave out.") from error
     return pages.get_paginated_response(show(list(found or [])))
 

@@ -188,7 +188,7 @@ def report_usage(
 
 
 def hold(agent: Agent) -> None:
-    """Lock the live leases of an agent, in the order of their ids, to the end of the transaction."""
+    """Lock the live leases of an agent, in the order of ids, to the end of the transaction."""
     rows = agent.leases.select_for_update(no_key=True).filter(status__in=LIVE)
     list(rows.order_by("id").values_list("id"))
 

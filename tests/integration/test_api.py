@@ -1,5 +1,8 @@
 """REST as its callers see it: who may, what is refused and how, what a repeat brings."""
 
+from base64 import b64encode
+from urllib.parse import quote
+
 import pytest
 
 from agentpool.registry.models import Agent, IdempotencyKey, Lease, Request
@@ -601,3 +604,18 @@ def test_health_answers_say_what_is_missing(client, pools):
 def test_the_schema_and_its_page_are_served(client, pools):
     assert client.get("/api/schema").status_code == 200
     assert client.get("/api/docs").status_code == 200
+
+
+def test_a_cursor_that_somebody_wrote_himself_is_refused_or_begins_a_page(api):
+    api.post("/requests", {**CODE, "allow_future": True})
+    beyond = "9999-12-31T23:59:59-23:59"
+    codes = {}
+    for said in ("p=1", "r=1&p=%00", "p=2026-01-01T00:00Z", "p=99999-01-01", f"p={beyond}"):
+        cursor = quote(b64encode(said.encode()).decode())
+        for path in ("/requests", "/leases", "", "/tokens", "/scaling/decisions"):
+            answer = api.get(f"{path}?cursor={cursor}")
+            codes[path, said] = answer.body.get("code", answer.status_code)
+
+    # A number or a moment may be one of that list's.
+    assert set(codes.values()) == {"invalid", 200}, codes
+    assert codes["/requests", "p=2026-01-01T00:00Z"] == codes["/tokens", "p=1"] == "invalid"

@@ -150,6 +150,27 @@ def test_wrong_usage_has_an_exit_code_of_its_own(capsys: pytest.CaptureFixture[s
     assert "--project" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("token", "arguments"),
+    [
+        ("\u00e9", ["pools", "ls"]),
+        ("a\nb", ["pools", "ls"]),
+        ("secret", ["acquire", "code", "--project", "p", "--wait", "nan"]),
+        ("secret", ["tokens", "create", "ci", "--expires-in", "inf"]),
+    ],
+)
+def test_what_cannot_be_sent_is_wrong_usage(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    token: str,
+    arguments: list[str],
+) -> None:
+    monkeypatch.setenv("AGENTPOOL_TOKEN", token)
+
+    assert main(arguments) == 2
+    assert "Error: " in capsys.readouterr().err
+
+
 def test_login_saves_only_what_the_server_accepts(server: Any, tmp_path: Path) -> None:
     server.answer("GET /tokens/whoami", {"code": "unauthenticated"}, status=401)
     config = tmp_path / "config.toml"

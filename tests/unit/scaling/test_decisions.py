@@ -94,6 +94,12 @@ def test_predictive_holds_a_reserve_for_what_it_expects():
     assert decide(policy, pool, demand=lively).target > decide(policy, pool, demand=quiet).target
 
 
+def test_predictive_says_in_plain_numbers_that_next_to_nothing_is_expected():
+    said = decide(policies.usual(Rule.PREDICTIVE), PoolState(0, 0)).reason
+
+    assert "s 0.0 more are expected" in said
+
+
 def test_predictive_needs_no_reserve_when_agents_come_up_within_the_slo():
     policy = policies.usual(Rule.PREDICTIVE, startup_s=10.0)
 
