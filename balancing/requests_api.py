@@ -143,11 +143,11 @@ class RequestDetail(APIView):
 
     @extend_schema(parameters=[serializers.WaitQuery], responses=ANY_JSON)
     def get(self, request: ApiRequest, request_id: UUID) -> Response:
-        """Show a request; asking for it keeps it waiting."""
+        """Show a request; it waits for as long as whoever wants it asks for it."""
         checked(serializers.WaitQuery(data=request.query_params.dict()))
         row = queries.request(request_id)
         _asker(request, row)
-        requests.touch_request(row)
+        requests.touch_request(row, by=request.user.name)
         return Response(request_body(request_id))
 
     @extend_schema(request=serializers.PriorityChange, responses=ANY_JSON)

@@ -255,7 +255,7 @@ def answer_of(request_id: str) -> Reply | None:
 
 def statuses_of(asked: Sequence[tuple[Speaker, UUID]]) -> list[str | Refusal]:
     """
-    Return the statuses of requests that are asked after, and keep them waiting meanwhile.
+    Return the statuses of requests that are asked after; who asks for their own keeps them waiting.
 
     A refusal where the asker's token is good no more, or the request is not there for it.
     """
@@ -263,8 +263,12 @@ def statuses_of(asked: Sequence[tuple[Speaker, UUID]]) -> list[str | Refusal]:
     ids = {id for who, id in asked if who.credential in good}
     rows = Request.objects.filter(id__in=ids).only("id", "status", "requested_by")
     known = {row.id: row for row in rows}
-    waiting = [id for id, row in known.items() if row.status == RequestStatus.WAITING]
-    requests.keep_waiting(sorted(waiting))
+    wanted = {
+        id
+        for who, id in asked
+        if id in known and known[id].requested_by == who.name and who.credential in good
+    }
+    requests.keep_waiting(sorted(wanted))
     return [_status_for(who, id, known.get(id), who.credential in good) for who, id in asked]
 
 

@@ -73,9 +73,9 @@ def submit_all(requests: Sequence[Request], *, gang: bool) -> list[Request]:
     return [found[request.id] for request in requests]
 
 
-def touch_request(request: Request) -> None:
-    """This will push a waiting request's deadline out: somebody still asks for it."""
-    if request.status == RequestStatus.WAITING:
+def touch_request(request: Request, *, by: str) -> None:
+    """This will push a waiting request's deadline out: who wants it, if that is `by`, is there."""
+    if request.status == RequestStatus.WAITING and request.requested_by == by:
         Request.objects.filter(id=request.id, status=RequestStatus.WAITING).update(
             expires_at=Greatest(F("expires_at"), Now() + timedelta(seconds=request.ttl_s))
         )

@@ -59,6 +59,31 @@ def test_a_revoked_token_keeps_nothing_waiting(line, busy, token_of, eventually)
     eventually(requests.time_out_requests, timeout_s=5)
 
 
+@pytest.mark.parametrize("door", ["rest", "gateway"])
+def test_only_who_asked_keeps_a_request_waiting(door, line, api, busy, token_of):
+    token, viewer = token_of("orchestrator"), token_of("viewer")
+    mine = line()
+    mine.call("hello", token=token)
+    waiting = mine.call("acquire", **WISH, ttl_s=60)["request_id"]
+    mine.socket.close()
+    before = Request.objects.get(id=waiting).expires_at
+    Request.objects.filter(id=waiting).update(expires_at=before - timedelta(seconds=40))
+
+    def asked_by(secret):
+        """How much its deadline moves when somebody asks after it, seconds."""
+        was = Request.objects.get(id=waiting).expires_at
+        if door == "rest":
+            assert api.get(f"/requests/{waiting}", token=secret).status_code == 200
+        else:
+            other = line()
+            other.call("hello", token=secret)
+            other.call("wait", request_id=waiting, wait_s=0)
+        return (Request.objects.get(id=waiting).expires_at - was).total_seconds()
+
+    assert asked_by(viewer) == 0
+    assert asked_by(token) > 30
+
+
 def test_who_acquired_is_told_of_an_end_that_is_no_grant(boss, busy):
     waiting = boss.call("acquire", **WISH)["request_id"]
 

@@ -350,7 +350,7 @@ def test_a_request_nobody_asks_for_times_out(submit):
 def test_asking_for_a_request_keeps_it_waiting(submit):
     request = submit(ttl_s=100)
     Request.objects.update(expires_at=Now() + timedelta(seconds=1))
-    requests.touch_request(request)
+    requests.touch_request(request, by=request.requested_by)
 
     request.refresh_from_db()
     assert request.expires_at > registry_queries.now() + timedelta(seconds=90)
