@@ -69,15 +69,22 @@
     const axis = { ticks: { color: text, maxTicksLimit: 5 }, grid: { color: colour("line") }, border: { display: false } };
     const when = moment(told);
     const plain = { ...axis, ticks: { ...axis.ticks, maxRotation: 0 }, grid: { display: false } };
-    const right = { ...axis, position: "right", beginAtZero: true, grid: { display: false } };
+    const twoAxes = told.lines.some((line) => line.axis === "right");
+    // With two axes, each says whose it is.
+    const whose = (isRight) => ({
+      display: twoAxes,
+      color: text,
+      text: told.lines.filter((line) => (line.axis === "right") === isRight).map((line) => line.label).join(", "),
+    });
+    const right = { ...axis, position: "right", beginAtZero: true, grid: { display: false }, title: whose(true) };
     return {
       animation: false,
       maintainAspectRatio: false,
       interaction: { mode: "index", intersect: false },
       scales: {
         x: told.labels ? plain : { ...plain, type: "linear", bounds: "data", afterBuildTicks: ticks, ticks: { ...plain.ticks, callback: when } },
-        y: { ...axis, beginAtZero: true, stacked: told.stacks, max: told.most ?? undefined },
-        ...(told.lines.some((line) => line.axis === "right") ? { right } : {}),
+        y: { ...axis, beginAtZero: true, stacked: told.stacks, max: told.most ?? undefined, title: whose(false) },
+        ...(twoAxes ? { right } : {}),
       },
       plugins: {
         legend: { labels: { color: text, boxWidth: 18, boxHeight: 1 }, align: "start" },

@@ -60,7 +60,9 @@ def test_a_decision_and_its_detail_come_to_an_open_page(live_page, memory, submi
     assert page.locator("#outcome li").count() == Launch.objects.count() == 3
 
 
-SIZES = "Chart.getChart(document.querySelector(`[data-chart=%s] canvas`)).data.datasets[0].data"
+CHART = "Chart.getChart(document.querySelector(`[data-chart=%s] canvas`))"
+SIZES = f"{CHART}.data.datasets[0].data"
+TITLES = f"[{CHART}.scales.y, {CHART}.scales.right].map(axis => axis.options.title.text)"
 
 
 def test_the_size_is_drawn_where_it_never_changed_and_where_nothing_was_decided(
@@ -80,6 +82,7 @@ def test_the_size_is_drawn_where_it_never_changed_and_where_nothing_was_decided(
         line = page.evaluate(SIZES % kind)
         assert len(line) >= 2
         assert {point["y"] for point in line} == {2}
+        assert page.evaluate(TITLES % (kind, kind)) == ["size, demand, target", "mean wait, s"]
     assert page.locator("#pool-qa .spark polyline").count() >= 1
 
 
