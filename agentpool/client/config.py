@@ -8,6 +8,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 DEFAULT_URL = "http://127.0.0.1:8600"
 
@@ -31,7 +32,7 @@ def load(*, env: Mapping[str, str] | None = None) -> Config:
     `AGENTPOOL_URL`, `AGENTPOOL_TOKEN` and `AGENTPOOL_TOKEN_FILE` win over the file. The token of
     the file is used only for the file's own address, so that it never reaches another server.
 
-    Raises: ConfigInvalid, a file that is named or present can't be read; the token can't be sent.
+    Raises: ConfigInvalid, a file that is named or present can't be read, or what it says can't be used.
     """
     env = os.environ if env is None else env
     stored = _stored(config_path(env=env))
@@ -39,9 +40,19 @@ def load(*, env: Mapping[str, str] | None = None) -> Config:
     token = env.get("AGENTPOOL_TOKEN") or _from_file(env.get("AGENTPOOL_TOKEN_FILE"))
     if not token and url == stored.get("url", DEFAULT_URL).rstrip("/"):
         token = stored.get("token", "")
+    if not _is_address(url):
+        raise ConfigInvalid(f"{url!r} is no address: write http://host:port or https://host.")
     if not (token.isascii() and token.isprintable()):
         raise ConfigInvalid("The token has characters that no token has; was it copied whole?")
     return Config(url=url, token=token)
+
+
+def _is_address(url: str) -> bool:
+    try:
+        found = urlsplit(url)
+        return found.scheme in ("http", "https") and bool(found.hostname)
+    except ValueError:
+        return False
 
 
 def save(*, url: str, token: str, path: Path | None = None) -> Path:

@@ -75,6 +75,14 @@ def test_a_missing_token_file_is_named(tmp_path: Path) -> None:
         config.load(env=env)
 
 
+@pytest.mark.parametrize("url", ["nonsense", "ftp://pool.example", "http://", "http://[::1"])
+def test_what_is_no_address_is_told_at_once(tmp_path: Path, url: str) -> None:
+    env = {"AGENTPOOL_CONFIG": str(tmp_path / "none"), "AGENTPOOL_URL": url}
+
+    with pytest.raises(config.ConfigInvalid, match="http://host:port"):
+        config.load(env=env)
+
+
 def test_another_home_has_a_file_of_its_own(tmp_path: Path) -> None:
     home = {"AGENTPOOL_HOME": str(tmp_path)}
 
