@@ -32,7 +32,7 @@ def load(*, env: Mapping[str, str] | None = None) -> Config:
     `AGENTPOOL_URL`, `AGENTPOOL_TOKEN` and `AGENTPOOL_TOKEN_FILE` win over the file. The token of
     the file is used only for the file's own address, so that it never reaches another server.
 
-    Raises: ConfigInvalid, a file that is named or present can't be read, or what it says can't be used.
+    Raises: ConfigInvalid, a file can't be read, or the address or the token can't be used.
     """
     env = os.environ if env is None else env
     stored = _stored(config_path(env=env))
