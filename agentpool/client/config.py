@@ -41,7 +41,7 @@ def load(*, env: Mapping[str, str] | None = None) -> Config:
     if not token and url == stored.get("url", DEFAULT_URL).rstrip("/"):
         token = stored.get("token", "")
     if not _is_address(url):
-        raise ConfigInvalid(f"{url!r} is no address: write http://host:port or https://host.")
+        raise ConfigInvalid(f"{url!r} is no address: write it as http://host:port.")
     if not (token.isascii() and token.isprintable()):
         raise ConfigInvalid("The token has characters that no token has; was it copied whole?")
     return Config(url=url, token=token)
