@@ -12,7 +12,7 @@ from agentpool.registry.models import Credential
 
 pytest_plugins = ["tests.browser.serving"]
 
-EXAMPLES = 15
+EXAMPLES = 8
 BRIEFLY_S = 0.05
 CODES = {refusal.code for refusal in errors.Refusal.__subclasses__()}
 
