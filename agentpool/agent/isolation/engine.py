@@ -151,6 +151,8 @@ def _start(agent_id: str, socket: Path) -> None:
         with (socket.with_name("podman.log")).open("wb") as log:
             child = _started[agent_id] = subprocess.Popen(
                 [*tied, *words, f"unix://{socket}"],
+                # Its monitors leave a file "oom" where they stand when a container has too much.
+                cwd=socket.parent,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

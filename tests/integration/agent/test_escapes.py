@@ -39,6 +39,7 @@ def outcome(request: pytest.FixtureRequest) -> Any:
 @pytest.mark.parametrize("name", [name for name in attacks.ATTACKS if name != HARMLESS])
 def test_an_attack_gets_nowhere(outcome: Any, name: str) -> None:
     _judge(outcome, name)
+    assert not Path("oom").exists()  # what an engine's monitor leaves where its starter stood
 
 
 @pytest.mark.slow
