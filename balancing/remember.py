@@ -1,7 +1,7 @@
 """
 Writes down what was learnt, all pools of a batch by one statement.
 
-The caller holds the mark (`memory.mark`), so that nobody else writes these rows.
+The caller holds the mark (`memory.heard`, `memory.alone`), so that nobody else writes these rows.
 """
 
 import itertools

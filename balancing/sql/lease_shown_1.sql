@@ -1,4 +1,4 @@
--- lease_shown_1: a lease as every door shows it, JSON text (balancing.serializers.lease_json; a test
+-- lease_shown_1: a lease as every door shows it, JSON text (balancing.showing.lease_json; a test
 -- holds the two together). Made here where thousands a second are answered: it spares building the
 -- row again in Python only to write it as JSON. Put together as text: json_build_object looks up the
 -- type of each value anew, for each lease. Words that cannot need quoting are not quoted.
