@@ -263,14 +263,14 @@ def _sizes(
     size_now: int,
 ) -> list[float | None]:
     """
-    Return the size at each moment: as decided from, counted, or as it was before.
+    Return the size at each moment: as counted, or as it was before; never counted: as decided from.
 
-    What nobody has counted before is what is there now: nothing has changed it since.
+    One source or the other, or a line would jump between what each calls an agent. What nobody has
+    counted before is what is there now: nothing has changed it since.
     """
     seen = _drawn(at, known, _size)
-    for number, moment in enumerate(at):
-        if seen[number] is None and moment in samples:
-            seen[number] = float(samples[moment].size)
+    if samples:
+        seen = [float(samples[moment].size) if moment in samples else None for moment in at]
     seen[-1] = float(size_now)
     first = next(value for value in seen if value is not None)
     return _kept([first if seen[0] is None else seen[0], *seen[1:]])
