@@ -1,7 +1,6 @@
 """The admin's pages of how many agents there are: policies, decisions, changes, launches."""
 
 from typing import Any
-from urllib.parse import urlencode
 
 from django.contrib import admin
 from django.db.models import Count, QuerySet
@@ -51,15 +50,9 @@ class ScalingEventAdmin(ReadOnly):
         """Return the pool's changes of size."""
         return history.configuration_events(row.pool_id, "scaling.executed")
 
-    @show.column("when", ordering="at")
-    def when(self, row: ScalingEvent) -> Any:
-        """Return how long ago it was."""
-        return show.age(row.at)
+    when = show.ago("when", "at")
 
-    @show.column("pool", ordering="pool")
-    def pool_name(self, row: ScalingEvent) -> str:
-        """Return the pool's name without a query."""
-        return row.pool_id
+    pool_name = show.pool_name()
 
     @show.column(
         "action", ordering="action", label={"scale_up": "success", "scale_down": "warning"}
@@ -137,10 +130,7 @@ class LaunchAdmin(ReadOnly):
         """Return the agent's status, leading to it."""
         return show.to_row("agent", row.agent_id, row.agent.status)
 
-    @show.column("intended", ordering="created_at")
-    def began(self, row: Launch) -> Any:
-        """Return how long ago it was decided."""
-        return show.age(row.created_at)
+    began = show.ago("intended", "created_at")
 
     @show.column("started after", ordering="started_at")
     def came_up(self, row: Launch) -> str | None:
@@ -183,10 +173,7 @@ class ScalingPolicyAdmin(ReadOnly):
         """Return what was changed of it."""
         return history.configuration_events(row.pool_id, "scaling.policy_changed")
 
-    @show.column("pool", ordering="pool")
-    def pool_name(self, row: ScalingPolicy) -> str:
-        """Return the pool's name without a query."""
-        return row.pool_id
+    pool_name = show.pool_name()
 
     @show.column("mode", ordering="mode", label={"auto": "success", "off": "warning"})
     def mode_shown(self, row: ScalingPolicy) -> str:
@@ -198,10 +185,7 @@ class ScalingPolicyAdmin(ReadOnly):
         """Return what differs from the rule's usual values."""
         return ", ".join(f"{name}={value}" for name, value in sorted(row.settings.items()))
 
-    @show.column("changed", ordering="updated_at")
-    def changed(self, row: ScalingPolicy) -> Any:
-        """Return how long ago it was changed."""
-        return show.age(row.updated_at)
+    changed = show.ago("changed", "updated_at")
 
     @show.column("edit")
     def edit(self, row: ScalingPolicy) -> Any:
@@ -228,15 +212,9 @@ class ScalingDecisionAdmin(ReadOnly):
     date_hierarchy = "at"
     ordering = ("-at",)
 
-    @show.column("when", ordering="at")
-    def when(self, row: ScalingDecision) -> Any:
-        """Return how long ago it was."""
-        return show.age(row.at)
+    when = show.ago("when", "at")
 
-    @show.column("pool", ordering="pool")
-    def pool_name(self, row: ScalingDecision) -> str:
-        """Return the pool's name without a query."""
-        return row.pool_id
+    pool_name = show.pool_name()
 
     @show.column("agents")
     def change(self, row: ScalingDecision) -> str:
@@ -264,10 +242,7 @@ class AnnouncementAdmin(ReadOnly):
     date_hierarchy = "at"
     ordering = ("-at",)
 
-    @show.column("pool", ordering="pool")
-    def pool_name(self, row: Announcement) -> str:
-        """Return the pool's name without a query."""
-        return row.pool_id
+    pool_name = show.pool_name()
 
 
 @admin.register(Optimization)
@@ -289,10 +264,7 @@ class OptimizationAdmin(ReadOnly):
         after = "" if row.came_out is None else f", came out {row.came_out:.4g}"
         return f"{row.metric} {row.measured:.4g}, expected {row.expected:.4g}{after}"
 
-    @show.column("when", ordering="at")
-    def when(self, row: Optimization) -> Any:
-        """Return when it was proposed."""
-        return show.moment(row.at)
+    when = show.at("when", "at")
 
 
 @admin.register(OptimizerPolicy)
@@ -305,8 +277,4 @@ class OptimizerPolicyAdmin(ReadOnly):
     list_display = ("pool", "mode", "settings", "edit", "updated_by", "updated_at")
     readonly_fields = ("edit",)
 
-    @show.column("edit")
-    def edit(self, row: OptimizerPolicy) -> Any:
-        """Return a link to the form that changes it."""
-        form = f"{reverse('act', args=['optimize-policy'])}?{urlencode({'optimizer': row.pool_id})}"
-        return format_html('<a href="{}">on the console</a>', form)
+    edit = show.on_console("optimize-policy", "optimizer")

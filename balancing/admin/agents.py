@@ -277,10 +277,7 @@ class LivenessAdmin(ReadOnly):
         """Return the agent's name."""
         return row.agent.agent_id
 
-    @show.column("heard", ordering="last_heartbeat_at")
-    def heard(self, row: Liveness) -> Any:
-        """Return how long ago it was heard."""
-        return show.age(row.last_heartbeat_at)
+    heard = show.ago("heard", "last_heartbeat_at")
 
 
 @admin.register(CapabilityClass)

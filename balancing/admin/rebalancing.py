@@ -1,11 +1,6 @@
 """The admin's pages of rebalancing: changes of grants, and each pool's policy."""
 
-from typing import Any
-from urllib.parse import urlencode
-
 from django.contrib import admin
-from django.urls import reverse
-from django.utils.html import format_html
 from unfold.contrib.filters.admin import AllValuesCheckboxFilter, RelatedDropdownFilter
 
 from agentpool.registry.admin import show
@@ -39,10 +34,7 @@ class RebalancingAdmin(ReadOnly):
         unit = "MB" if row.resource == "memory_mb" else "cores"
         return f"{row.before:g} to {row.after:g} {unit}"
 
-    @show.column("when", ordering="at")
-    def when(self, row: Rebalancing) -> Any:
-        """Return when it was found."""
-        return show.moment(row.at)
+    when = show.at("when", "at")
 
 
 @admin.register(RebalancePolicy)
@@ -57,10 +49,4 @@ class RebalancePolicyAdmin(ReadOnly):
     list_display = ("pool", "mode", "settings", "edit", "updated_by", "updated_at")
     readonly_fields = ("edit",)
 
-    @show.column("edit")
-    def edit(self, row: RebalancePolicy) -> Any:
-        """Return a link to the form that changes it."""
-        form = (
-            f"{reverse('act', args=['rebalance-policy'])}?{urlencode({'rebalancing': row.pool_id})}"
-        )
-        return format_html('<a href="{}">on the console</a>', form)
+    edit = show.on_console("rebalance-policy", "rebalancing")

@@ -95,10 +95,7 @@ class LeaseOutcomeAdmin(ReadOnly):
         """Return what it cost."""
         return f"${row.cost_usd:.2f}"
 
-    @show.column("ended", ordering="ended_at")
-    def ended(self, row: LeaseOutcome) -> Any:
-        """Return how long ago it ended."""
-        return show.age(row.ended_at)
+    ended = show.ago("ended", "ended_at")
 
 
 @admin.register(Outlook)
@@ -134,10 +131,7 @@ class OutlookAdmin(ReadOnly):
         """Return the hoped time in per cent of that of an unknown agent."""
         return f"{100 * row.ratio:.0f} %" if row.agent_id else None
 
-    @show.column("learnt", ordering="learnt_at")
-    def when(self, row: Outlook) -> Any:
-        """Return how long ago the newest lease behind it ended."""
-        return show.age(row.learnt_at)
+    when = show.ago("learnt", "learnt_at")
 
 
 @admin.register(Share)
@@ -152,15 +146,9 @@ class ShareAdmin(ReadOnly):
     list_filter = (("pool", RelatedDropdownFilter),)
     search_fields = ("project",)
 
-    @show.column("pool", ordering="pool")
-    def pool_name(self, row: Share) -> str:
-        """Return the pool's name without a query."""
-        return row.pool_id
+    pool_name = show.pool_name()
 
-    @show.column("charged", ordering="updated_at")
-    def when(self, row: Share) -> Any:
-        """Return how long ago it was charged."""
-        return show.age(row.updated_at)
+    when = show.ago("charged", "updated_at")
 
 
 @admin.register(ShareState)

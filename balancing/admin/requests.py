@@ -145,10 +145,7 @@ class RequestAdmin(Acting, ReadOnly):
         """Return all that happened to it and to its leases."""
         return Event.objects.filter(request_id=row.pk)
 
-    @show.column("pool", ordering="pool")
-    def pool_name(self, row: Request) -> str:
-        """Return the pool's name without a query."""
-        return row.agent_type
+    pool_name = show.pool_name()
 
     @show.column("for", ordering="project")
     def for_whom(self, row: Request) -> Any:
@@ -176,10 +173,7 @@ class RequestAdmin(Acting, ReadOnly):
         """Return whom it was given to last, leading to the lease."""
         return show.to_row("lease", row.last_lease, row.last_agent)
 
-    @show.column("arrived", ordering="number")
-    def arrived(self, row: Request) -> Any:
-        """Return how long ago it came."""
-        return show.age(row.created_at)
+    arrived = show.ago("arrived", "created_at", ordering="number")
 
     @show.column("look at")
     def neighbours(self, row: Request) -> Any:

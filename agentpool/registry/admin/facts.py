@@ -84,10 +84,7 @@ class EventAdmin(ReadOnly):
         """Return its number; none until the relay has seen it."""
         return row.seq
 
-    @show.column("when", ordering="id")
-    def when(self, row: models.Event) -> Any:
-        """Return how long ago it was."""
-        return show.age(row.at)
+    when = show.ago("when", "at", ordering="id")
 
     @show.column("about")
     def about(self, row: models.Event) -> Any:
@@ -125,10 +122,7 @@ class PoolSampleAdmin(ReadOnly):
     list_filter_submit = True
     paginator = InfinitePaginator
 
-    @show.column("from", ordering="at")
-    def when(self, row: models.PoolSample) -> Any:
-        """Return when the stretch began."""
-        return show.moment(row.at)
+    when = show.at("from", "at")
 
     @show.column("length", ordering="step_s")
     def length(self, row: models.PoolSample) -> str:
@@ -184,10 +178,7 @@ class LogChunkAdmin(ReadOnly):
         """Return the lease's own log page."""
         return show.link(f"/leases/{row.lease_id}", row.lease)
 
-    @show.column("when", ordering="at")
-    def when(self, row: models.LogChunk) -> Any:
-        """Return when it came."""
-        return show.age(row.at)
+    when = show.ago("when", "at")
 
     @show.column("text")
     def text_shown(self, row: models.LogChunk) -> str:
@@ -226,10 +217,7 @@ class LeaseIsolationAdmin(ReadOnly):
         """Return the lease's name."""
         return str(row.lease)
 
-    @show.column("when", ordering="at")
-    def when(self, row: models.LeaseIsolation) -> Any:
-        """Return when it was reported."""
-        return show.age(row.at)
+    when = show.ago("when", "at")
 
 
 @admin.register(models.IdempotencyKey)
@@ -241,10 +229,7 @@ class IdempotencyKeyAdmin(ReadOnly):
     list_display = ("key", "principal", "status", "when")
     search_fields = ("key", "principal")
 
-    @show.column("when", ordering="created_at")
-    def when(self, row: models.IdempotencyKey) -> Any:
-        """Return when it first came."""
-        return show.age(row.created_at)
+    when = show.ago("when", "created_at")
 
 
 @admin.register(models.RelayState)
@@ -265,7 +250,4 @@ class TickAdmin(ReadOnly):
     is_technical = True
     list_display = ("name", "seen_working", "grace_until")
 
-    @show.column("last seen working", ordering="at")
-    def seen_working(self, row: models.Tick) -> Any:
-        """Return how long ago it worked."""
-        return show.age(row.at)
+    seen_working = show.ago("last seen working", "at")

@@ -77,10 +77,7 @@ class UserAdmin(DjangoUserAdmin, ModelAdmin):  # type: ignore[type-arg]
         names = [group.name for group in row.groups.all()]
         return ", ".join(["superuser", *names] if row.is_superuser else names) or "–"
 
-    @show.column("last sign-in", ordering="last_login", empty="never")
-    def signed_in(self, row: Any) -> Any:
-        """Return how long ago the person signed in."""
-        return show.age(row.last_login)
+    signed_in = show.ago("last sign-in", "last_login", empty="never")
 
 
 @admin.register(Group)

@@ -377,7 +377,4 @@ class SecurityProfileAdmin(Configuration):
         """Return the tools that may be used."""
         return show.words(row.allowed_tools)
 
-    @show.column("changed", ordering="updated_at")
-    def changed(self, row: SecurityProfile) -> Any:
-        """Return how long ago it changed."""
-        return show.age(row.updated_at)
+    changed = show.ago("changed", "updated_at")

@@ -211,10 +211,7 @@ class CredentialAdmin(Acting, Configuration):
         """Return when and by whom it was made."""
         return show.joined(show.age(row.created_at), row.created_by)
 
-    @show.column("ends", ordering="expires_at", empty="never")
-    def ends(self, row: Credential) -> Any:
-        """Return when it is worth nothing."""
-        return show.age(row.expires_at)
+    ends = show.ago("ends", "expires_at", empty="never")
 
 
 def _state(row: Credential) -> str:
