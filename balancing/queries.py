@@ -186,10 +186,9 @@ def pools_with_servable_waiters() -> Sequence[str]:
     """Return pools where somebody waits beside a free agent that fits: a look was missed."""
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT p.agent_type FROM pool p"
-            " WHERE EXISTS (SELECT FROM request q WHERE q.agent_type = p.agent_type"
-            "   AND q.status = 'waiting' AND (q.not_before IS NULL OR q.not_before <= now()))"
-            " AND serveable_shapes_1(p.agent_type) IS NOT NULL"
+            "SELECT k FROM serveable_pools_1() k WHERE EXISTS"
+            " (SELECT FROM request q WHERE q.agent_type = k AND q.status = 'waiting'"
+            "   AND (q.not_before IS NULL OR q.not_before <= now()))"
         )
         return [row[0] for row in cursor.fetchall()]
 

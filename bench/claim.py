@@ -38,7 +38,10 @@ PATHS = {
     "fast-daphne": Way("fast", "daphne"),
     "fast-granian": Way("fast", "granian_asgi"),
 }
-BESIDE = ("limits_cost", "limits_cost_full", "waiters_cost", "impossible_ms", "loss_1k_to_100k")
+BESIDE = (
+    *("limits_cost", "limits_cost_full", "waiters_cost", "waiters_cost_most_agents"),
+    *("impossible_ms", "loss_1k_to_100k"),
+)
 # A server's own cost does not depend on the number of agents: one size shows it.
 SMALLEST_ONLY = ("service", "rest-daphne", "fast-daphne")
 # Each connection of a server compiles the SQL functions once; that is no part of a cycle.
@@ -107,6 +110,8 @@ def _size(
             _progress(agents, number, seen)
         if agents == options.agents[0] and "fast-granian" in names:
             beside |= extras.measured(there, paths)
+        elif agents == options.agents[-1] and "fast-granian" in names:
+            beside["waiters_cost_most_agents"] = extras.waiters_cost(there, paths)
     return [_row(key, runs, seen, options) for key, runs in seen.items()]
 
 

@@ -21,6 +21,7 @@ DECLARE
   agent_ids uuid[];
   who text[] := '{}';
   waited_for text[];
+  takers uuid[] := '{}';
   freed text[];
   a agent;
   e ending_1;
@@ -172,9 +173,12 @@ BEGIN
   END IF;
   waited_for := ARRAY(SELECT k FROM unnest(concerned) k WHERE EXISTS (
     SELECT FROM request q WHERE q.agent_type = k AND q.status = 'waiting'));
-  IF cardinality(waited_for) > 0 AND cardinality(unwritten) > 0 THEN
-    PERFORM agents_write_1(unwritten);
-    unwritten := '{}';
+  IF cardinality(waited_for) > 0 THEN
+    takers := takers_1(agents, waited_for);
+    IF takers <> '{}' AND cardinality(unwritten) > 0 THEN
+      PERFORM agents_write_1(unwritten);
+      unwritten := '{}';
+    END IF;
   END IF;
   place := 0;
   FOR n IN 1..cardinality(codes) LOOP
@@ -182,11 +186,9 @@ BEGIN
     place := place + 1;
     l := after[place];
     ls[n] := l;
-    IF cardinality(waited_for) > 0 THEN
+    IF l.agent_id = ANY (takers) THEN
       e := es[place];
-      IF NOT e.was_parked AND l.agent_type = ANY (waited_for) THEN
-        handed[n] := hand_over_1(l.agent_type, l.agent_id, t);
-      END IF;
+      IF NOT e.was_parked THEN handed[n] := hand_over_1(l.agent_type, l.agent_id, t); END IF;
     END IF;
   END LOOP;
 END $$

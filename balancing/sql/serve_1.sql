@@ -26,15 +26,15 @@ BEGIN
   granted := 0;
   again := false;
   exact := false;
-  shapes := serveable_shapes_1(p_type);
-  IF shapes IS NULL THEN RETURN; END IF;
+  shapes := ARRAY(SELECT s.shape FROM serveable_shapes_1(ARRAY[p_type]) s);
+  IF shapes = '{}' THEN RETURN; END IF;
   PERFORM pg_advisory_xact_lock(hashtextextended('serve:' || p_type, 0));
   IF p_exact THEN
     SELECT array_agg(x ORDER BY x.id) INTO limits FROM resource_limit x
       WHERE x.level <> 'pool' OR x.name = p_type;
     IF limits IS NOT NULL THEN PERFORM limits_lock_1(limits); END IF;
   END IF;
-  shapes := serveable_shapes_1(p_type);
+  shapes := ARRAY(SELECT s.shape FROM serveable_shapes_1(ARRAY[p_type]) s);
   kept := kept_waiters_1(p_type, shapes);
   WHILE shapes <> '{}' LOOP
     next_id := kept[1];

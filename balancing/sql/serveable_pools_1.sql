@@ -4,8 +4,11 @@
 CREATE FUNCTION serveable_pools_1() RETURNS SETOF text LANGUAGE plpgsql STABLE
 SET enable_seqscan = off SET enable_hashjoin = off
 SET enable_mergejoin = off SET plan_cache_mode = force_generic_plan AS $$
+DECLARE
+  types text[] := ARRAY(SELECT p.agent_type FROM pool p WHERE EXISTS
+    (SELECT FROM request q WHERE q.agent_type = p.agent_type AND q.status = 'waiting'));
 BEGIN
-  RETURN QUERY SELECT p.agent_type::text FROM pool p WHERE EXISTS
-      (SELECT FROM request q WHERE q.agent_type = p.agent_type AND q.status = 'waiting')
-    AND serveable_shapes_1(p.agent_type) IS NOT NULL;
+  IF types <> '{}' THEN
+    RETURN QUERY SELECT DISTINCT s.agent_type FROM serveable_shapes_1(types) s;
+  END IF;
 END $$

@@ -1,27 +1,25 @@
--- serveable_shapes_1: the shapes of waiting requests that some agent with a free slot fits now;
--- null when there is none. Plain reads: a loose walk over index request_waiting_shapes. An agent
--- that is kept fits one request only, so it is asked about that one, not about one of its shape.
-CREATE FUNCTION serveable_shapes_1(p_type text) RETURNS bigint[] LANGUAGE sql STABLE AS $$
-  WITH RECURSIVE shape AS (
-    (SELECT q.shape FROM request q
-      WHERE q.agent_type = p_type AND q.status = 'waiting' ORDER BY q.shape LIMIT 1)
-    UNION ALL
-    SELECT (SELECT q.shape FROM request q
-      WHERE q.agent_type = p_type AND q.status = 'waiting' AND q.shape > s.shape
-      ORDER BY q.shape LIMIT 1)
-    FROM shape s WHERE s.shape IS NOT NULL)
-  SELECT array_agg(s.shape) FROM shape s
-    WHERE s.shape IS NOT NULL AND (EXISTS (
-      SELECT FROM (SELECT q FROM request q
-          WHERE q.agent_type = p_type AND q.status = 'waiting' AND q.shape = s.shape LIMIT 1) one,
-        agent a
-      WHERE a.agent_type = p_type AND a.status IN ('busy', 'idle')
-        AND a.health IN ('good', 'probation', 'unknown') AND a.load < a.max_concurrent
-        AND fits_1(a, one.q))
-    OR s.shape IN (
-      SELECT q.shape FROM agent a JOIN request q ON q.id = a.reserved_for
-        WHERE a.reserved_for IS NOT NULL AND q.agent_type = p_type AND q.status = 'waiting'
-          AND a.agent_type = p_type AND a.status IN ('busy', 'idle')
-          AND a.health IN ('good', 'probation', 'unknown') AND a.load < a.max_concurrent
-          AND fits_1(a, q)))
+-- serveable_shapes_1: the shapes of requests waiting in some pools that some agent with a free slot
+-- fits now. Plain reads; of the agents those whose class is able: who waits for what nobody has
+-- would else cost a look at them all. An agent that is kept fits one request only, so it is asked
+-- about that one, not about one of its shape.
+CREATE FUNCTION serveable_shapes_1(types text[]) RETURNS TABLE (agent_type text, shape bigint)
+LANGUAGE sql STABLE AS $$
+  SELECT one.agent_type, one.shape FROM one_a_shape_1(types, 2147483646) one
+    JOIN request q ON q.id = one.id WHERE EXISTS (
+      -- In this order, whatever the planner knows of the tables: the limits keep them apart.
+      SELECT FROM (SELECT c.id FROM capability_class c
+          WHERE c.agent_type = one.agent_type AND c.agents > 0 AND able_1(c, q) OFFSET 0) able,
+        LATERAL (SELECT FROM agent a
+          WHERE a.capability_class = able.id AND a.status IN ('busy', 'idle')
+            AND a.health IN ('good', 'probation', 'unknown') AND a.load < a.max_concurrent
+            AND fits_1(a, q) LIMIT 1) free
+        OFFSET 0)
+  UNION
+  SELECT (k.a).agent_type, q.shape FROM (
+      SELECT a FROM agent a WHERE a.reserved_for IS NOT NULL OFFSET 0) k,
+    LATERAL (SELECT q.shape FROM request q
+      WHERE q.id = (k.a).reserved_for AND q.status = 'waiting' AND q.agent_type = (k.a).agent_type
+        AND fits_1(k.a, q) LIMIT 1) q
+    WHERE (k.a).agent_type = ANY (types) AND (k.a).status IN ('busy', 'idle')
+      AND (k.a).health IN ('good', 'probation', 'unknown') AND (k.a).load < (k.a).max_concurrent
 $$

@@ -26,8 +26,13 @@ def measured(there: Stage, paths: Paths) -> dict[str, float]:
     return {
         "limits_cost": _cost(paths, lambda: _limit(there, tokens=2 * held)),
         "limits_cost_full": _cost(paths, lambda: _limit(there, tokens=held * 100 // 95)),
-        "waiters_cost": _cost(paths, lambda: _waiters(there)),
+        "waiters_cost": waiters_cost(there, paths),
     }
+
+
+def waiters_cost(there: Stage, paths: Paths) -> float:
+    """Return the share of cycles that 10,000 requests cost which wait for what nobody has."""
+    return _cost(paths, lambda: _waiters(there))
 
 
 def _cost(paths: Paths, burden: Callable[[], Any]) -> float:

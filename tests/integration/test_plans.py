@@ -61,6 +61,42 @@ def test_a_claim_of_a_new_cycle_does_not_read_all_leases(born_empty, make_agent,
     assert max(read.values()) < 100, read
 
 
+# As many agents as the one there is, with another class for each ten.
+_FLEET = """
+INSERT INTO agent SELECT n.* FROM agent a, generate_series(1, 400) i,
+  LATERAL jsonb_populate_record(a, jsonb_build_object('id', gen_random_uuid(),
+    'agent_id', 'of-many-' || i, 'memory_mb', 2048 + i / 10)) n
+"""
+
+
+def test_who_waits_for_what_nobody_has_costs_no_look_at_all_agents(
+    born_empty, make_agent, make_request
+):
+    make_agent(max_concurrent=4)
+    with connection.cursor() as cursor:
+        cursor.execute(_FLEET)
+    wish = make_request(special_tools=["what-nobody-has"], allow_future=True)
+    assert claim.acquire([wish], queue=True)[0].code == "waiting"
+
+    # As an exchange does: a lease ends, and it is looked who may be served.
+    lease = claim.acquire([make_request()], queue=True)[0].lease
+    with transaction.atomic(), connection.cursor() as cursor:
+        before = _agents_read(cursor)
+        leases.release(lease.id, token=lease.fencing_token, outcome=Outcome.SUCCESS, actor="test")
+        cursor.execute("SELECT serveable_pools_1()")
+        assert cursor.fetchall() == []
+        read = _agents_read(cursor) - before
+
+    assert read < 20
+
+
+def _agents_read(cursor):
+    cursor.execute(
+        "SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_xact_user_tables WHERE relname = 'agent'"
+    )
+    return cursor.fetchone()[0]
+
+
 def test_the_calls_of_the_claim_are_planned_once(pools, make_agent, make_request):
     make_agent()
     for _ in range(3):

@@ -123,7 +123,8 @@ class Seen:
 def look() -> Seen:
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT serveable_shapes_1('code'), (SELECT coalesce(jsonb_agg(jsonb_build_array("
+            "SELECT (SELECT array_agg(s.shape) FROM serveable_shapes_1(ARRAY['code']) s),"
+            " (SELECT coalesce(jsonb_agg(jsonb_build_array("
             "   l.id, l.fencing_token, a.agent_id)), '[]') FROM lease l JOIN agent a"
             "   ON a.id = l.agent_id WHERE l.status = 'active'),"
             " (SELECT coalesce(jsonb_agg(id), '[]') FROM request WHERE status = 'waiting')"
