@@ -47,6 +47,7 @@ def exchange(
         list(credentials),
         _timing(),
     ]
+    changed = [[close.lease_id for close in closes], [wish.id for wish in wishes]]
     raw = prepared.raw()
     done, waiting = psycopg.Cursor(raw), psycopg.Cursor(raw)
     with connection.wrap_database_errors:
@@ -54,7 +55,7 @@ def exchange(
             with raw.pipeline() as pipeline:
                 done.execute(_EXCHANGE, params, prepare=True)
                 pipeline.sync()  # the end of its transaction
-                waiting.execute(_SERVEABLE, prepare=True)
+                waiting.execute(_SERVEABLE, changed, prepare=True)
         except psycopg.Error:
             # Of the look only? Then what was done stands, and must not be done again.
             if not _is_committed(done):
@@ -85,7 +86,7 @@ _EXCHANGE = (
     b"SELECT code, shown, words, pg_current_xact_id_if_assigned()::text"
     b" FROM exchange_1(%s::jsonb, %s::jsonb, %s::uuid[], %s::text::timing_1)"
 )
-_SERVEABLE = b"SELECT agent_type FROM serveable_pools_1() agent_type"
+_SERVEABLE = b"SELECT agent_type FROM serveable_after_1(%s::uuid[], %s::uuid[]) agent_type"
 
 
 def shown(lease_id: UUID) -> str:

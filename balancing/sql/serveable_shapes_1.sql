@@ -1,19 +1,10 @@
 -- serveable_shapes_1: the shapes of requests waiting in some pools that some agent with a free slot
--- fits now. Plain reads; of the agents those whose class is able: who waits for what nobody has
--- would else cost a look at them all. An agent that is kept fits one request only, so it is asked
--- about that one, not about one of its shape.
+-- fits now. Plain reads. An agent that is kept fits one request only, so it is asked about that one,
+-- not about one of its shape.
 CREATE FUNCTION serveable_shapes_1(types text[]) RETURNS TABLE (agent_type text, shape bigint)
 LANGUAGE sql STABLE AS $$
   SELECT one.agent_type, one.shape FROM one_a_shape_1(types, 2147483646) one
-    JOIN request q ON q.id = one.id WHERE EXISTS (
-      -- In this order, whatever the planner knows of the tables: the limits keep them apart.
-      SELECT FROM (SELECT c.id FROM capability_class c
-          WHERE c.agent_type = one.agent_type AND c.agents > 0 AND able_1(c, q) OFFSET 0) able,
-        LATERAL (SELECT FROM agent a
-          WHERE a.capability_class = able.id AND a.status IN ('busy', 'idle')
-            AND a.health IN ('good', 'probation', 'unknown') AND a.load < a.max_concurrent
-            AND fits_1(a, q) LIMIT 1) free
-        OFFSET 0)
+    JOIN request q ON q.id = one.id WHERE fitted_1(q)
   UNION
   SELECT (k.a).agent_type, q.shape FROM (
       SELECT a FROM agent a WHERE a.reserved_for IS NOT NULL OFFSET 0) k,

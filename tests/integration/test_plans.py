@@ -109,4 +109,4 @@ def test_the_calls_of_the_claim_are_planned_once(pools, make_agent, make_request
         prepared = [row[0] for row in cursor.fetchall()]
 
     assert any("exchange_1" in text for text in prepared)
-    assert any("serveable_pools_1" in text for text in prepared)
+    assert any("serveable_after_1" in text for text in prepared)
