@@ -4,6 +4,7 @@ import json
 import math
 import random
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import astuple
 from datetime import timedelta
 from importlib import import_module
@@ -32,7 +33,7 @@ from balancing import keeping, memory, remember, scoring
 from balancing.outlook import Average, Cell
 from balancing.scoring import Candidate, Work
 from balancing.services import agents, learning, leases
-from tests.integration.learning_job import NUMBERED_WITHIN_S, learn
+from tests.integration.learning_job import NUMBERED_WITHIN_S, learn, number
 
 pytestmark = pytest.mark.django_db(transaction=True)
 STRATEGIES = ("learnt", "predictive", "workload_aware")
@@ -121,23 +122,21 @@ def test_whoever_was_slower_writes_nothing(make_agent, work, monkeypatch):
 def test_nobody_learns_while_all_is_learnt_anew_and_nobody_waits_for_it(make_agent, work):
     make_agent()
     work()
-    assert learn() == 1
-    anew = learning.relearn()
-    assert next(anew) == 1
-    work()
-    with ThreadPoolExecutor(1) as other:
-        assert other.submit(_learn_apart).result(timeout=NUMBERED_WITHIN_S) == 0
+    number()
 
-    assert not list(anew)
+    with ThreadPoolExecutor(1) as other, closing(learning.relearn()) as anew:
+        assert next(anew) == 1
+        assert other.submit(_learn_apart).result(timeout=NUMBERED_WITHIN_S) is None
+        assert not list(anew)
 
-    assert learn() == 1
-    assert PoolLearning.objects.get().leases == 2
+    assert learn() == 0
+    assert PoolLearning.objects.get().leases == 1
 
 
 def _learn_apart():
     """Learn on a connection of one's own."""
     try:
-        return learn()
+        return learning.learn_batch()
     finally:
         connection.close()
 
