@@ -29,7 +29,7 @@ from agentpool.registry.models import (
 )
 from agentpool.registry.states import AgentHealth, Outcome
 from balancing import course as learning_course
-from balancing import keeping, memory, remember, scoring
+from balancing import insight, keeping, memory, remember, scoring
 from balancing.outlook import Average, Cell
 from balancing.scoring import Candidate, Work
 from balancing.services import agents, learning, leases
@@ -84,6 +84,7 @@ def test_what_has_ended_is_learnt_once_and_cancelled_work_says_nothing(make_agen
     assert 45 < math.exp(usual.log_s) < 120
     assert own.learnt_at == LeaseOutcome.objects.exclude(outcome="cancelled").first().ended_at
     assert Outlook.objects.filter(agent_id=agent.id, story_type=None).count() == 1
+    assert [each["leases"] for each in insight.agents("code")] == [6]
 
 
 def test_a_death_before_the_commit_loses_nothing_and_doubles_nothing(make_agent, work, monkeypatch):
