@@ -10,6 +10,7 @@ from rest_framework.views import APIView
 from agentpool.registry import api as registry_api
 from agentpool.registry import queries as registry_queries
 from agentpool.registry import serializers as registry_serializers
+from agentpool.registry import showing as registry_showing
 from agentpool.registry.api import ANY_JSON, CREATED, IF_MATCH, OBJECT, checked, shown
 from agentpool.registry.errors import Forbidden, NotFound
 from agentpool.registry.models import Agent, Lease, Pool
@@ -60,7 +61,7 @@ class Agents(registry_api.AgentList):
             actor=agent_id if enrolling else request.user.name,
         )
         body = {
-            **registry_serializers.agent_json(done.agent),
+            **registry_showing.agent_json(done.agent),
             "credential": done.credential,
             "heartbeat_interval_s": done.heartbeat_interval_s,
         }

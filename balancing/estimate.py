@@ -6,11 +6,10 @@ down for the claim, and `outlook.expect` makes of them what `predict` says.
 """
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 
-from balancing.belief import FIRST_KIND, MATCH, Floats, Model, Own, Shared, Skill, Usual
+from balancing.belief import ALL, FIRST_KIND, MATCH, Floats, Model, Own, Shared, Skill, Usual
 from balancing.kalman import new_agent, new_cell
 from balancing.outlook import (
     SUCCESS,
@@ -61,35 +60,41 @@ def predict(model: Model, skill: Skill | None, kind: str, *, match: float = 0.0)
 
 def average(model: Model, kind: str | None) -> Average:
     """Return what is usual in a pool for a kind of work; None: for one that it has not seen."""
-    return averages(model, (kind,))[kind]
+    return _average(model, model.place(kind), _shared_rows(model), _new(model))
 
 
-def averages(model: Model, kinds: Sequence[str | None]) -> dict[str | None, Average]:
-    """Return `average` for several kinds of work."""
-    places = [model.place(kind) for kind in kinds]
-    direct = np.array([model.direct(place, 0.0) for place in places])
-    parts = [_shared_parts(each, direct) for each in model.shared]
-    new = [agent + cell for agent, cell in zip(new_agent(model), new_cell(model), strict=True)]
-    return {
-        kind: _average(model, place, [(means[i], doubts[i]) for means, doubts in parts], new)
-        for i, (kind, place) in enumerate(zip(kinds, places, strict=True))
-    }
+def averages(model: Model) -> dict[str | None, Average]:
+    """Return `average` for all kinds of work of a pool, and for None."""
+    rows, new = _shared_rows(model), _new(model)
+    found: dict[str | None, Average] = {None: _average(model, None, rows, new)}
+    for place, kind in enumerate(model.kinds):
+        found[kind] = _average(model, place, rows, new)
+    return found
+
+
+def _shared_rows(model: Model) -> list[list[list[float]]]:
+    """Return the blocks of what is shared, as numbers that are quick to take one by one."""
+    return [each.block.tolist() for each in model.shared]
+
+
+def _new(model: Model) -> list[float]:
+    """Return how much an agent of which nothing is known differs at a kind of work: variances."""
+    return [agent + cell for agent, cell in zip(new_agent(model), new_cell(model), strict=True)]
 
 
 def _average(
-    model: Model, place: int | None, known: list[tuple[float, float]], new: list[float]
+    model: Model, place: int | None, rows: list[list[list[float]]], new: list[float]
 ) -> Average:
-    (odds, odds_doubt), (log_s, log_s_doubt) = known
+    (odds, odds_doubt), (log_s, log_s_doubt) = (_usual_part(each, place) for each in rows)
     usual = _usual(model, place)
     seconds = math.exp(log_s + model.noise / 2)
-    worth = [each.means.item(MATCH) for each in model.shared]
     return Average(
         odds=odds,
         log_s=log_s,
         odds_doubt=odds_doubt + new[SUCCESS],
         log_s_doubt=log_s_doubt + new[TIME],
-        match_odds=worth[SUCCESS],
-        match_log_s=worth[TIME],
+        match_odds=rows[SUCCESS][MATCH][-1],
+        match_log_s=rows[TIME][MATCH][-1],
         noise=model.noise,
         retry_s=(usual.waited_s + seconds) / share(odds, odds_doubt),
         tokens=usual.tokens,
@@ -105,11 +110,7 @@ def cells(model: Model, skill: Skill) -> dict[str | None, Cell]:
 
     None: at those that it has not. The doubts are about leases that match as its last one did.
     """
-    kinds = (None, *skill.kinds)
-    direct = np.array(
-        [model.direct(model.place(k), m) for k, m in zip(kinds, skill.match, strict=True)]
-    )
-    direct[0, MATCH] = 0.0  # that of a kind that it has not done is not known
+    direct = _direct(model, skill)
     of_cells, values = new_cell(model), []
     for i, shared in enumerate(model.shared):
         own = _fitted(skill.own[i], model)
@@ -133,8 +134,20 @@ def cells(model: Model, skill: Skill) -> dict[str | None, Cell]:
             skill.leases[i] if i else 0,
             skill.at,
         )
-        for i, kind in enumerate(kinds)
+        for i, kind in enumerate((None, *skill.kinds))
     }
+
+
+def _direct(model: Model, skill: Skill) -> Floats:
+    """Return what counts of the shared values at each place of a skill, as it matched last."""
+    direct = np.zeros((1 + len(skill.kinds), FIRST_KIND + len(model.kinds)))
+    direct[:, MATCH], direct[:, ALL] = skill.match, 1.0
+    direct[0, MATCH] = 0.0  # that of a kind that it has not done is not known
+    for i, kind in enumerate(skill.kinds, start=1):
+        place = model.place(kind)
+        if place is not None:
+            direct[i, FIRST_KIND + place] = 1.0
+    return direct
 
 
 def _fitted(own: Own, model: Model) -> Own:
@@ -150,10 +163,14 @@ def _shared_part(shared: Shared, weights: Floats) -> tuple[float, float]:
     return row.item(-1), float(row[:-1].dot(weights))
 
 
-def _shared_parts(shared: Shared, weights: Floats) -> tuple[list[float], list[float]]:
-    """Return the same for several lists of weights, (lists, shared)."""
-    rows = weights.dot(shared.block)
-    return rows[:, -1].tolist(), np.vecdot(rows[:, :-1], weights).tolist()
+def _usual_part(rows: list[list[float]], place: int | None) -> tuple[float, float]:
+    """Return mean and variance of what is usual for a kind of work, without a match."""
+    usual = rows[ALL]
+    if place is None:
+        return usual[-1], usual[ALL]
+    kind = FIRST_KIND + place
+    own = rows[kind]
+    return usual[-1] + own[-1], usual[ALL] + 2 * usual[kind] + own[kind]
 
 
 def _usual(model: Model, place: int | None) -> Usual:
@@ -163,8 +180,7 @@ def _usual(model: Model, place: int | None) -> Usual:
 def _used(model: Model, skill: Skill | None, kind: str | None, cell: int) -> tuple[float, float]:
     """Return the tokens and the efficiency to expect: the agent's own, mixed with the pool's."""
     pool, own = _usual(model, model.place(kind)), skill.usual[cell] if skill and cell else Usual()
-    tokens, efficiency = (
-        (mine * own.leases + its * PRIOR_LEASES) / (own.leases + PRIOR_LEASES)
-        for mine, its in ((own.tokens, pool.tokens), (own.efficiency, pool.efficiency))
-    )
+    whole = own.leases + PRIOR_LEASES
+    tokens = (own.tokens * own.leases + pool.tokens * PRIOR_LEASES) / whole
+    efficiency = (own.efficiency * own.leases + pool.efficiency * PRIOR_LEASES) / whole
     return tokens, efficiency

@@ -86,7 +86,7 @@ def agents(agent_type: str) -> list[dict[str, Any]]:
             "health": names[id_].health,
             "suspicion": round(row.suspicion, 2),
             "why": row.why,
-            "leases": row.skill["leases"][0],
+            "leases": row.leases,
             "learnt_at": row.learnt_at,
         }
         for id_, row in some.items()
@@ -156,12 +156,12 @@ def _usual(row: Outlook) -> Prediction:
 
 
 def _average(row: Outlook) -> Average:
-    names = [name for name in Average.__dataclass_fields__ if name != "at"]
+    names = [name for name in Average._fields if name != "at"]
     return Average(**{name: getattr(row, name) for name in names}, at=row.learnt_at.timestamp())
 
 
 def _cell(row: Outlook) -> Cell:
-    names = [name for name in Cell.__dataclass_fields__ if name != "at"]
+    names = [name for name in Cell._fields if name != "at"]
     return Cell(**{name: getattr(row, name) for name in names}, at=row.learnt_at.timestamp())
 
 

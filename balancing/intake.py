@@ -20,7 +20,7 @@ from django.conf import settings
 from rest_framework import serializers as drf
 
 from agentpool.registry import counters
-from agentpool.registry.serializers import MAX_BIGINT, MAX_INT
+from agentpool.registry.fields import MAX_BIGINT, MAX_INT
 from balancing import reports, serializers, terms
 from balancing.services.heartbeats import Heartbeat
 from balancing.terms import Wish

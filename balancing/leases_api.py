@@ -11,8 +11,8 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from agentpool.registry import queries as registry_queries
-from agentpool.registry import serializers as registry_serializers
 from agentpool.registry import services as registry_services
+from agentpool.registry import showing as registry_showing
 from agentpool.registry.api import ANY_JSON, PAGE, checked
 from agentpool.registry.models import Lease
 from agentpool.registry.rest import (
@@ -257,7 +257,7 @@ def log_answer(lease: Lease, *, after: int) -> dict[str, Any]:
     """Return the chunks after one; complete: the lease has ended and nothing more will come."""
     chunks = registry_queries.log_after(lease, after=after)
     return {
-        "chunks": [registry_serializers.chunk_json(chunk) for chunk in chunks],
+        "chunks": [registry_showing.chunk_json(chunk) for chunk in chunks],
         "next": chunks[-1].id if chunks else after,
         "complete": lease.released_at is not None and not chunks,
         "dropped_bytes": registry_queries.dropped_bytes(lease),

@@ -1,6 +1,6 @@
 """Reads what there is to learn from, and what is known so far of the pools and agents concerned."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -27,10 +27,11 @@ class Heard(NamedTuple):
     """
     The next events, and what the leases teach that ended by them.
 
-    newest: the last event. courses: the pools concerned, with the agents concerned; by agent type.
-    standings: of these agents, by id.
+    version: of the mark after which they come. newest: the last event. courses: the pools
+    concerned, with the agents concerned; by agent type. standings: of these agents, by id.
     """
 
+    version: int
     events: int
     newest: int
     told: list[Told]
@@ -45,32 +46,44 @@ def now() -> datetime:
 
 def heard(*, batch: int) -> Heard | None:
     """
-    Return the events after the mark, at most a batch; None: none, or somebody else is learning.
+    Return the events after the mark, at most a batch; None: there are none.
 
-    Locks the mark to the end of the transaction: whoever holds it is the only one who learns.
+    All as it was at one moment; locks nothing.
     """
-    found = prepared.rows(_HEARD, [batch])
-    if not found or not found[0][0]:
+    found = prepared.rows(_HEARD, [batch], binary=True)[0]
+    version, events, newest, lessons, pools, models, agents, skills = found
+    if not events:
         return None
-    events, newest, *texts = found[0]
-    lessons, pools, agents = (ujson.loads(text) if text else () for text in texts)
-    courses = {pool: _course(pool, *known) for pool, _, _, *known in pools}
-    bounds = {pool: (probation, quarantine) for pool, probation, quarantine, *_ in pools}
-    standings = {}
-    for agent_type, name, health, by, generation, skill, *suspicion in agents:
-        standings[name] = Standing(AgentHealth(health), by, generation, *bounds[agent_type])
+    courses, bounds, standings = {}, {}, {}
+    for model, (pool, probation, quarantine, *counted) in _each(pools, models):
+        courses[pool] = _course(pool, model, *counted)
+        bounds[pool] = probation, quarantine
+    for skill, (pool, name, health, by, generation, *suspicion) in _each(agents, skills):
+        standings[name] = Standing(AgentHealth(health), by, generation, *bounds[pool])
         if skill is not None:
-            courses[agent_type].model.skills[name] = keeping.skill_of(skill)
-            courses[agent_type].suspicions[name] = Suspicion(*suspicion)
-    return Heard(events, newest, course.told(lessons), courses, standings)
+            courses[pool].model.skills[name] = keeping.skill_of(skill)
+            courses[pool].suspicions[name] = Suspicion(*suspicion)
+    return Heard(version, events, newest, course.told(_rows_of(lessons)), courses, standings)
 
 
-_HEARD = "SELECT events, newest, told::text, pools::text, agents::text FROM heard_1(%s)"
+_HEARD = (
+    "SELECT version, events, newest, told::text, pools::text, models, agents::text, skills"
+    " FROM heard_1(%s)"
+)
 
 
-def _course(agent_type: str, model: Any, agents: int, counted_at: float) -> Course:
-    known = keeping.model_of(model) if model is not None else Model()
-    return Course(agent_type, agents, known, counted_at=counted_at)
+def _each(text: str | None, kept: list[bytes | None] | None) -> Iterator[tuple[bytes | None, Row]]:
+    return zip(kept or (), _rows_of(text), strict=True)
+
+
+def _rows_of(text: str | None) -> Sequence[Row]:
+    rows: Sequence[Row] = ujson.loads(text) if text else ()
+    return rows
+
+
+def _course(agent_type: str, kept: bytes | None, agents: int, counted_at: float) -> Course:
+    model = keeping.model_of(kept) if kept is not None else Model()
+    return Course(agent_type, agents, model, counted_at=counted_at)
 
 
 def last_event() -> int:
@@ -94,16 +107,16 @@ def fold_outcomes(*, days: float, batch: int = 20_000) -> int:
 # -- anew ----------------------------------------------------------------------------------------
 
 
-def alone() -> None:
+def alone() -> int:
     """
     Keep all others from learning to the end of the transaction, and see one state of all tables.
 
-    Must be the first statement of a transaction.
+    Must be the first statement of a transaction. Returns the version of the mark.
     """
     with connection.cursor() as cursor:
         cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         cursor.execute("LOCK TABLE learning_state IN SHARE ROW EXCLUSIVE MODE")
-        cursor.execute("INSERT INTO learning_state VALUES (1, 0) ON CONFLICT DO NOTHING")
+    return int(_rows("SELECT coalesce(max(version), 0) FROM learning_state", [])[0][0])
 
 
 def blank(agent_type: str) -> Course:
@@ -154,13 +167,8 @@ _DAYS = """
         d.efficiency / d.leases, true, d.duration_s / d.leases, '', false
       FROM outcome_day d ORDER BY d.day, d.agent_id, d.story_type"""
 _OUTCOMES = """
-    SELECT o.agent_type, o.agent_id::text, o.story_type, extract(epoch FROM o.ended_at)::float8,
-        ln(greatest(0.01, o.duration_s)), (o.outcome = 'success')::int::float8, 1,
-        CASE WHEN o.tags = '{}' THEN 0 ELSE (SELECT count(*) FROM unnest(o.tags) t
-          WHERE t = ANY (a.capabilities))::float8 / cardinality(o.tags) - 0.5 END,
-        o.waited_s, (o.tokens_in + o.tokens_out)::float8, efficiency_1(o), o.outcome = 'success',
-        o.duration_s, '', false
-      FROM outcome o JOIN agent a ON a.id = o.agent_id
+    SELECT t.*, '', false
+      FROM outcome o JOIN agent a ON a.id = o.agent_id, lesson_1(o, a.capabilities) t
       WHERE o.outcome <> 'cancelled' AND o.lease_id NOT IN (
         SELECT e.lease_id FROM event e WHERE (e.seq IS NULL OR e.seq > %s)
           AND e.kind IN ('lease.released', 'lease.expired', 'lease.lost', 'lease.cancelled'))

@@ -7,7 +7,7 @@ the pool for the kind of work and on how the agent differs from it; how both are
 """
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 # What is taken to be usual before anything is known: of coding agents' merge rates by kind of task
 # the log odds are about .6 with these standard deviations; of times only the order is known.
@@ -30,16 +30,14 @@ EIGHT_OF_TEN = 1.2816
 MEASURES = SUCCESS, TIME = 0, 1
 
 
-@dataclass(frozen=True, slots=True)
-class Gauss:
+class Gauss(NamedTuple):
     """A value that is not known exactly: its mean and variance."""
 
     mean: float
     variance: float
 
 
-@dataclass(frozen=True, slots=True)
-class Average:
+class Average(NamedTuple):
     """
     What is usual in a pool for one kind of work: all that a claim needs to know of the pool.
 
@@ -63,8 +61,7 @@ class Average:
     at: float
 
 
-@dataclass(frozen=True, slots=True)
-class Cell:
+class Cell(NamedTuple):
     """How one agent differs from its pool at one kind of work; the doubts are all there are."""
 
     odds: float
@@ -77,8 +74,7 @@ class Cell:
     at: float
 
 
-@dataclass(frozen=True, slots=True)
-class Prediction:
+class Prediction(NamedTuple):
     """
     What is expected of an agent at a kind of work.
 

@@ -1,158 +1,72 @@
 """
 Writes down what was learnt, all pools of a batch by one statement.
 
-The caller holds the mark (`memory.heard`, `memory.alone`), so that nobody else writes these rows.
+`learnt_1` writes only if nobody else has learnt since what is known was read.
 """
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import astuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-import ujson
+import psycopg
+from django.db import OperationalError
 
-from balancing import estimate, keeping, outlook, prepared
+from balancing import arrays, estimate, keeping, outlook, prepared
+from balancing.arrays import Blobs, Numbers, Words
 from balancing.course import Course, Row
 from balancing.outlook import Average, Cell
 from balancing.trust import Suspicion
 
 # match_odds, match_log_s, noise, retry_s: an agent has none of its own.
 _OF_POOLS_ALONE = (0.0,) * 4
+_BINS = ("bin_leases", "bin_predicted", "bin_successes")
+_SUMS = ("squares", "naive_squares", "errors", "naive_errors", "gain", "gain_squares")
 
 
-def all_of(courses: Iterable[Course], *, mark: int) -> None:
+class Overtaken(Exception):
+    """Somebody else has learnt since what is known was read, or is learning all anew."""
+
+
+def all_of(courses: Iterable[Course], *, mark: int, version: int, lazily: bool = False) -> None:
     """
     Write down what pools know now: models, agents they learnt from, what to expect, how sure.
 
-    mark: up to which event has been learnt. Must be in a transaction.
+    mark: up to which event has been learnt. version: of the mark, as it was read. lazily: the
+    commit does not wait for the disk. More than a thousand pools or agents are several statements,
+    and must be in a transaction. Raises: Overtaken, and nothing was written.
     """
     several = list(courses)
-    pieces = (
-        _pieces(table, itertools.chain.from_iterable(map(rows, several)))
-        for table, rows in _TABLES.items()
-    )
-    is_written = False
-    for texts in itertools.zip_longest(*pieces, fillvalue="[]"):
-        prepared.do(_STATEMENT, [*texts, mark])
-        is_written = True
-    if not is_written:  # the mark moves in any case
-        prepared.do(_STATEMENT, [*["[]"] * len(_TABLES), mark])
+    arrays.allow(prepared.raw())
+    pieces = [_pieces(table, several) for table in _TABLES]
+    for some in itertools.zip_longest(*pieces, fillvalue=()):
+        _write(some, mark=mark, version=version, lazily=lazily)
+        version += 1
 
 
-def _pieces(table: "_Table", rows: Iterable[Row]) -> Iterator[str]:
-    """Yield rows as JSON, as many at a time as one statement takes."""
-    left = iter(rows)
+def _pieces(table: "_Table", courses: list[Course]) -> Iterator[list[Row]]:
+    """Yield rows, as many at a time as one statement takes; at least none once."""
+    left = itertools.chain.from_iterable(map(table.rows, courses))
+    yield list(itertools.islice(left, table.piece))
     while some := list(itertools.islice(left, table.piece)):
-        yield ujson.dumps([dict(zip(table.names, row, strict=True)) for row in some])
+        yield some
 
 
-# -- the statements --------------------------------------------------------------------------------
-
-
-class _Table(NamedTuple):
-    """
-    A statement that takes rows as JSON, and the names of their values.
-
-    piece: rows of one statement: they are in memory at once.
-    """
-
-    sql: str
-    names: tuple[str, ...]
-    piece: int
-
-
-def _upsert(
-    table: str, columns: Mapping[str, str], *, key: str, adds: str = "", piece: int = 5000
-) -> _Table:
-    """
-    Return what replaces the rows that are there.
-
-    Nobody else writes them, so their order does not matter. columns: their types; times come in
-    seconds since the epoch. adds: the assignments for a row that is there, if it is not simply
-    replaced.
-    """
-    names = ", ".join(columns)
-    # One JSON text: an array a column would take half of the time that learning takes.
-    sent = ", ".join(
-        f"{name} {'float8' if kind == 'timestamptz' else kind}" for name, kind in columns.items()
-    )
-    values = ", ".join(
-        f"to_timestamp(u.{name})" if kind == "timestamptz" else f"u.{name}"
-        for name, kind in columns.items()
-    )
-    others = [name for name in columns if name not in key.split(", ")]
-    changed = adds or ", ".join(f"{name} = excluded.{name}" for name in others)
-    sql = f"""
-        INSERT INTO {table} AS t ({names})
-        SELECT {values} FROM json_to_recordset(%s::json) u ({sent})
-        ON CONFLICT ({key}) DO UPDATE SET {changed}"""  # noqa: S608
-    return _Table(sql, tuple(columns), piece)
-
-
-_MODELS = _upsert(
-    "pool_learning",
-    {
-        "agent_type": "text",
-        "model": "jsonb",
-        "leases": "int8",
-        "agents": "int",
-        "counted_at": "timestamptz",
-        "learnt_at": "timestamptz",
-    },
-    key="agent_type",
-    piece=1000,
-)
-_SKILLS_OF_AGENTS = _upsert(
-    "agent_learning",
-    {
-        "agent_id": "uuid",
-        "agent_type": "text",
-        "skill": "jsonb",
-        "suspicion": "float8",
-        "streak": "int",
-        "why": "text",
-        "learnt_at": "timestamptz",
-    },
-    key="agent_id",
-    piece=1000,
-)
-_OF_AN_OUTLOOK = "odds log_s odds_doubt log_s_doubt match_odds match_log_s noise retry_s"
-_OUTLOOKS = _upsert(
-    "outlook",
-    {
-        "agent_type": "text",
-        "agent_id": "uuid",
-        "story_type": "text",
-        **dict.fromkeys(_OF_AN_OUTLOOK.split(), "float8"),
-        "tokens": "float8",
-        "efficiency": "float8",
-        "leases": "int",
-        "ratio": "float8",
-        "learnt_at": "timestamptz",
-    },
-    key="agent_type, agent_id, story_type",
-)
-_SUMS = ["squares", "naive_squares", "errors", "naive_errors", "gain", "gain_squares"]
-_COUNTS = ["leases", "within"]
-_BINS = {"bin_leases": "int[]", "bin_predicted": "float8[]", "bin_successes": "int[]"}
-_ADDED = [f"{name} = t.{name} + excluded.{name}" for name in (*_COUNTS, *_SUMS)]
-_ADDED += [
-    f"{name} = (SELECT array_agg(a + b ORDER BY i)"  # noqa: S608
-    f" FROM unnest(t.{name}, excluded.{name}) WITH ORDINALITY x (a, b, i))"
-    for name in _BINS
-]
-_TALLIES = _upsert(
-    "calibration",
-    {
-        "agent_type": "text",
-        "day": "date",
-        **dict.fromkeys(_COUNTS, "int"),
-        **dict.fromkeys(_SUMS, "float8"),
-        **_BINS,
-    },
-    key="agent_type, day",
-    adds=", ".join(_ADDED),
-)
+def _write(some: Sequence[Sequence[Row]], *, mark: int, version: int, lazily: bool) -> None:
+    """Write some rows of each table, in the order of the tables, and move the mark."""
+    params: list[object] = [version, mark, lazily]
+    for table, rows in zip(_TABLES, some, strict=True):
+        count = len(table.words)
+        for place, kind in enumerate(table.words):
+            params.append(kind([row[place] for row in rows]))
+        params.append(Numbers([row[count:] for row in rows]))
+    try:
+        is_written = prepared.rows(_LEARNT, params)[0][0]
+    except OperationalError as error:
+        if isinstance(error.__cause__, psycopg.errors.LockNotAvailable):
+            raise Overtaken from error
+        raise
+    if not is_written:
+        raise Overtaken
 
 
 # -- the rows --------------------------------------------------------------------------------------
@@ -160,39 +74,23 @@ _TALLIES = _upsert(
 
 def _model_rows(course: Course) -> Iterator[Row]:
     model, counted = course.model, (course.agents, course.counted_at)
-    yield course.agent_type, keeping.model_json(model), model.leases, *counted, model.at
+    yield course.agent_type, keeping.model_bytes(model), model.leases, *counted, model.at
 
 
 def _skill_rows(course: Course) -> Iterator[Row]:
     for name in course.touched:
         skill = course.model.skills[name]
-        suspicion = course.suspicions.get(name, Suspicion())
-        told = keeping.skill_json(skill)
-        yield name, course.agent_type, told, *astuple(suspicion), skill.at
+        now, kept = course.suspicions.get(name, Suspicion()), keeping.skill_bytes(skill)
+        numbers_of = skill.leases[0], now.value, now.streak, skill.at
+        yield name, course.agent_type, kept, now.why, *numbers_of
 
 
 def _outlook_rows(course: Course) -> Iterator[Row]:
     model = course.model
-    averages = estimate.averages(model, (None, *model.kinds))
+    averages = estimate.averages(model)
     for kind, usual in averages.items():
-        yield (
-            course.agent_type,
-            None,
-            kind,
-            usual.odds,
-            usual.log_s,
-            usual.odds_doubt,
-            usual.log_s_doubt,
-            usual.match_odds,
-            usual.match_log_s,
-            usual.noise,
-            usual.retry_s,
-            usual.tokens,
-            usual.efficiency,
-            usual.leases,
-            1.0,
-            usual.at,
-        )
+        *values, leases, at = usual
+        yield course.agent_type, None, kind, *values, leases, 1.0, at
     of_unknown_s: dict[str | None, float] = {}
     for name in course.touched:
         skill = model.skills[name]
@@ -202,22 +100,9 @@ def _outlook_rows(course: Course) -> Iterator[Row]:
             if known not in of_unknown_s:
                 of_unknown_s[known] = _hoped_s(averages[known], None, 0.0)
             ratio = _hoped_s(averages[known], cell, match) / of_unknown_s[known]
-            yield course.agent_type, name, kind, *_cell_values(cell, ratio)
-
-
-def _cell_values(cell: Cell, ratio: float) -> Row:
-    return (
-        cell.odds,
-        cell.log_s,
-        cell.odds_doubt,
-        cell.log_s_doubt,
-        *_OF_POOLS_ALONE,
-        cell.tokens,
-        cell.efficiency,
-        cell.leases,
-        ratio,
-        cell.at,
-    )
+            *values, tokens, efficiency, leases, at = cell
+            told = (*values, *_OF_POOLS_ALONE, tokens, efficiency, leases, ratio, at)
+            yield course.agent_type, name, kind, *told
 
 
 def _hoped_s(usual: Average, cell: Cell | None, match: float) -> float:
@@ -226,17 +111,29 @@ def _hoped_s(usual: Average, cell: Cell | None, match: float) -> float:
 
 def _tally_rows(course: Course) -> Iterator[Row]:
     for day, tally in course.tallies.items():
-        sums = [getattr(tally, name) for name in (*_COUNTS, *_SUMS, *_BINS)]
-        yield course.agent_type, day.isoformat(), *sums
+        bins = itertools.chain.from_iterable(getattr(tally, name) for name in _BINS)
+        sums = [getattr(tally, name) for name in ("leases", "within", *_SUMS)]
+        yield course.agent_type, day.isoformat(), *sums, *bins
 
 
-# The rows of each table, and all tables by one statement: every wait for an answer costs as much as
+class _Table(NamedTuple):
+    """
+    Where rows go: their words come first, each kind as an array of its own, then their numbers.
+
+    piece: rows of one statement: they are in memory at once.
+    """
+
+    rows: Callable[[Course], Iterator[Row]]
+    words: tuple[type[Words | Blobs], ...]
+    piece: int
+
+
+# As learnt_1 takes them. All tables by one statement: every wait for an answer costs as much as
 # what is waited for.
-_TABLES: dict[_Table, Callable[[Course], Iterator[Row]]] = {
-    _MODELS: _model_rows,
-    _SKILLS_OF_AGENTS: _skill_rows,
-    _OUTLOOKS: _outlook_rows,
-    _TALLIES: _tally_rows,
-}
-_WRITTEN = ", ".join(f"t{i} AS ({table.sql})" for i, table in enumerate(_TABLES))
-_STATEMENT = f"WITH {_WRITTEN} UPDATE learning_state SET last_seq = %s WHERE id = 1"  # noqa: S608
+_TABLES = (
+    _Table(_model_rows, (Words, Blobs), 1000),
+    _Table(_skill_rows, (Words, Words, Blobs, Words), 1000),
+    _Table(_outlook_rows, (Words, Words, Words), 5000),
+    _Table(_tally_rows, (Words, Words), 5000),
+)
+_LEARNT = f"SELECT learnt_1({', '.join(['%s'] * (3 + sum(len(t.words) + 1 for t in _TABLES)))})"

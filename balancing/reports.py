@@ -4,7 +4,7 @@ from typing import Any
 
 from rest_framework import serializers
 
-from agentpool.registry.serializers import (
+from agentpool.registry.fields import (
     MAX_BIGINT,
     Cores,
     Flag,

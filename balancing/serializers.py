@@ -6,13 +6,7 @@ from django.conf import settings
 from django.core.validators import RegexValidator
 from rest_framework import serializers
 
-from agentpool.registry.models import (
-    AFFINITIES,
-    AGENT_ID,
-    TYPE_NAME,
-    Request,
-)
-from agentpool.registry.serializers import (
+from agentpool.registry.fields import (
     MAX_BIGINT,
     Cores,
     Flag,
@@ -25,6 +19,12 @@ from agentpool.registry.serializers import (
     Text,
     Whole,
     Words,
+)
+from agentpool.registry.models import (
+    AFFINITIES,
+    AGENT_ID,
+    TYPE_NAME,
+    Request,
 )
 from agentpool.registry.states import (
     IsolationLevel,

@@ -4,10 +4,11 @@ What learning costs: from one outcome, from a batch, and anew from a million of 
     .venv/bin/python bench/learning.py [--outcomes 1000000] [--agents 2000] [--json FILE]
 
 On a database of its own. Outcomes are made by SQL: four pools, six kinds of work, skills that
-differ. Told are milliseconds of one outcome learnt by itself (median of the whole transaction; of
-the processor: of the process and of its database connection), milliseconds an outcome in a batch,
-and of `manage.py relearn`, its processes together: seconds, seconds of a processor (without the
-database's), and the largest memory.
+differ. Told are milliseconds of one outcome learnt by itself (median of the whole; of the
+processor: of the process and of its database connection), and of an empty transaction on the same
+connection, of which one outcome needs two; milliseconds an outcome in a batch; and of `manage.py
+relearn`, its processes together: seconds, seconds of a processor (without the database's), and the
+largest memory.
 """
 
 import argparse
@@ -55,7 +56,9 @@ SELECT (SELECT coalesce(max(seq), 0) FROM event) + row_number() OVER (ORDER BY o
 _TIMED = """
 import json, psutil, sys, time, django
 django.setup()
+from balancing import prepared
 from balancing.services import learning
+EMPTY = 400
 learning.BATCH = int(sys.argv[1])
 learning.learn_batch()
 from django.db import connection
@@ -69,7 +72,12 @@ for _ in range(int(sys.argv[2])):
         break
     took.append((time.perf_counter() - began) / len(heard.told))
 spent = [(after - begun) / max(1, len(took)) for after, begun in zip(used(), before)]
-print(json.dumps({"took": took, "app": spent[0], "server": spent[1]}))
+empty = []
+for _ in range(EMPTY):
+    began = time.perf_counter()
+    prepared.rows("SELECT 1", [])
+    empty.append(time.perf_counter() - began)
+print(json.dumps({"took": took, "empty": empty, "app": spent[0], "server": spent[1]}))
 """
 
 
@@ -86,6 +94,7 @@ def main() -> int:
         "outcomes": options.outcomes,
         "agents": options.agents,
         "one_ms": one["took"],
+        "empty_ms": one["empty"],
         "one_app_cpu_ms": one["app"],
         "one_db_cpu_ms": one["server"],
         "batch_ms": batch["took"],
@@ -161,7 +170,7 @@ def _watch(process: "subprocess.Popen[str]", peak: dict[str, float]) -> None:
 
 
 def _per_lesson(there: stage.Stage, *, count: int, batch: int) -> dict[str, float]:
-    """Return milliseconds a lesson (median), in transactions of `batch` events, and of the CPU."""
+    """Return milliseconds a lesson (median), in batches of as many events, and of the CPU."""
     with there.connect() as connection:
         connection.execute(
             "UPDATE learning_state SET last_seq = (SELECT coalesce(max(seq), 0) FROM event)"
@@ -172,15 +181,15 @@ def _per_lesson(there: stage.Stage, *, count: int, batch: int) -> dict[str, floa
     env = {**there.env, "DJANGO_SETTINGS_MODULE": "agentpool.settings"}
     run = subprocess.run(argv, cwd=ROOT, env=env, capture_output=True, text=True, check=True)
     told = json.loads(run.stdout)
-    told["took"] = sorted(told["took"])[len(told["took"]) // 2]
+    for name in ("took", "empty"):
+        told[name] = sorted(told[name])[len(told[name]) // 2]
     return {name: round(1000 * value, 3) for name, value in told.items()}
 
 
 def _print(row: dict[str, Any]) -> None:
-    table = Table(title="learning", title_justify="left")
-    for name in row:
-        table.add_column(name.replace("_", " "), justify="right")
-    table.add_row(*(str(value) for value in row.values()))
+    table = Table("", "learning", box=None)
+    for name, value in row.items():
+        table.add_row(name.replace("_", " "), str(value))
     Console().print(table)
 
 

@@ -10,13 +10,13 @@ from rest_framework.views import APIView
 
 from agentpool.registry import policy_api
 from agentpool.registry.api import ANY_JSON, PAGE, checked
+from agentpool.registry.fields import Query
 from agentpool.registry.models import (
     OPTIMIZATION_STATUSES,
     Optimization,
     OptimizerPolicy,
 )
 from agentpool.registry.rest import OPERATORS, READERS, ApiRequest, page
-from agentpool.registry.serializers import Query
 from scaling import changing, optimizer, troubles
 
 

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from rest_framework import serializers
 
+from agentpool.registry.fields import Query, Strict, Text, Whole
 from agentpool.registry.models import (
     SCALING_ACTIONS,
     TYPE_NAME,
@@ -13,7 +14,7 @@ from agentpool.registry.models import (
     ScalingEvent,
     ScalingPolicy,
 )
-from agentpool.registry.serializers import Query, Strict, Text, Whole, pool_json
+from agentpool.registry.showing import pool_json
 from scaling import governance, queries, standby
 from scaling.policies import Mode, Rule
 

@@ -1,10 +1,8 @@
 """The work of one lease, from its offer to its release, in a thread of its own."""
 
 import contextlib
-import random
 import threading
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -26,14 +24,12 @@ from agentpool.agent.bench import Bench
 from agentpool.agent.control import Control, Reason
 from agentpool.agent.ending import Ending
 from agentpool.agent.isolation.policy import Policy, policy_of
-from agentpool.client import calls, errors, models
+from agentpool.agent.lease_link import LeaseLink
+from agentpool.client import calls, models
 
 _DEFAULT_ACK_S = 15.0
-_FIRST_BACKOFF_S = 0.2
-_LONGEST_BACKOFF_S = 5.0
 # A smaller limit is not taken when more than this share of it is in use.
 _FULL_SHARE = 0.9
-_AWAY = (errors.Unreachable, errors.Unavailable, errors.RateLimited)
 
 
 class Work:
@@ -49,6 +45,12 @@ class Work:
         self._grant: Mapping[str, Any] = offer.get("grant") or {}
         self._payload: Mapping[str, Any] = offer.get("payload") or {}
         self._bench = bench
+        self._link = LeaseLink(
+            bench,
+            lease_id=self.lease_id,
+            fencing_token=self.fencing_token,
+            control=self.control,
+        )
         self._folder = contract.Folder(root=bench.workdir / "leases" / self.lease_id)
         self._policy = policy_of(profile=offer.get("profile") or {}, grant=self._grant)
         self._environment: isolation.Environment | None = None
@@ -111,7 +113,7 @@ class Work:
             self._from_offer_to_release()
         except Exception as error:
             journal.note("work.broken", lease=self.lease_id, error=repr(error))
-            self._release(Ending(outcome="failure", error=f"agent fault: {error!r}"[:2000]))
+            self._link.release(Ending(outcome="failure", error=f"agent fault: {error!r}"[:2000]))
         finally:
             try:
                 workspace.remove(self._folder.root)
@@ -131,27 +133,18 @@ class Work:
             ended = self._do()
         finally:
             self._bench.slots.release()
-        self._release(ended)
+        self._link.release(ended)
 
     def _accept(self, ack_until: float) -> bool:
         """Acknowledge the offer; False when it is not ours to do."""
         if refusal := self._refusal():
             journal.note("offer.refused", lease=self.lease_id, reason=refusal)
-            self._decline(refusal)
+            self._link.decline(refusal)
             return False
-        while clock.now() < ack_until:
-            sent_at = clock.now()
-            try:
-                lease = self._bench.link.ack(self.lease_id, fencing_token=self.fencing_token)
-            except _AWAY:
-                time.sleep(random.uniform(0.05, 0.3))
-                continue
-            except errors.ApiError as error:
-                journal.note("offer.gone", lease=self.lease_id, reason=str(error))
-                return False
-            self._begins(lease, sent_at)
-            return True
-        return False
+        taken = self._link.ack(until=ack_until)
+        if taken is not None:
+            self._begins(*taken)
+        return taken is not None
 
     def _refusal(self) -> str | None:
         if not self._bench.may_start():
@@ -161,19 +154,6 @@ class Work:
         except isolation.IsolationUnavailable as error:
             return str(error)
         return None
-
-    def _decline(self, reason: str) -> None:
-        """Hand an offer back at once; else it would be withdrawn only when its time is up."""
-        try:
-            self._bench.link.release(
-                self.lease_id,
-                fencing_token=self.fencing_token,
-                outcome="cancelled",
-                retry=True,
-                error=reason,
-            )
-        except errors.ApiError as error:
-            journal.note("offer.not_declined", lease=self.lease_id, reason=str(error))
 
     def _begins(self, lease: models.Lease, sent_at: float) -> None:
         """Count the lease's ends from here, by differences of the server's own times."""
@@ -199,7 +179,7 @@ class Work:
     def _do(self) -> Ending:
         """Make the workspace, run the command, read what it reported."""
         began = clock.now()
-        log = lease_log.LeaseLog(self._send_log, is_void=self._is_void)
+        log = lease_log.LeaseLog(self._link.log, is_void=self._link.is_void)
         try:
             ended = self._attempt(log)
             if ended.error:
@@ -261,9 +241,9 @@ class Work:
             folder=self._folder,
             control=self.control,
             policy=lambda: self._policy,
-            report=self._report_security,
+            report=self._link.security,
             warn=lambda text: log.write("stderr", text),
-            is_void=self._is_void,
+            is_void=self._link.is_void,
         )
 
     def _prepare(self) -> Path:
@@ -345,59 +325,7 @@ class Work:
             self._guard.note(isolation.Incident(kind="timed_out", detail="the hard end"))
         return ending.stopped(reason, self.control.note)
 
-    # --- the way back -----------------------------------------------------------------------
-
-    def _release(self, ended: Ending) -> None:
-        """Give the lease back; goes on until the control plane took it or says it is not ours."""
-        backoff_s = _FIRST_BACKOFF_S
-        while not self._is_void():
-            try:
-                self._bench.link.release(
-                    self.lease_id,
-                    fencing_token=self.fencing_token,
-                    outcome=ended.outcome,
-                    retry=ended.retry,
-                    error=ended.error,
-                    usage=ended.usage,
-                    result=ended.result,
-                )
-            except _AWAY as error:
-                journal.note("release.waiting", lease=self.lease_id, reason=error.detail)
-            except errors.Invalid as error:
-                journal.note("release.invalid", lease=self.lease_id, reason=str(error))
-                if ended.result is None and not ended.usage:
-                    return
-                # What the work reported can't be taken; that it ended still must be.
-                remark = f"{ended.error or ''} (its report was refused: {error.detail})"
-                ended = replace(ended, usage={}, result=None, error=remark.strip()[:2000])
-                continue
-            except errors.ApiError as error:
-                journal.note("release.refused", lease=self.lease_id, reason=str(error))
-                return
-            else:
-                journal.note("lease.released", lease=self.lease_id, outcome=ended.outcome)
-                return
-            time.sleep(backoff_s * random.uniform(0.5, 1.5))
-            backoff_s = min(_LONGEST_BACKOFF_S, backoff_s * 2)
-        journal.note("lease.dropped", lease=self.lease_id, lost=self.control.is_lost)
-
-    def _is_void(self) -> bool:
-        """Whether there is nobody left to tell: the lease is lost, or the runtime must go."""
-        leaves_at = self._bench.leaves_at()
-        return self.control.is_lost or (leaves_at is not None and clock.now() >= leaves_at)
-
-    def _send_log(self, chunks: list[Mapping[str, Any]]) -> None:
-        self._bench.link.log(self.lease_id, fencing_token=self.fencing_token, chunks=chunks)
-
-    def _report_security(
-        self, held: Mapping[str, Any] | None, incidents: Sequence[Mapping[str, str]]
-    ) -> None:
-        self._bench.link.security(
-            self.lease_id,
-            fencing_token=self.fencing_token,
-            enforcement=held,
-            incidents=incidents,
-        )
+    # --- what it says -----------------------------------------------------------------------
 
     def _tokens(self) -> calls.Usage:
         """Tokens and cost, from the result once it is there, else from the progress."""

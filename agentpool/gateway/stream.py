@@ -22,7 +22,7 @@ from agentpool.live.broadcast import broadcast, written
 from agentpool.live.listener import EVERYTHING, Subscription, listener
 from agentpool.live.outgoing import Outlet, Send, outlet
 from agentpool.live.threads import in_thread
-from agentpool.registry import queries, serializers
+from agentpool.registry import queries, showing
 from agentpool.registry.errors import Forbidden, Gone, Invalid, Refusal, Unauthenticated
 from agentpool.registry.rest import READERS
 from agentpool.registry.states import Scope
@@ -124,7 +124,7 @@ class _Reader:
         """Write the next events from the table; return whether there may be more."""
         found, seen = await in_thread(_page, self.seq, self._owner)
         for event in seen:
-            self.outlet.write(written(serializers.event_json(event)))
+            self.outlet.write(written(showing.event_json(event)))
         if found:
             self.seq = int(found[-1].seq or 0)
         return len(found) == PAGE

@@ -10,8 +10,9 @@ from rest_framework import serializers as drf
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from agentpool.registry import measuring, metrics, queries, serializers, services
+from agentpool.registry import measuring, metrics, queries, serializers, services, showing
 from agentpool.registry.errors import Forbidden
+from agentpool.registry.fields import MAX_BIGINT, Query, Seconds
 from agentpool.registry.models import (
     Agent,
     Credential,
@@ -70,7 +71,7 @@ class AgentList(APIView):
             self,
             _filtered(queries.agents(), query),
             ordering=(ordering, "id"),
-            show=serializers.agents_json,
+            show=showing.agents_json,
         )
 
 
@@ -124,7 +125,7 @@ def shown(request: ApiRequest, agent: Agent, *, status: int = 200, **more: Any) 
     """
     if request.user.scope is Scope.AGENT and not request.user.may_act_as(agent):
         raise Forbidden("An agent's credential is good for itself only.")
-    body = {**serializers.agent_json(agent), **more}
+    body = {**showing.agent_json(agent), **more}
     return Response(body, status=status, headers={"ETag": etag(agent.generation)})
 
 
@@ -160,7 +161,7 @@ class Pools(APIView):
     def get(self, request: ApiRequest) -> Response:
         """List pools."""
         rows = Pool.objects.order_by("agent_type")
-        return Response({"results": [serializers.pool_json(p) for p in rows], "next": None})
+        return Response({"results": [showing.pool_json(p) for p in rows], "next": None})
 
     @extend_schema(request=serializers.NewPool, responses=CREATED)
     @idempotent
@@ -171,7 +172,7 @@ class Pools(APIView):
             fields.pop("agent_type"), fields=fields, actor=request.user.name
         )
         return Response(
-            serializers.pool_json(pool),
+            showing.pool_json(pool),
             status=201,
             headers={"ETag": etag(pool.generation)},
         )
@@ -184,7 +185,7 @@ class PoolDetail(APIView):
     def get(self, request: ApiRequest, agent_type: str) -> Response:
         """Show one pool."""
         pool = queries.pool(agent_type)
-        return Response(serializers.pool_json(pool), headers={"ETag": etag(pool.generation)})
+        return Response(showing.pool_json(pool), headers={"ETag": etag(pool.generation)})
 
     @extend_schema(request=serializers.PoolFields, parameters=[IF_MATCH], responses=ANY_JSON)
     def patch(self, request: ApiRequest, agent_type: str) -> Response:
@@ -197,7 +198,7 @@ class PoolDetail(APIView):
             if_generation=if_match(request),
             actor=request.user.name,
         )
-        return Response(serializers.pool_json(pool), headers={"ETag": etag(pool.generation)})
+        return Response(showing.pool_json(pool), headers={"ETag": etag(pool.generation)})
 
 
 class EnrolmentTokens(APIView):
@@ -211,7 +212,7 @@ class EnrolmentTokens(APIView):
         issued = services.enrolment_token(
             queries.pool(agent_type), actor=request.user.name, **fields
         )
-        body = serializers.credential_json(issued.credential, secret=issued.secret)
+        body = showing.credential_json(issued.credential, secret=issued.secret)
         return Response(body, status=201)
 
 
@@ -228,7 +229,7 @@ class Tokens(APIView):
             self,
             rows,
             ordering=("-created_at", "id"),
-            show=lambda found: [serializers.credential_json(c) for c in found],
+            show=lambda found: [showing.credential_json(c) for c in found],
         )
 
     @extend_schema(request=serializers.NewToken, responses=CREATED)
@@ -238,7 +239,7 @@ class Tokens(APIView):
         fields = checked(serializers.NewToken(data=request.data))
         scope = Scope(fields.pop("scope"))
         issued = services.token(scope=scope, actor=request.user.name, **fields)
-        body = serializers.credential_json(issued.credential, secret=issued.secret)
+        body = showing.credential_json(issued.credential, secret=issued.secret)
         return Response(body, status=201)
 
 
@@ -272,7 +273,7 @@ class Profiles(APIView):
     def get(self, request: ApiRequest) -> Response:
         """List security profiles."""
         rows = SecurityProfile.objects.order_by("pool")
-        return Response({"results": [serializers.profile_json(p) for p in rows], "next": None})
+        return Response({"results": [showing.profile_json(p) for p in rows], "next": None})
 
 
 class ProfileDetail(APIView):
@@ -283,24 +284,24 @@ class ProfileDetail(APIView):
         """Show one profile."""
         queries.pool(agent_type)
         profile = SecurityProfile.objects.get(pool_id=agent_type)
-        return Response(serializers.profile_json(profile))
+        return Response(showing.profile_json(profile))
 
     @extend_schema(request=serializers.ProfileFields, responses=ANY_JSON)
     def patch(self, request: ApiRequest, agent_type: str) -> Response:
         """Change a profile; its version rises."""
         fields = checked(serializers.ProfileFields(data=request.data))
         profile = services.update_profile(agent_type, fields=fields, actor=request.user.name)
-        return Response(serializers.profile_json(profile))
+        return Response(showing.profile_json(profile))
 
 
 # -- events and metrics --------------------------------------------------------------------------
 
 
-class EventQuery(serializers.Query):
+class EventQuery(Query):
     """Where in the stream to begin, and how long to wait for more."""
 
-    after = drf.IntegerField(min_value=0, max_value=serializers.MAX_BIGINT, required=False)
-    wait = serializers.Seconds(min_value=0, max_value=60, required=False)
+    after = drf.IntegerField(min_value=0, max_value=MAX_BIGINT, required=False)
+    wait = Seconds(min_value=0, max_value=60, required=False)
 
 
 class Events(APIView):
@@ -322,7 +323,7 @@ class Events(APIView):
         seen = found
         if request.user.scope is Scope.ORCHESTRATOR:
             seen = queries.own_events(found, name=request.user.name)
-        body = [serializers.event_json(event) for event in seen]
+        body = [showing.event_json(event) for event in seen]
         return Response({"events": body, "next": found[-1].seq if found else query["after"]})
 
 
@@ -332,7 +333,7 @@ class MetricsQuery(drf.Serializer[Any]):
     agent_type = drf.CharField(max_length=63, required=False)
     since = drf.DateTimeField(required=False)
     until = drf.DateTimeField(required=False)
-    step_s = serializers.Seconds(min_value=30, max_value=31 * 86_400, required=False)
+    step_s = Seconds(min_value=30, max_value=31 * 86_400, required=False)
 
 
 class MetricsSummary(APIView):
@@ -375,7 +376,7 @@ class MetricsHealth(APIView):
             self,
             _filtered(queries.agents(), query),
             ordering=("-created_at", "id"),
-            show=lambda agents: [_health(a) for a in serializers.agents_json(agents)],
+            show=lambda agents: [_health(a) for a in showing.agents_json(agents)],
         )
 
 

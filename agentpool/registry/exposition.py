@@ -73,23 +73,9 @@ _AGENTS = """
       sum(used_cpu_cores)::float8, sum(used_token_budget)::float8, sum(used_disk_space_mb)
     FROM agent WHERE status NOT IN ('lost', 'retired') GROUP BY agent_type, status
 """
-# The stored reasons are sentences with names in them; balancing.explain.reasons writes them.
+# The code is that of balancing.explain; nobody has looked yet why the newest wait.
 _QUEUE = """
-    SELECT agent_type, CASE
-        WHEN reason LIKE 'backing off%%' THEN 'backing_off'
-        WHEN reason LIKE '%% is locked%%' THEN 'locked'
-        WHEN reason LIKE 'the %% leaves too little' THEN 'limit'
-        WHEN reason LIKE 'the %% is kept for a%%' THEN 'limit'
-        WHEN reason LIKE '%% on standby and are being woken' THEN 'standby'
-        WHEN reason IN ('no agent is alive', 'there are no agents') THEN 'nobody'
-        WHEN reason LIKE 'all agents are on standby%%' THEN 'nobody'
-        WHEN reason LIKE 'every agent is %%' THEN 'unfit'
-        WHEN reason LIKE 'no agent %%' THEN 'unable'
-        WHEN reason LIKE 'an agent is free%%' THEN 'turn'
-        WHEN reason LIKE 'it waits for %%' THEN 'bound'
-        WHEN reason LIKE '%% is kept for it%%' THEN 'kept'
-        WHEN reason LIKE '%% busy' THEN 'busy'
-        WHEN reason = '' THEN 'new' ELSE 'other' END,
+    SELECT agent_type, coalesce(nullif(reason_code, ''), 'new'),
       count(*), extract(epoch FROM now() - min(queued_at))::float8
     FROM request WHERE status = 'waiting' GROUP BY 1, 2
 """

@@ -104,7 +104,7 @@ class SessionScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-
 class LevelField(OpenApiSerializerFieldExtension):  # type: ignore[no-untyped-call]
     """An ordered enum goes over the wire by the names of its members."""
 
-    target_class = "agentpool.registry.serializers.Level"
+    target_class = "agentpool.registry.fields.Level"
 
     def get_name(self) -> str:
         """Return the component's name."""
@@ -118,7 +118,7 @@ class LevelField(OpenApiSerializerFieldExtension):  # type: ignore[no-untyped-ca
 class ObjectField(OpenApiSerializerFieldExtension):  # type: ignore[no-untyped-call]
     """A JSON object is an object, not just anything."""
 
-    target_class = "agentpool.registry.serializers.Object"
+    target_class = "agentpool.registry.fields.Object"
 
     def map_serializer_field(self, auto_schema: AutoSchema, direction: Any) -> dict[str, Any]:
         """Return the type."""

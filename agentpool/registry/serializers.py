@@ -1,32 +1,28 @@
-"""What callers may say about agents, pools and tokens, and how these are shown."""
+"""What callers may say about agents, pools and tokens."""
 
-import math
 import re
-from collections.abc import Mapping
-from datetime import datetime
-from decimal import Decimal
-from enum import IntEnum
 from importlib.metadata import entry_points
 from typing import Any
-from uuid import UUID
 
 from django.core.validators import RegexValidator
 from rest_framework import serializers
 
-from agentpool.registry import queries
-from agentpool.registry.models import (
-    AGENT_ID,
-    TYPE_NAME,
-    Agent,
-    Credential,
-    Event,
-    LogChunk,
-    Pool,
-    SecurityProfile,
+from agentpool.registry.fields import (
+    MAX_BIGINT,
+    Cores,
+    Labels,
+    Level,
+    Levels,
+    Number,
+    Query,
+    Seconds,
+    Strict,
+    Text,
+    Whole,
+    Words,
 )
+from agentpool.registry.models import AGENT_ID, TYPE_NAME
 from agentpool.registry.states import (
-    PLACEABLE_HEALTH,
-    PLACEABLE_STATUS,
     AgentHealth,
     AgentStatus,
     FileAccess,
@@ -56,192 +52,8 @@ RESERVED_IDS = frozenset(
         "tokens",
     }
 )
-MAX_INT = 2**31 - 1
-MAX_BIGINT = 2**53 - 1  # the largest integer that JSON readers in JavaScript keep exact
-
-
-# -- fields --------------------------------------------------------------------------------------
-
-
-class Number(serializers.FloatField):
-    """A finite number."""
-
-    def to_internal_value(self, data: Any) -> float:
-        """Return the number; booleans, NaN and infinities are refused."""
-        if isinstance(data, bool):
-            raise serializers.ValidationError("A valid number is required.")
-        value = super().to_internal_value(data)
-        if not math.isfinite(value):
-            raise serializers.ValidationError("Must be finite.")
-        return value
-
-
 # How far ahead a drain's deadline may be, seconds.
 LONGEST_DRAIN_S = 30 * 86_400
-
-
-class Seconds(Number):
-    """A duration, seconds."""
-
-
-class Cores(serializers.DecimalField):
-    """CPU cores with three decimals, shown as a number."""
-
-    def __init__(self, **options: Any) -> None:
-        options.setdefault("max_value", 4096)
-        super().__init__(
-            max_digits=9,
-            decimal_places=3,
-            coerce_to_string=False,
-            min_value=Decimal(0),
-            **options,
-        )
-
-    def to_representation(self, value: Any) -> Any:
-        """Return a plain number."""
-        return float(value)
-
-
-class Whole(serializers.IntegerField):
-    """A whole number within what a column and a JSON reader can hold."""
-
-    def __init__(self, **options: Any) -> None:
-        options.setdefault("min_value", 0)
-        options.setdefault("max_value", MAX_INT)
-        super().__init__(**options)
-
-    def to_internal_value(self, data: Any) -> int:
-        """Return the number; booleans are refused."""
-        if isinstance(data, bool):
-            raise serializers.ValidationError("A valid integer is required.")
-        return int(super().to_internal_value(data))
-
-
-class Text(serializers.CharField):
-    """A short string."""
-
-    def __init__(self, **options: Any) -> None:
-        options.setdefault("max_length", 200)
-        super().__init__(**options)
-
-    def to_internal_value(self, data: Any) -> str:
-        """Return the text; only JSON strings are taken, numbers would lose their form."""
-        if not isinstance(data, str):
-            raise serializers.ValidationError("Not a valid string.")
-        return str(super().to_internal_value(data))
-
-
-class Words(serializers.ListField):
-    """A list of short words without repeats."""
-
-    def __init__(self, **options: Any) -> None:
-        options.setdefault("max_length", 100)
-        super().__init__(child=Text(max_length=200), **options)
-
-    def to_internal_value(self, data: Any) -> list[str]:
-        """Return the words in their order, each once."""
-        return list(dict.fromkeys(super().to_internal_value(data)))
-
-
-class Flag(serializers.BooleanField):
-    """true or false, nothing that merely looks like it."""
-
-    def to_internal_value(self, data: Any) -> bool:
-        """Return the flag."""
-        if not isinstance(data, bool):
-            raise serializers.ValidationError("Must be true or false.")
-        return data
-
-
-class Object(serializers.JSONField):
-    """A JSON object that Postgres can store: no NUL, no lone surrogate, bounded depth."""
-
-    max_depth = 20
-
-    def to_internal_value(self, data: Any) -> dict[str, Any]:
-        """Return the object."""
-        if not isinstance(data, dict):
-            raise serializers.ValidationError("Must be an object.")
-        _check_storable(data, self.max_depth)
-        return data
-
-
-class Labels(Object):
-    """A flat object of short names to strings, numbers or booleans."""
-
-    def to_internal_value(self, data: Any) -> dict[str, Any]:
-        """Return the labels."""
-        labels = super().to_internal_value(data)
-        if len(labels) > 100:
-            raise serializers.ValidationError("At most 100 labels.")
-        for name, value in labels.items():
-            if not re.fullmatch(r"[A-Za-z0-9._/-]{1,100}", name):
-                raise serializers.ValidationError(f"{name!r} cannot be the name of a label.")
-            if not isinstance(value, str | int | float | bool) or len(str(value)) > 200:
-                raise serializers.ValidationError(f"{name}: a short string, number or boolean.")
-        return labels
-
-
-class Level(serializers.Field):  # type: ignore[type-arg]
-    """One of an ordered enum's names, stored as its number."""
-
-    def __init__(self, enum: type[IntEnum], **options: Any) -> None:
-        self.enum = enum
-        super().__init__(**options)
-
-    def to_internal_value(self, data: Any) -> int:
-        """Return the level's number."""
-        names = {member.name.lower(): member.value for member in self.enum}
-        if not isinstance(data, str) or data not in names:
-            raise serializers.ValidationError(f"One of: {', '.join(names)}.")
-        return int(names[data])
-
-    def to_representation(self, value: int) -> str:
-        """Return the level's name."""
-        return self.enum(value).name.lower()
-
-
-class Levels(serializers.ListField):
-    """A list of an ordered enum's names, at least one."""
-
-    def __init__(self, enum: type[IntEnum], **options: Any) -> None:
-        options.setdefault("max_length", len(enum))
-        super().__init__(child=Level(enum), allow_empty=False, **options)
-
-
-def _check_storable(value: Any, depth: int) -> None:
-    if depth < 0:
-        raise serializers.ValidationError("Nested too deeply.")
-    match value:
-        case str():
-            if "\x00" in value or any("\ud800" <= c <= "\udfff" for c in value):
-                raise serializers.ValidationError("NUL and lone surrogates cannot be stored.")
-        case dict():
-            for name, inner in value.items():
-                _check_storable(name, depth)
-                _check_storable(inner, depth - 1)
-        case list():
-            for inner in value:
-                _check_storable(inner, depth - 1)
-
-
-class Strict(serializers.Serializer[Any]):
-    """An object whose unknown fields are errors: a misspelt limit must not be ignored."""
-
-    def to_internal_value(self, data: Any) -> Any:
-        """Return the fields; unknown ones are refused by name."""
-        if isinstance(data, Mapping):
-            known = {name for name, f in self.fields.items() if not f.read_only}
-            if unknown := sorted(str(name) for name in set(data) - known):
-                raise serializers.ValidationError({name: ["Unknown field."] for name in unknown})
-        return super().to_internal_value(data)
-
-
-class Query(serializers.Serializer[Any]):
-    """The parameters of a list; unknown ones are ignored, as links may carry their own."""
-
-    limit = serializers.IntegerField(min_value=1, max_value=500, required=False)
-    cursor = serializers.CharField(max_length=500, required=False)
 
 
 # -- agents --------------------------------------------------------------------------------------
@@ -345,79 +157,7 @@ class Note(Strict):
     note = Text(required=False, allow_blank=True, default="", max_length=400)
 
 
-def agents_json(agents: list[Agent]) -> list[dict[str, Any]]:
-    """Return agents as JSON, with performance, in one query more for any number of them."""
-    performance = queries.performance([agent.id for agent in agents])
-    at = queries.now()
-    return [_agent_json(agent, at, performance.get(agent.id)) for agent in agents]
-
-
-def agent_json(agent: Agent) -> dict[str, Any]:
-    """Return one agent as JSON."""
-    return agents_json([agent])[0]
-
-
-def _agent_json(agent: Agent, at: datetime, performance: Any) -> dict[str, Any]:
-    live = agent.live_leases if hasattr(agent, "live_leases") else []
-    heard = agent.liveness.last_heartbeat_at if hasattr(agent, "liveness") else None
-    projects = list(dict.fromkeys(lease.project for lease in live))
-    free = agent.load < agent.max_concurrent
-    return {
-        "id": str(agent.id),
-        "agent_id": agent.agent_id,
-        "agent_type": agent.agent_type,
-        "name": agent.name,
-        "status": agent.status,
-        "status_reason": agent.status_reason,
-        "drain_by": agent.drain_by if agent.status == AgentStatus.DRAINING else None,
-        "health": agent.health,
-        "health_note": agent.health_note,
-        "health_until": agent.health_until,
-        "schedulable": (
-            agent.status in PLACEABLE_STATUS and agent.health in PLACEABLE_HEALTH and free
-        ),
-        "current_project": projects[0] if projects else None,
-        "projects": projects,
-        "capabilities": agent.capabilities,
-        "tools": agent.tools,
-        "labels": agent.labels,
-        "max_concurrent": agent.max_concurrent,
-        "active_leases": len(live),
-        "load": agent.load,
-        "memory_mb": agent.memory_mb,
-        "cpu_cores": float(agent.cpu_cores),
-        "token_budget": agent.token_budget,
-        "disk_space_mb": agent.disk_space_mb,
-        "used": {
-            "memory_mb": agent.used_memory_mb,
-            "cpu_cores": float(agent.used_cpu_cores),
-            "token_budget": agent.used_token_budget,
-            "disk_space_mb": agent.used_disk_space_mb,
-        },
-        "security_level": SecurityLevel(agent.security_level).name.lower(),
-        "isolation_levels": [IsolationLevel(v).name.lower() for v in agent.isolation_levels],
-        "provider": agent.provider,
-        "endpoint": agent.endpoint,
-        "host": agent.host,
-        "version": agent.version,
-        "incarnation": agent.incarnation,
-        "last_heartbeat_at": heard,
-        "heartbeat_age_s": round((at - heard).total_seconds(), 3) if heard else None,
-        "performance": performance
-        or {
-            "leases": 0,
-            "success_rate": None,
-            "mean_s": None,
-            "p95_s": None,
-            "tokens": 0,
-        },
-        "created_at": agent.created_at,
-        "updated_at": agent.updated_at,
-        "generation": agent.generation,
-    }
-
-
-# -- pools and profiles --------------------------------------------------------------------------
+# -- pools, tokens and profiles ------------------------------------------------------------------
 
 
 # Those of scaling.drivers, which stands above this app, and of packages that offer one.
@@ -545,103 +285,3 @@ class ProfileFields(Strict):
         for glob in globs:
             _is_glob(glob)
         return globs
-
-
-def pool_json(pool: Pool) -> dict[str, Any]:
-    """Return a pool with its launch template."""
-    template = pool.launch_template
-    return {
-        "id": str(pool.id),
-        "agent_type": pool.agent_type,
-        "description": pool.description,
-        "min_size": pool.min_size,
-        "max_size": pool.max_size,
-        "template": {
-            **template,
-            "cpu_cores": float(pool.cpu_cores),
-            "security_level": SecurityLevel(pool.security_level).name.lower(),
-            "isolation_levels": [IsolationLevel(v).name.lower() for v in pool.isolation_levels],
-            "driver": pool.driver,
-            "driver_resources": pool.driver_resources,
-            "exec": pool.exec,
-            "secrets": pool.secrets,
-        },
-        "strategy": pool.strategy,
-        "affinity_half_life_s": pool.affinity_half_life_s,
-        "share_half_life_s": pool.share_half_life_s,
-        "reserve_after_s": pool.reserve_after_s,
-        "max_bypass": pool.max_bypass,
-        "queue_limit": pool.queue_limit,
-        "project_queue_limit": pool.project_queue_limit,
-        "suspicion_probation": pool.suspicion_probation,
-        "suspicion_quarantine": pool.suspicion_quarantine,
-        "quarantine_s": pool.quarantine_s,
-        "mean_service_s": round(pool.mean_service_s, 3),
-        "generation": pool.generation,
-        "created_at": pool.created_at,
-        "updated_at": pool.updated_at,
-    }
-
-
-def profile_json(profile: SecurityProfile) -> dict[str, Any]:
-    """Return a security profile."""
-    return {
-        "agent_type": profile.pk,
-        "allowed_tools": profile.allowed_tools,
-        "network_access": NetworkAccess(profile.network_access).name.lower(),
-        "file_access": FileAccess(profile.file_access).name.lower(),
-        "resource_limits": {
-            "memory_mb": profile.memory_mb,
-            "cpu_cores": float(profile.cpu_cores),
-        },
-        "allowed_hosts": profile.allowed_hosts,
-        "writable": profile.writable,
-        "quarantine_after": profile.quarantine_after,
-        "version": profile.version,
-        "updated_at": profile.updated_at,
-    }
-
-
-def credential_json(credential: Credential, *, secret: str | None = None) -> dict[str, Any]:
-    """Return a token; its secret only when it was just made."""
-    shown = {
-        "id": str(credential.id),
-        "scope": credential.scope,
-        "name": credential.name,
-        "hint": credential.hint,
-        "agent_type": credential.pool_id,
-        "uses_left": credential.uses_left,
-        "created_at": credential.created_at,
-        "created_by": credential.created_by,
-        "expires_at": credential.expires_at,
-        "revoked_at": credential.revoked_at,
-    }
-    return {**shown, "token": secret} if secret else shown
-
-
-# -- events, logs, metrics -----------------------------------------------------------------------
-
-
-def event_json(event: Event) -> dict[str, Any]:
-    """Return an event as every stream carries it."""
-    return {
-        "seq": event.seq,
-        "at": event.at.isoformat() if isinstance(event.at, datetime) else event.at,
-        "kind": event.kind,
-        "agent_type": event.agent_type,
-        "agent_id": event.agent_id,
-        "project": event.project,
-        "request_id": _text(event.request_id),
-        "lease_id": _text(event.lease_id),
-        "actor": event.actor,
-        "detail": event.detail,
-    }
-
-
-def chunk_json(chunk: LogChunk) -> dict[str, Any]:
-    """Return some lines of a log."""
-    return {"seq": chunk.id, "at": chunk.at, "stream": chunk.stream, "text": chunk.text}
-
-
-def _text(value: UUID | None) -> str | None:
-    return str(value) if value else None

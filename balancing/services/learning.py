@@ -1,8 +1,9 @@
 """
 Learns from ended leases: reads them in the order of their events, writes down what is expected now.
 
-One transaction reads a batch, moves the mark, and writes models, predictions and calibration: a
-process that dies between has learnt nothing of it, and another one learns it again.
+One statement reads a batch and another writes models, predictions and calibration, and moves the
+mark, if nobody else has: a process that dies between has learnt nothing of it, and another one
+learns it again.
 """
 
 import time
@@ -16,7 +17,7 @@ from agentpool.registry import events
 from agentpool.registry.errors import StaleVersion
 from agentpool.registry.models import Agent, AgentLearning
 from agentpool.registry.states import AgentHealth
-from balancing import apart, memory, prepared, remember, trust
+from balancing import apart, memory, remember, trust
 from balancing.apart import Rooms
 from balancing.course import AGENT_TYPE, LEASES, Row, teach
 from balancing.memory import Heard
@@ -45,13 +46,21 @@ def learn() -> int:
 
 
 def learn_batch() -> Heard | None:
-    """Learn from the next events, in a transaction of its own; None: as `memory.heard`."""
-    with prepared.pipeline():
-        heard = memory.heard(batch=BATCH)
-        if heard is not None:
-            for each in heard.told:
-                teach(heard.courses[each.agent_type], each)
-            remember.all_of(heard.courses.values(), mark=heard.newest)
+    """
+    Learn from the next events; None: there are none, or somebody else has learnt from them.
+
+    Must be outside of a transaction.
+    """
+    heard = memory.heard(batch=BATCH)
+    if heard is None:
+        return None
+    for each in heard.told:
+        teach(heard.courses[each.agent_type], each)
+    courses, version = heard.courses.values(), heard.version
+    try:
+        remember.all_of(courses, mark=heard.newest, version=version, lazily=True)
+    except remember.Overtaken:
+        return None
     return heard
 
 
@@ -101,7 +110,7 @@ def relearn() -> Iterator[int]:
     what was known before. Locks the learning of others out. Calibration starts anew, too.
     """
     with transaction.atomic():
-        memory.alone()
+        version = memory.alone()
         mark, suspicions = memory.last_event(), memory.suspicions()
         memory.forget()
         left = memory.count()
@@ -114,7 +123,7 @@ def relearn() -> Iterator[int]:
             courses = rooms.courses()
         for each in courses:
             each.suspicions.update(suspicions)
-        remember.all_of(courses, mark=mark)
+        remember.all_of(courses, mark=mark, version=version)
         memory.refresh_service_times()
         pools = sorted(each.agent_type for each in courses)
         events.append("learning.relearnt", actor=ACTOR, pools=pools)

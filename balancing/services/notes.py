@@ -32,8 +32,9 @@ def note_reasons(agent_types: Iterable[str]) -> int:
         waiting = Request.objects.filter(pool_id=agent_type, status=RequestStatus.WAITING)
         rows = {row.id: row for row in waiting.order_by("-priority", "number")[:NOTED_AT_ONCE]}
         for id, reason in explain.reasons(list(rows.values())).items():
-            if reason.short != rows[id].reason:
-                changed += _note(rows[id], reason)
+            row = rows[id]
+            if (reason.short, reason.code) != (row.reason, row.reason_code):
+                changed += _note(row, reason)
     return changed
 
 
@@ -42,7 +43,7 @@ def _note(row: Request, reason: explain.Reason) -> bool:
     same = Request.objects.filter(
         id=row.id, status=RequestStatus.WAITING, attempts=row.attempts, reason=row.reason
     )
-    if not same.update(reason=reason.short):
+    if not same.update(reason=reason.short, reason_code=reason.code):
         return False
     events.append("request.reason", request=row, code=reason.code, reason=reason.short)
     return True

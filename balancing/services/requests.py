@@ -178,7 +178,7 @@ def _end_waiting(
     rows = Request.objects.filter(id=request_id, status=RequestStatus.WAITING)
     if overdue:
         rows = rows.filter(expires_at__lt=Now())
-    if not rows.update(status=to, reason=reason, finished_at=Now()):
+    if not rows.update(status=to, reason=reason, reason_code="", finished_at=Now()):
         return False
     events.append(f"request.{to}", request=queries.request(request_id), actor=actor, reason=reason)
     return True

@@ -121,6 +121,7 @@ BEGIN
             ELSE d.request_to END,
           reason = CASE WHEN d.waits THEN 'backing off: ' || d.said
             WHEN d.retry THEN 'attempts used up: ' || d.said ELSE left(d.said, 400) END,
+          reason_code = CASE WHEN d.waits THEN 'backing_off' ELSE '' END,
           not_before = CASE WHEN d.waits THEN at + make_interval(
             secs => t.backoff_s * 2 ^ (d.attempts - 1) * (0.75 + random() / 2)) END,
           queued_at = CASE WHEN d.waits THEN at ELSE q.queued_at END,

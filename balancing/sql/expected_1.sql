@@ -14,8 +14,7 @@ RETURNS TABLE (
       coalesce(extract(epoch FROM o.learnt_at), 0)::float8,
       (z.seconds + (1 - z.success) * p.retry_s)
         * exp(-0.3 * sqrt(x.log_s_doubt + (1 - z.success) ^ 2 * x.odds_doubt))
-    FROM (SELECT CASE WHEN r.tags = '{}' THEN 0 ELSE (SELECT count(*) FROM unnest(r.tags) t
-        WHERE t = ANY (a.capabilities))::float8 / cardinality(r.tags) - 0.5 END AS match) m
+    FROM match_1(r.tags, a.capabilities) m
       LEFT JOIN LATERAL (
         SELECT * FROM outlook k
           WHERE k.agent_id = a.id AND (k.story_type = r.story_type OR k.story_type IS NULL)

@@ -4,7 +4,7 @@ CREATE FUNCTION granted_from_queue_1(l lease, p_agent text, p policy_1)
 RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
   INSERT INTO lease SELECT l.*;
-  UPDATE request SET status = 'granted', reason = '', attempts = l.attempt,
+  UPDATE request SET status = 'granted', reason = '', reason_code = '', attempts = l.attempt,
       granted_at = l.acquired_at, not_before = NULL, reserved_agent = NULL, unsatisfiable = false
     WHERE id = l.request_id;
   PERFORM granted_events_1(ARRAY[l], ARRAY[p_agent],

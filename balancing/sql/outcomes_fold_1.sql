@@ -15,13 +15,10 @@ BEGIN
     INSERT INTO outcome_day AS d (day, agent_type, agent_id, story_type, leases, successes, log_s,
         log_s_squares, duration_s, waited_s, match, efficiency, tokens, cost_usd)
       SELECT (o.ended_at AT TIME ZONE 'UTC')::date, o.agent_type, o.agent_id, o.story_type, count(*),
-          count(*) FILTER (WHERE o.outcome = 'success'), sum(ln(greatest(0.01, o.duration_s))),
-          sum(ln(greatest(0.01, o.duration_s)) ^ 2), sum(o.duration_s), sum(o.waited_s),
-          sum(CASE WHEN o.tags = '{}' OR a.id IS NULL THEN 0 ELSE (SELECT count(*)
-            FROM unnest(o.tags) t WHERE t = ANY (a.capabilities))::float8
-            / cardinality(o.tags) - 0.5 END),
-          sum(efficiency_1(ROW(o.*)::outcome)), sum(o.tokens_in + o.tokens_out), sum(o.cost_usd)
-        FROM gone o LEFT JOIN agent a ON a.id = o.agent_id
+          sum(t.successes), sum(t.log_s), sum(t.log_s ^ 2), sum(t.duration_s), sum(t.waited_s),
+          sum(t.match), sum(t.efficiency), sum(t.tokens), sum(o.cost_usd)
+        FROM gone o LEFT JOIN agent a ON a.id = o.agent_id,
+          LATERAL lesson_1(ROW(o.*)::outcome, a.capabilities) t
         WHERE o.outcome <> 'cancelled'
         GROUP BY 1, 2, 3, 4
       ON CONFLICT (day, agent_type, agent_id, story_type) DO UPDATE SET

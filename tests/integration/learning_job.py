@@ -12,6 +12,12 @@ NUMBERED_WITHIN_S = 10
 
 def learn():
     """Learn from what has ended, after the relay has numbered what happened."""
+    number()
+    return jobs.learn()["learnt"]
+
+
+def number():
+    """Let the relay number what happened."""
     with connect() as own:
         if own.execute(_ELECT).fetchone()[0]:
             relay = Relay(own)
@@ -19,7 +25,6 @@ def learn():
                 pass
         else:
             _wait_for_the_pulse(own)
-    return jobs.learn()["learnt"]
 
 
 def _wait_for_the_pulse(own):

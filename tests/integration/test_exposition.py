@@ -9,6 +9,7 @@ from agentpool.live.connect import connect
 from agentpool.live.relay import Relay
 from agentpool.registry import collecting, counters
 from agentpool.registry.errors import LeaseLost
+from agentpool.registry.models import SecurityProfile
 from agentpool.registry.states import Outcome
 from balancing.services import agents, leases, notes
 from scaling import governance
@@ -140,3 +141,13 @@ def test_the_queue_is_told_by_the_code_of_why(client, make_agent, submit):
 
     assert value(found, "agentpool_queue_depth", type="code", reason="standby") == 1
     assert value(found, "agentpool_queue_depth", type="qa", reason="nobody") == 1
+
+
+def test_who_asks_for_more_than_the_profile_allows_is_told_apart_from_the_new(client, submit):
+    submit("code", memory_mb=2048)
+
+    assert value(scraped(client), "agentpool_queue_depth", type="code", reason="new") == 1
+    SecurityProfile.objects.filter(pk="code").update(memory_mb=512)
+    notes.note_reasons(["code"])
+
+    assert value(scraped(client), "agentpool_queue_depth", type="code", reason="ceiling") == 1

@@ -1,18 +1,19 @@
 """Learning from outcomes, on the real database: what is learnt, kept, shown, and done with it."""
 
-import base64
+import json
 import math
 import random
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import astuple
 from datetime import timedelta
 from importlib import import_module
 
 import numpy as np
 import pytest
-from django.apps import apps
-from django.db import DataError
+from django.db import DataError, connection
 from django.db.models.functions import Now
 
-from agentpool.live.connect import connect
 from agentpool.registry.models import (
     Agent,
     AgentLearning,
@@ -28,11 +29,11 @@ from agentpool.registry.models import (
 )
 from agentpool.registry.states import AgentHealth, Outcome
 from balancing import course as learning_course
-from balancing import keeping, memory, remember, scoring
+from balancing import insight, keeping, memory, remember, scoring
 from balancing.outlook import Average, Cell
 from balancing.scoring import Candidate, Work
 from balancing.services import agents, learning, leases
-from tests.integration.learning_job import learn
+from tests.integration.learning_job import NUMBERED_WITHIN_S, learn, number
 
 pytestmark = pytest.mark.django_db(transaction=True)
 STRATEGIES = ("learnt", "predictive", "workload_aware")
@@ -53,17 +54,17 @@ def work(submit):
 
 
 def everything():
-    models = {row.pool_id: numbers(row.model, "shared") for row in PoolLearning.objects.all()}
-    skills = {str(row.agent_id): numbers(row.skill, "own") for row in AgentLearning.objects.all()}
+    models = {row.pool_id: told(row.model) for row in PoolLearning.objects.all()}
+    skills = {str(row.agent_id): told(row.skill) for row in AgentLearning.objects.all()}
     names = [f.name for f in Outlook._meta.fields if f.name not in ("id", "learnt_at")]
     rows = [[getattr(row, name) for name in names] for row in Outlook.objects.all()]
     return models, skills, sorted(rows, key=str)
 
 
-def numbers(told, name):
-    """Return what is kept with its arrays as numbers, which can be compared approximately."""
-    texts = [base64.b64decode(each) for each in told[name]]
-    return {**told, name: [np.frombuffer(each, "<f8").tolist() for each in texts]}
+def told(kept):
+    """Return what is kept as kinds of work and numbers, which can be compared approximately."""
+    kinds, numbers = bytes(kept).split(b"\n", 1)
+    return json.loads(kinds), np.frombuffer(numbers, "<f8").tolist()
 
 
 # -- learning ------------------------------------------------------------------------------------
@@ -83,6 +84,7 @@ def test_what_has_ended_is_learnt_once_and_cancelled_work_says_nothing(make_agen
     assert 45 < math.exp(usual.log_s) < 120
     assert own.learnt_at == LeaseOutcome.objects.exclude(outcome="cancelled").first().ended_at
     assert Outlook.objects.filter(agent_id=agent.id, story_type=None).count() == 1
+    assert [each["leases"] for each in insight.agents("code")] == [6]
 
 
 def test_a_death_before_the_commit_loses_nothing_and_doubles_nothing(make_agent, work, monkeypatch):
@@ -91,8 +93,8 @@ def test_a_death_before_the_commit_loses_nothing_and_doubles_nothing(make_agent,
 
     with monkeypatch.context() as patched:
         # All is written by then, but for the commit.
-        dying = f"{remember._STATEMENT} RETURNING 1 / (last_seq - last_seq)"
-        patched.setattr(remember, "_STATEMENT", dying)
+        dying = remember._LEARNT.replace("SELECT ", "SELECT 1 / (1 - ") + "::int)"
+        patched.setattr(remember, "_LEARNT", dying)
         with pytest.raises(DataError):
             learn()
 
@@ -101,24 +103,43 @@ def test_a_death_before_the_commit_loses_nothing_and_doubles_nothing(make_agent,
     assert PoolLearning.objects.get().leases == 1
 
 
-def test_whoever_learns_is_alone_from_the_first_read_to_the_commit(make_agent, work, monkeypatch):
+def test_whoever_was_slower_writes_nothing(make_agent, work, monkeypatch):
     make_agent()
-    learn()  # makes the mark
     work()
-    seen = []
+    others = [learning.learn_batch]
 
     def teach(course, told):
-        with connect() as other:
-            mark = "SELECT last_seq FROM learning_state FOR NO KEY UPDATE SKIP LOCKED"
-            seen.append(other.execute(mark).fetchall())
-            seen.append(other.execute("SELECT * FROM heard_1(500)").fetchall())
+        if others:
+            assert others.pop()().told  # another process, as it were, after what we have read
         learning_course.teach(course, told)
 
     monkeypatch.setattr(learning, "teach", teach)
 
-    assert learn() == 1
-    assert seen == [[], []]
+    assert learn() == 0
     assert PoolLearning.objects.get().leases == 1
+    assert learn() == 0
+
+
+def test_nobody_learns_while_all_is_learnt_anew_and_nobody_waits_for_it(make_agent, work):
+    make_agent()
+    work()
+    number()
+
+    with ThreadPoolExecutor(1) as other, closing(learning.relearn()) as anew:
+        assert next(anew) == 1
+        assert other.submit(_learn_apart).result(timeout=NUMBERED_WITHIN_S) is None
+        assert not list(anew)
+
+    assert learn() == 0
+    assert PoolLearning.objects.get().leases == 1
+
+
+def _learn_apart():
+    """Learn on a connection of one's own."""
+    try:
+        return learning.learn_batch()
+    finally:
+        connection.close()
 
 
 def test_what_is_kept_is_the_whole_model(make_agent, work):
@@ -128,11 +149,9 @@ def test_what_is_kept_is_the_whole_model(make_agent, work):
         learn()
     row = PoolLearning.objects.get()
 
-    model = keeping.model_of(row.model)
-
-    assert keeping.model_json(model) == row.model
+    assert keeping.model_bytes(keeping.model_of(row.model)) == row.model
     for known in AgentLearning.objects.all():
-        assert keeping.skill_json(keeping.skill_of(known.skill)) == known.skill
+        assert keeping.skill_bytes(keeping.skill_of(known.skill)) == known.skill
 
 
 def test_learning_anew_comes_to_the_same_and_does_not_learn_what_comes_later_twice(
@@ -155,27 +174,44 @@ def test_learning_anew_comes_to_the_same_and_does_not_learn_what_comes_later_twi
     assert PoolLearning.objects.get().leases == 11
 
 
-def test_what_an_older_version_kept_is_read_after_the_migration(make_agent, work):
+def test_what_older_versions_kept_is_read_after_the_migrations(make_agent, work):
     make_agent()
     for n in range(4):
         work(ok=n > 0, took_s=10 + n, story_type=("fix", "feature")[n % 2])
         learn()
-    kept = everything()
-    for row in PoolLearning.objects.all():
-        shared = keeping.model_of(row.model).shared
-        row.model["shared"] = [[e.means.tolist(), e.covariance.tolist()] for e in shared]
-        row.save(update_fields=["model"])
-    for row in AgentLearning.objects.all():
-        own = keeping.skill_of(row.skill).own
-        row.skill["own"] = [
-            [e.base.tolist(), e.slopes.tolist(), e.covariance.tolist()] for e in own
-        ]
-        row.save(update_fields=["skill"])
+    blocks = import_module("agentpool.registry.migrations.0014_learning_blocks")
+    packed = import_module("agentpool.registry.migrations.0016_learning_bytes")
 
-    migration = import_module("agentpool.registry.migrations.0014_learning_blocks")
-    migration._pack(apps, None)
+    model, skill = PoolLearning.objects.get().model, AgentLearning.objects.get().skill
 
-    assert everything() == kept
+    as_json = older_model(keeping.model_of(model))
+    as_json["shared"] = [blocks._shared(*each) for each in as_json["shared"]]
+    assert told(packed._model(as_json)) == told(model)
+    as_json = older_skill(keeping.skill_of(skill))
+    as_json["own"] = [blocks._own(*each) for each in as_json["own"]]
+    assert told(packed._skill(as_json)) == told(skill)
+
+
+def older_model(model):
+    return {
+        **{name: getattr(model, name) for name in ("kinds", "leases_of", "noise", "leases")},
+        "clock": model.clock,
+        "at": model.at,
+        "usual": [astuple(each) for each in model.usual],
+        "agents": [model.agents.squares, model.agents.count],
+        "cells": [model.cells.squares, model.cells.count],
+        "shared": [[e.means.tolist(), e.covariance.tolist()] for e in model.shared],
+    }
+
+
+def older_skill(skill):
+    return {
+        **{name: getattr(skill, name) for name in ("kinds", "leases", "match", "counted")},
+        "clock": skill.clock,
+        "at": skill.at,
+        "usual": [astuple(each) for each in skill.usual],
+        "own": [[e.base.tolist(), e.slopes.tolist(), e.covariance.tolist()] for e in skill.own],
+    }
 
 
 def test_one_by_one_in_a_batch_and_anew_come_to_the_same(make_agent, work, monkeypatch):
@@ -306,7 +342,7 @@ def row_as(made, *, agent_id, kind):
     row = rows.filter(story_type=kind).first() or rows.filter(story_type=None).first()
     if row is None:
         return None
-    names = made.__dataclass_fields__
+    names = made._fields
     values = {name: getattr(row, name) for name in names if name != "at"}
     return made(**values, at=row.learnt_at.timestamp())
 

@@ -39,11 +39,11 @@ def test_processes_of_their_own_teach_what_this_one_would():
 
     assert here.keys() == apart.keys() == set(POOLS)
     for pool in POOLS:
-        assert keeping.model_json(apart[pool].model) == keeping.model_json(here[pool].model)
+        assert keeping.model_bytes(apart[pool].model) == keeping.model_bytes(here[pool].model)
         assert apart[pool].tallies == here[pool].tallies
         assert apart[pool].touched == here[pool].touched
         for name, skill in here[pool].model.skills.items():
-            assert keeping.skill_json(apart[pool].model.skills[name]) == keeping.skill_json(skill)
+            assert keeping.skill_bytes(apart[pool].model.skills[name]) == keeping.skill_bytes(skill)
 
 
 def test_a_process_that_dies_is_an_error_and_no_loss():

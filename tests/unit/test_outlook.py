@@ -1,9 +1,7 @@
 """What is expected of agents: what it must never say, and that it finds out what is true."""
 
-import json
 import math
 import random
-from dataclasses import asdict
 
 import pytest
 from hypothesis import given, settings
@@ -61,23 +59,21 @@ def test_what_is_written_down_says_what_the_model_says(several):
 def test_what_was_kept_after_each_lesson_goes_on_as_what_was_not(several):
     kept = Model()
     for lesson in sorted(several, key=lambda one: one.at):
-        told = json.dumps(keeping.model_json(kept))
-        skills = {name: json.dumps(keeping.skill_json(each)) for name, each in kept.skills.items()}
-        kept = keeping.model_of(json.loads(told))
-        kept.skills = {name: keeping.skill_of(json.loads(each)) for name, each in skills.items()}
+        told = keeping.model_bytes(kept)
+        skills = {name: keeping.skill_bytes(each) for name, each in kept.skills.items()}
+        kept = keeping.model_of(told)
+        kept.skills = {name: keeping.skill_of(each) for name, each in skills.items()}
         kalman.learn(kept, lesson, agents=len(AGENTS))
 
     model = taught(several)
 
-    assert keeping.model_json(kept) == keeping.model_json(model)
+    assert keeping.model_bytes(kept) == keeping.model_bytes(model)
     for name, skill in model.skills.items():
-        assert keeping.skill_json(kept.skills[name]) == keeping.skill_json(skill)
+        assert keeping.skill_bytes(kept.skills[name]) == keeping.skill_bytes(skill)
 
 
 def test_what_is_taken_to_be_usual_is_what_an_empty_model_says():
-    assert asdict(outlook.nothing_known(None)) == pytest.approx(
-        asdict(estimate.average(Model(), None))
-    )
+    assert outlook.nothing_known(None) == pytest.approx(estimate.average(Model(), None))
     assert outlook.nothing_known(60).log_s == pytest.approx(math.log(60))
 
 

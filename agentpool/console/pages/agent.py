@@ -9,7 +9,7 @@ from agentpool.console.charts import Span
 from agentpool.console.page import Params, Picture
 from agentpool.console.pages._rows import agent_row, lease_row
 from agentpool.registry import queries as registry_queries
-from agentpool.registry import serializers
+from agentpool.registry import showing as registry_showing
 from agentpool.registry.models import Agent, Event, Lease, LeaseOutcome
 from agentpool.registry.states import LIVE, FileAccess, NetworkAccess, Outcome, SecurityLevel
 from balancing import insight
@@ -60,7 +60,7 @@ def picture(params: Params) -> Picture:
 
 
 def _facts(agent: Agent) -> list[tuple[str, str]]:
-    told = serializers.agent_json(agent)
+    told = registry_showing.agent_json(agent)
     return [
         (label, value if isinstance(value, str) else ", ".join(value))
         for label, value in (

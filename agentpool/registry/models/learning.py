@@ -65,7 +65,7 @@ class PoolLearning(models.Model):
     """
     The model of one pool without its agents: what `balancing.belief.Model` says of all.
 
-    agents: at work when they were last counted.
+    model: as `balancing.keeping` writes it. agents: at work when they were last counted.
     """
 
     pool = models.OneToOneField(
@@ -76,7 +76,7 @@ class PoolLearning(models.Model):
         db_column="agent_type",
         db_constraint=False,
     )
-    model = models.JSONField()
+    model = models.BinaryField()
     leases = models.BigIntegerField(default=0)
     agents = models.IntegerField(default=0)
     counted_at = models.DateTimeField(null=True)
@@ -93,13 +93,15 @@ class AgentLearning(models.Model):
     """
     What the model knows of one agent, and how suspicious its newest outcomes are.
 
-    suspicion: log likelihood ratio of a broken agent against one like its pool, 0 or more; streak:
-    failures in a row that count; why: the newest thing that raised it (balancing.trust).
+    skill: as `balancing.keeping` writes it. suspicion: log likelihood ratio of a broken agent
+    against one like its pool, 0 or more; streak: failures in a row that count; why: the newest
+    thing that raised it (balancing.trust).
     """
 
     agent_id = models.UUIDField(primary_key=True)
     agent_type = models.TextField()
-    skill = models.JSONField()
+    skill = models.BinaryField()
+    leases = models.BigIntegerField(default=0)
     suspicion = models.FloatField(default=0)
     streak = models.IntegerField(default=0)
     why = models.TextField(blank=True, default="")
@@ -114,10 +116,11 @@ class AgentLearning(models.Model):
 
 
 class LearningState(models.Model):
-    """Up to which event outcomes have been learnt from."""
+    """Up to which event outcomes have been learnt from; version: how often that has changed."""
 
     id = models.PositiveSmallIntegerField(primary_key=True, default=1)
     last_seq = models.BigIntegerField(default=0)
+    version = models.BigIntegerField(default=0)
 
     class Meta:
         db_table = "learning_state"

@@ -80,6 +80,8 @@ class Request(models.Model):
 
     status = models.TextField(default=RequestStatus.WAITING.value, choices=choices(RequestStatus))
     reason = models.TextField(blank=True, default="")
+    # Of the reason to wait (balancing.explain); empty: not looked at yet, or it waits no more.
+    reason_code = models.TextField(blank=True, default="")
     attempts = models.SmallIntegerField(default=0)
     not_before = models.DateTimeField(null=True, blank=True)
     # Somebody waited in vain for it: scaling hurries.
