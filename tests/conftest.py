@@ -7,6 +7,8 @@ import shutil
 
 import pytest
 
+from tests import database, migrated
+
 
 def pytest_configure(config):
     # DRF and Django read it once; tests of the reaper set their own windows through `settings`.
@@ -66,6 +68,16 @@ def quick_flush():
         patch.setattr(DatabaseOperations, "execute_sql_flush", execute_sql_flush)
         patch.setattr(flush, "emit_post_migrate_signal", lambda *_, **__: None)
         yield
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings(
+    django_db_modify_db_settings_parallel_suffix, django_db_blocker, request
+):
+    """Before pytest-django makes the database: one of several processes migrates for all."""
+    if hasattr(request.config, "workerinput"):
+        with django_db_blocker.unblock():
+            migrated.share(database.MIGRATED)
 
 
 @pytest.fixture(autouse=True, scope="session")

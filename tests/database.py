@@ -10,13 +10,17 @@ import re
 import shutil
 
 import psutil
+import psycopg
 import pytest
+from psycopg import sql
 
 from agentpool.host import installation, postgres
 
 os.environ.setdefault("AGENTPOOL_SECRET_KEY", "tests")
 os.environ.setdefault("AGENTPOOL_INSTANCE", f"test-{os.getpid()}")
 
+# The name of the database that is migrated for all test processes: they inherit it.
+MIGRATED = os.environ.setdefault("AGENTPOOL_TESTS_MIGRATED", f"migrated_{os.getpid()}")
 _QUICK = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 _started = None
 
@@ -46,3 +50,8 @@ _start()
 def pytest_unconfigure(config):
     if _started is not None:
         _remove(_started)
+    elif not hasattr(config, "workerinput"):
+        with psycopg.connect(os.environ["DATABASE_URL"], autocommit=True) as connection:
+            connection.execute(
+                sql.SQL("DROP DATABASE IF EXISTS {}").format(sql.Identifier(MIGRATED))
+            )
