@@ -145,6 +145,7 @@ def test_a_killed_up_is_replaced_by_the_next_also_at_another_port(
     assert _children_of(migrated) == []
 
 
+@pytest.mark.long
 def test_whatever_is_killed_comes_back(migrated: Installation, start: Callable[[], Run]) -> None:
     run = start()
     _wait(run.is_ready, run=run)
