@@ -1,11 +1,14 @@
 """What every test may ask for: a furnished database, callers of each scope, agents and requests."""
 
 import contextlib
+import functools
 import itertools
 import os
 import shutil
 
 import pytest
+
+from tests import database, migrated
 
 
 def pytest_configure(config):
@@ -22,6 +25,7 @@ def pytest_collection_modifyitems(config, items):
     for item in items:
         if item.nodeid.startswith(SLOW_FOLDERS) or SLOW_FIXTURES & set(item.fixturenames):
             item.add_marker(pytest.mark.slow)
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
     chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
     if chromium or os.environ.get("CI"):
         return  # under CI a missing browser is a failure, not a skip
@@ -66,6 +70,16 @@ def quick_flush():
         patch.setattr(DatabaseOperations, "execute_sql_flush", execute_sql_flush)
         patch.setattr(flush, "emit_post_migrate_signal", lambda *_, **__: None)
         yield
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings(
+    django_db_modify_db_settings_parallel_suffix, django_db_blocker, request
+):
+    """Before pytest-django makes the database: one of several processes migrates for all."""
+    if hasattr(request.config, "workerinput"):
+        with django_db_blocker.unblock():
+            migrated.share(database.MIGRATED)
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -183,6 +197,7 @@ class Api:
         from django.test import Client
 
         self.client = Client()
+        self.client.handler = _handler()
         self.token = token
 
     def call(self, method, path, body=None, *, token=None, raw=None, **headers):
@@ -210,6 +225,14 @@ class Api:
 
     def delete(self, path, **more):
         return self.call("DELETE", path, **more)
+
+
+@functools.cache
+def _handler():
+    """Django's stack, made once: its middleware looks at every static file, for 18 ms."""
+    from django.test.client import ClientHandler
+
+    return ClientHandler(enforce_csrf_checks=False)
 
 
 @pytest.fixture

@@ -8,16 +8,22 @@ disk, because its data is thrown away at the end. Two runs at once do not meet.
 import os
 import re
 import shutil
+import tempfile
+from pathlib import Path
 
 import psutil
+import psycopg
 import pytest
+from psycopg import sql
 
 from agentpool.host import installation, postgres
 
 os.environ.setdefault("AGENTPOOL_SECRET_KEY", "tests")
 os.environ.setdefault("AGENTPOOL_INSTANCE", f"test-{os.getpid()}")
 
-_QUICK = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+# What is migrated for all test processes of a run has this name: they inherit it.
+MIGRATED = os.environ.setdefault("AGENTPOOL_TESTS_MIGRATED", f"migrated_{os.getpid()}")
+QUICK = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 _started = None
 
 
@@ -31,7 +37,10 @@ def _start():
         pid = re.fullmatch(r"test-(\d+)", left.name)
         if pid and not psutil.pid_exists(int(pid[1])):
             _remove(installation.Installation(**{**vars(_started), "instance": left.name}))
-    os.environ["DATABASE_URL"] = postgres.start(_started, settings=_QUICK)
+    for left in Path(tempfile.gettempdir()).glob("agentpool-migrated_*"):
+        if not psutil.pid_exists(int(left.name.rpartition("_")[2])):
+            shutil.rmtree(left, ignore_errors=True)
+    os.environ["DATABASE_URL"] = postgres.start(_started, settings=QUICK)
 
 
 def _remove(instance):
@@ -44,5 +53,13 @@ _start()
 
 @pytest.hookimpl(trylast=True)
 def pytest_unconfigure(config):
+    if hasattr(config, "workerinput"):
+        return
+    shutil.rmtree(Path(tempfile.gettempdir()) / f"agentpool-{MIGRATED}", ignore_errors=True)
     if _started is not None:
         _remove(_started)
+    else:
+        with psycopg.connect(os.environ["DATABASE_URL"], autocommit=True) as connection:
+            connection.execute(
+                sql.SQL("DROP DATABASE IF EXISTS {}").format(sql.Identifier(MIGRATED))
+            )

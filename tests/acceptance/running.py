@@ -17,6 +17,7 @@ import psycopg
 from agentpool.client import Client, config
 from agentpool.host import ports, postgres, probes
 from agentpool.host.installation import Installation, code_folder, stored_database_url
+from tests import prepared
 
 INSTANCE = "acceptance"
 POOLS = ("design", "qa", "code", "data")
@@ -160,8 +161,10 @@ def wait_until(
 
 
 @contextlib.contextmanager
-def running(root: Path) -> Iterator[Running]:
+def running(root: Path, *, migrated: bool = False) -> Iterator[Running]:
     """Give an installation that is ready; nothing of it runs afterwards."""
+    if migrated:
+        prepared.lay(Installation(key="test", instance=INSTANCE, root=root))
     one = Running(root)
     try:
         wait_until(lambda: one.readiness().is_ok, within_s=START_S, what="ready", said=one.said)

@@ -25,9 +25,11 @@ pytestmark = [pytest.mark.kill, pytest.mark.alone, pytest.mark.slow, pytest.mark
 EXAMPLE = code_folder() / "examples" / "tdd"
 CYCLES = 12
 # Merging goes one by one under a lock key, so this makes the batch outlast the kills on a fast
-# machine, too, and costs a slow one nothing.
+# machine, too. Once they are over, a ref in the repository says so: what is left need not be slow.
 MERGE = '["python", "tools/phase.py", "data"]'
-SLOW_MERGE = '["sh", "-c", "sleep 4; exec python tools/phase.py data"]'
+OVER = "refs/kills/over"
+SLOWLY = f"git ls-remote --exit-code origin {OVER} || sleep 4; exec python tools/phase.py data"
+SLOW_MERGE = f'["sh", "-c", "{SLOWLY}"]'
 HEAL_S = 60
 BATCH_S = 200
 
@@ -56,6 +58,11 @@ class Batch:
                 to=out,
             )
 
+    def hurry(self) -> None:
+        """Let no merge wait any more: all kills are over."""
+        ref = ["git", "--git-dir", str(self.repo), "update-ref", OVER, "main"]
+        subprocess.run(ref, check=True)
+
     @property
     def is_running(self) -> bool:
         return self.process.poll() is None
@@ -70,6 +77,7 @@ def test_the_batch_survives_a_kill_of_each_part(root: Path) -> None:
         batch = Batch(site)
 
         struck = [strike(batch, name, find) for name, find in VICTIMS.items()]
+        batch.hurry()
         code = batch.process.wait(timeout=BATCH_S)
 
         assert code == 0, batch.said()

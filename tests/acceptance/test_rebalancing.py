@@ -32,7 +32,7 @@ QUICK = {"hold_s": 2, "rest_s": 3, "watch_s": 30, "ack_s": 15, "low_cpu_share": 
 
 @pytest.fixture
 def site(root: Path) -> Iterator[Running]:
-    with running(root) as one:
+    with running(root, migrated=True) as one:
         launch_agents(one, per_pool=2)
         yield one
 

@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.kill, pytest.mark.slow, pytest.mark.timeout(200)]
 
 @pytest.mark.parametrize("gone", ["database", "web"])
 def test_a_stop_ends_the_agents_although_something_was_killed(root: Path, gone: str) -> None:
-    with running(root) as site:
+    with running(root, migrated=True) as site:
         launch_agents(site, per_pool=1)
 
         os.kill(site.pid_of(gone), signal.SIGKILL)

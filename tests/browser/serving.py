@@ -1,6 +1,5 @@
 """A real daphne and a real pulse on the test database, for tests that talk to them from outside."""
 
-import contextlib
 import os
 import subprocess
 import sys
@@ -8,11 +7,11 @@ import threading
 import time
 from urllib.parse import urlsplit
 
-import httpx
 import pytest
 from django.db import connection
 
-from agentpool.host import ports
+from agentpool.host import ports, probes
+from agentpool.host.probes import Site
 from agentpool.live import pulse
 
 START_S = 60
@@ -64,9 +63,7 @@ class Web:
 
     def _is_up(self):
         assert self.process.poll() is None, self.log[-3000:]
-        with contextlib.suppress(httpx.HTTPError):
-            return httpx.get(f"{self.url}/healthz", timeout=5).status_code == 200
-        return False
+        return probes.is_alive(Site(port=self.port))
 
 
 def _environment():
@@ -77,8 +74,9 @@ def _environment():
     return env
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def web_process(django_db_setup, django_db_blocker, tmp_path_factory):
+    """One for all modules: its start costs as much as ten tests that use it."""
     web = Web(log=tmp_path_factory.mktemp("web") / "daphne.log")
     web.start()
     yield web

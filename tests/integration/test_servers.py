@@ -14,7 +14,7 @@ import pytest
 from websockets.sync.client import connect
 
 from agentpool.checks import the_server_is_there
-from agentpool.host import ports, servers, up
+from agentpool.host import ports, probes, servers, up
 from agentpool.host.installation import HostError
 from agentpool.host.probes import Site
 from agentpool.host.servers import Servers
@@ -103,9 +103,7 @@ class Served:
 
     def _is_up(self):
         assert self.process.poll() is None, self.log.read_text()[-3000:]
-        with contextlib.suppress(httpx.HTTPError):
-            return httpx.get(f"{self.url}/healthz", timeout=5).status_code == 200
-        return False
+        return probes.is_alive(self.site)
 
     def call(self, token, path, body=None, *, timeout_s=30):
         method = "GET" if body is None else "POST"

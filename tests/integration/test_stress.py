@@ -74,6 +74,7 @@ def start_actors(pools: object) -> Iterator[Callable[[int], list[Actor]]]:
             continue
 
 
+@pytest.mark.long
 def test_fifty_slots_never_hold_more_than_fifty_leases(start_actors, make_agent, whole):
     for _ in range(10):
         make_agent(max_concurrent=5)
@@ -91,6 +92,7 @@ def test_fifty_slots_never_hold_more_than_fifty_leases(start_actors, make_agent,
     print(f"{len(samples)} samples, {max(w for _, w in samples)} waited at most")
 
 
+@pytest.mark.long
 def test_nobody_waits_beside_a_free_slot_once_a_round_is_over(start_actors, make_agent, whole):
     agents = [
         make_agent(max_concurrent=2, memory_mb=1536).agent_id,  # one large, or two small, or mixed

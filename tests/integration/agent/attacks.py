@@ -65,6 +65,14 @@ class Loot:
 
 
 ATTACKS: Mapping[str, Attack] = {
+    # First in its machine: nothing has been noted there, nor is by what follows.
+    "(no attack) reach a host that is on the list": Attack(
+        code="""
+        del os.environ['NO_PROXY'], os.environ['no_proxy']
+        print(urllib.request.urlopen(f'http://127.0.0.1:{open_port}/', timeout=5).read().decode())
+        """,
+        group="odd",
+    ),
     "have the loader write outside before the sandbox is shut": Attack(
         code="print('nothing to do')",
         env={"LD_DEBUG": "files", "LD_DEBUG_OUTPUT": "{folder}/loader"},
@@ -255,13 +263,6 @@ ATTACKS: Mapping[str, Attack] = {
         for path in ('/proc/sys/kernel/core_pattern', '/proc/sys/kernel/hostname'):
             tell(lambda: open(path, 'w').write('1'))
         """
-    ),
-    "(no attack) reach a host that is on the list": Attack(
-        code="""
-        del os.environ['NO_PROXY'], os.environ['no_proxy']
-        print(urllib.request.urlopen(f'http://127.0.0.1:{open_port}/', timeout=5).read().decode())
-        """,
-        group="none",
     ),
 }
 _HEAD = """

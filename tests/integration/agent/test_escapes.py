@@ -42,13 +42,14 @@ def test_an_attack_gets_nowhere(outcome: Any, name: str) -> None:
     assert not Path("oom").exists()  # what an engine's monitor leaves where its starter stood
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("who", ["the user of the tests", "another user"])
 def test_no_attack_gets_out_of_a_virtual_machine(who: str) -> None:
     """All in one test: machines start slowly, and two test processes would start them twice."""
     # For an ordinary user those that differ by who the runtime is.
-    groups = () if who == "the user of the tests" else ("peaceful", "none")
+    groups = () if who == "the user of the tests" else ("peaceful", "odd")
     outcome = _attacked("virtual_machine", who, *groups)
 
     assert len(outcome["attacks"]) == len(attacks.of_groups(groups))

@@ -18,6 +18,7 @@ from agentpool.client import Client
 from agentpool.host import lock, ports, postgres, probes
 from agentpool.host.installation import Installation, code_folder, make_home
 from agentpool.host.probes import Site
+from tests import prepared
 
 MAIN = "from agentpool.cli.up import up; up()"
 START_S = 60
@@ -78,6 +79,13 @@ def start(home: Installation) -> Iterator[Callable[..., Run]]:
         process.kill()
 
 
+@pytest.fixture
+def migrated(home: Installation) -> Installation:
+    """An installation whose first start has its database, and only furnishes it."""
+    prepared.lay(home)
+    return home
+
+
 def test_the_first_start_answers_and_ctrl_c_leaves_nothing_behind(
     home: Installation, start: Callable[[], Run]
 ) -> None:
@@ -122,7 +130,7 @@ def test_a_taken_port_is_named_with_the_way_out() -> None:
 
 
 def test_a_killed_up_is_replaced_by_the_next_also_at_another_port(
-    home: Installation, start: Callable[..., Run]
+    migrated: Installation, start: Callable[..., Run]
 ) -> None:
     first = start()
     _wait(first.is_ready, run=first)
@@ -134,32 +142,33 @@ def test_a_killed_up_is_replaced_by_the_next_also_at_another_port(
     with Client() as client:
         assert client.pools()
     assert second.end(signal.SIGTERM) == 0
-    assert _children_of(home) == []
+    assert _children_of(migrated) == []
 
 
-def test_whatever_is_killed_comes_back(home: Installation, start: Callable[[], Run]) -> None:
+@pytest.mark.long
+def test_whatever_is_killed_comes_back(migrated: Installation, start: Callable[[], Run]) -> None:
     run = start()
     _wait(run.is_ready, run=run)
 
     for victim in ("jobs", "web", "pulse", "database"):
-        pid = _pid_of(victim, home)
+        pid = _pid_of(victim, migrated)
         os.kill(pid, signal.SIGKILL)
-        _wait_for_another(victim, home, run=run, than=pid)
+        _wait_for_another(victim, migrated, run=run, than=pid)
 
     assert run.end(signal.SIGINT) == 0
 
 
 def test_a_job_cluster_whose_workers_hang_is_killed_and_started_again(
-    home: Installation, start: Callable[[], Run]
+    migrated: Installation, start: Callable[[], Run]
 ) -> None:
     run = start()
     _wait(run.is_ready, run=run)
-    cluster = psutil.Process(_pid_of("jobs", home))
+    cluster = psutil.Process(_pid_of("jobs", migrated))
 
     for process in cluster.children(recursive=True):
         process.send_signal(signal.SIGSTOP)
 
-    _wait_for_another("jobs", home, run=run, than=cluster.pid)
+    _wait_for_another("jobs", migrated, run=run, than=cluster.pid)
     assert run.end(signal.SIGINT) == 0
     assert "jobs: it has stalled" in run.shown
 
