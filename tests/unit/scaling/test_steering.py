@@ -1,4 +1,4 @@
-"""Steering: what was late beyond the budget is paid back, whoever took it, and no more than that."""
+"""Steering: what was late beyond the budget is paid back, whoever took it, and no more."""
 
 import pytest
 from hypothesis import given
