@@ -9,6 +9,7 @@ is launched after it. So the reserve must cover, with the wanted certainty, the 
 window less the work that ends before their patience does.
 """
 
+import math
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -21,10 +22,12 @@ from scaling.steering import Steering
 from scaling.surges import Foreseen, Surges
 from scaling.tails import FIRST_LOG, LEAST_LOG, MOST_LOG, Tails
 
-VERSION = 2
+VERSION = 3
 # Shorter windows cost more than they tell; without a lead they only feed the forecast.
 LEAST_WINDOW_S, NO_LEAD_WINDOW_S = 5.0, 60.0
 FIT_FIRST_S, FIT_EVERY_S = 3600.0, 6 * 3600.0
+# Of few requests, this share of those that may be late, one a window: the least share of windows.
+SPARSE, LEAST_SHARE = 0.6, 1e-9
 # Windows are learnt for one lead; another that differs less than this share does not matter.
 LEAD_TOLERANCE = 0.2
 # Announced work counts until it has come, at most so long after its time.
@@ -153,7 +156,8 @@ class Demand:
 
     def log_share(self, now: float) -> float:
         """Return the logarithm of the share of windows in which the reserve may be exceeded."""
-        return min(max(self.base + self.steering.correction(now), LEAST_LOG), MOST_LOG)
+        log_share = self.base + self.steering.correction(now)
+        return min(max(log_share, self._least_log(now)), MOST_LOG)
 
     def outlook(self, now: float) -> Outlook:
         """Return what to hold in reserve now."""
@@ -194,6 +198,16 @@ class Demand:
         """Return the usual rate of this time of day some seconds ahead over that of now."""
         profile = self.arrivals.profile
         return profile.rates(now + ahead_s)[0] / profile.rates(now)[0]
+
+    def _least_log(self, now: float) -> float:
+        """
+        Return how low the logarithm of the share may be.
+
+        A pool of few requests has to hold for longer for each that is not to be late: with the
+        least, one late each time the reserve is exceeded must still be within what is aimed at.
+        """
+        mean = self.arrivals.profile.rates(now)[2] * self.lead_s
+        return min(LEAST_LOG, math.log(max(mean * self.late * SPARSE, LEAST_SHARE)))
 
     def _take_announced(self, at: float) -> bool:
         """Count an arrival for the first announcement that has some left; False: there is none."""
@@ -261,7 +275,7 @@ class Demand:
         self.durations.fit()
         self.tails.fit(passed_s=now - self._fitted_at)
         self._fitted_at = now
-        self.base = self.tails.allowed_log(late=self.late)
+        self.base = self.tails.allowed_log(late=self.steering.aim(now))
 
     def _close_slots(self, now: float) -> None:
         """Hand the ended ten minutes to the forecast."""

@@ -104,7 +104,7 @@ class Policy:
     k: float = 2.0
 
     # -- predictive
-    late_target_share: float = 0.9  # of the late share that the SLO allows
+    late_target_share: float = 0.93  # of the late share that the SLO allows
 
     overridden: frozenset[str] = field(default=frozenset(), compare=False)
 

@@ -99,13 +99,13 @@ def test_nothing_else_learns_from_a_large_surge(demand):
     for number in range(200):
         arrived_at = DAY_S + number * 0.3
         demand.judged(at=DAY_S + 100, arrived_at=arrived_at, is_late=True)
-    slow = demand.steering.slow
     demand.advance(DAY_S + HOUR_S)
+    share = demand.log_share(DAY_S + HOUR_S)
 
     assert demand.steering.late_requests == 200
     assert demand.tails.arrivals < 97
     demand.judged(at=DAY_S + HOUR_S, arrived_at=DAY_S + HOUR_S, is_late=True)
-    assert demand.steering.slow < slow
+    assert demand.log_share(DAY_S + HOUR_S) < share
 
 
 def test_what_was_announced_is_no_surge(demand):
