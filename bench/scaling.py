@@ -62,6 +62,8 @@ KNOBS: dict[str, tuple[str, Sequence[float]]] = {
 STEPS = 9
 RIVALS = tuple(KNOBS)
 Found = TypeVar("Found")
+# Parts that make their own traces.
+MADE = ("chosen", "storms", "erlang")
 SELDOM = ("holdout", "holdout_warm", "chosen", "storms")
 
 
@@ -105,10 +107,13 @@ def main() -> int:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
-    parser.add_argument("traces", nargs="*", type=Path)
-    parser.add_argument("--part", action="append", choices=list(PARTS))
-    parser.add_argument("--json", type=Path)
-    return parser.parse_args()
+    parser.add_argument("traces", nargs="*", type=Path, help="CSV files: arrival_s, duration_s")
+    parser.add_argument("--part", action="append", choices=list(PARTS), help="once or often")
+    parser.add_argument("--json", type=Path, help="write rows and figures here")
+    options = parser.parse_args()
+    if not options.traces and not set(options.part or PARTS) <= set(MADE):
+        parser.error(f"name at least one trace; only these parts make their own: {', '.join(MADE)}")
+    return options
 
 
 def _read(path: Path) -> Trace:
