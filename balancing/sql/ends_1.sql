@@ -175,7 +175,7 @@ BEGIN
   waited_for := ARRAY(SELECT k FROM unnest(concerned) k WHERE EXISTS (
     SELECT FROM request q WHERE q.agent_type = k AND q.status = 'waiting'));
   IF cardinality(waited_for) > 0 THEN
-    takers := takers_1(agents, waited_for);
+    takers := takers_1(agents, waited_for, 200);  -- the look after the commit sees to the rest
     IF takers <> '{}' AND cardinality(unwritten) > 0 THEN
       PERFORM agents_write_1(unwritten);
       unwritten := '{}';

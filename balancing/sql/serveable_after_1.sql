@@ -21,7 +21,7 @@ BEGIN
   END IF;
   freed := ARRAY(SELECT a FROM agent a WHERE a.id IN (
     SELECT l.agent_id FROM lease l WHERE l.id = ANY (p_ended)));
-  takers := takers_1(freed, types);
+  takers := takers_1(freed, types, 2147483646);
   RETURN QUERY
     SELECT u.agent_type::text FROM unnest(freed) u WHERE u.id = ANY (takers)
     UNION

@@ -1,7 +1,8 @@
 -- takers_1: which of these agents, as they are in memory, could take a request that waits in one of
--- these pools: some shape fits, or the agent is kept for one. Plain reads.
-CREATE FUNCTION takers_1(agents agent[], types text[]) RETURNS uuid[] LANGUAGE sql STABLE AS $$
-  WITH one AS MATERIALIZED (SELECT * FROM one_a_shape_1(types, 200))
+-- these pools: some shape fits, `most` of a pool looked at, or the agent is kept for one. Plain reads.
+CREATE FUNCTION takers_1(agents agent[], types text[], most int)
+RETURNS uuid[] LANGUAGE sql STABLE AS $$
+  WITH one AS MATERIALIZED (SELECT * FROM one_a_shape_1(types, most))
   SELECT coalesce(array_agg(a.id), '{}') FROM unnest(agents) a
     WHERE a.status IN ('busy', 'idle') AND a.health IN ('good', 'probation', 'unknown')
       AND a.load < a.max_concurrent AND a.agent_type = ANY (types)

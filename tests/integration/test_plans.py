@@ -5,7 +5,7 @@ import json
 import pytest
 from django.db import connection, transaction
 
-from agentpool.registry.states import Outcome
+from agentpool.registry.states import LeaseStatus, Outcome
 from balancing import claim, terms
 from balancing.services import leases
 
@@ -88,6 +88,34 @@ def test_who_waits_for_what_nobody_has_costs_no_look_at_all_agents(
         read = _agents_read(cursor) - before
 
     assert read < 20
+
+
+# 250 kinds of request that nobody fits, before all others in the order of their shapes.
+_KINDS = """
+INSERT INTO request SELECT n.* FROM request q, generate_series(1, 250) i,
+  LATERAL jsonb_populate_record(q, jsonb_build_object('id', gen_random_uuid(), 'number',
+    nextval('request_number_seq'), 'shape', -9223372036854775807 + i)) n
+  WHERE q.status = 'waiting'
+"""
+
+
+def test_many_kinds_that_wait_in_vain_hide_nobody_who_can_be_served(
+    born_empty, make_agent, make_request
+):
+    make_agent(max_concurrent=1)
+    vain = make_request(special_tools=["what-nobody-has"], allow_future=True)
+    claim.acquire([vain], queue=True)
+    with connection.cursor() as cursor:
+        cursor.execute(_KINDS)
+    lease = claim.acquire([make_request()], queue=True)[0].lease
+    assert claim.acquire([make_request()], queue=True)[0].code == "waiting"
+
+    ending = terms.Ending(to=LeaseStatus.RELEASED, outcome=Outcome.SUCCESS)
+    close = terms.Close(lease_id=lease.id, token=lease.fencing_token, ending=ending, actor="test")
+    done = claim.exchange([close], [], credentials=[])
+
+    assert done.ended[0].code == "ok"
+    assert done.serveable == {"code"}
 
 
 def _agents_read(cursor):
