@@ -50,17 +50,49 @@ def paced(
     most = min((step for step in steps if step is not None), default=None)
     if most is not None and abs(target - current) > most:
         target = _noted(current + (most if is_up else -most), target, "step", named)
-    last = history.last_up_at if is_up else history.last_down_at
-    cooldown_s = policy.cooldown_up_s if is_up else policy.cooldown_down_s
-    if cooldown_s and last is not None and now - last < cooldown_s:
-        target = _noted(current, target, "cooldown_up_s" if is_up else "cooldown_down_s", named)
-    if (
-        policy.flap_budget is not None
-        and not is_up
-        and history.turns(since=now - 3600) >= policy.flap_budget
-    ):
-        target = _noted(current, target, "flap_budget", named)
+    held = _cooling(policy, history, now) if is_up else _staying(policy, history, now)
+    for name in held:
+        target = _noted(current, target, name, named)
     return target
+
+
+def made_room(
+    policy: Policy,
+    pool: PoolState,
+    history: History,
+    target: int,
+    missing: int,
+    least: int,
+    now: float,
+    named: list[str],
+) -> int:
+    """
+    Return a target below the largest size, where idle agents that serve nobody who waits fill it.
+
+    For a pool that has no room left: those who go make it for the ones that come next.
+    missing: agents wished for beyond the largest size. least: what must not be left meanwhile.
+    """
+    waiting = pool.agents(pool.waiting)
+    in_the_way = max(0, min(missing, pool.apart.idle, waiting, target - least))
+    if not in_the_way or _staying(policy, history, now):
+        return target
+    return _noted(target - in_the_way, target, "room", named)
+
+
+def _cooling(policy: Policy, history: History, now: float) -> list[str]:
+    """Return what keeps a pool from growing again already."""
+    last = history.last_up_at
+    is_soon = last is not None and now - last < policy.cooldown_up_s
+    return ["cooldown_up_s"] * is_soon
+
+
+def _staying(policy: Policy, history: History, now: float) -> list[str]:
+    """Return what keeps a pool from shrinking again already."""
+    last = history.last_down_at
+    is_soon = last is not None and now - last < policy.cooldown_down_s
+    most = policy.flap_budget
+    is_flapping = most is not None and history.turns(since=now - 3600) >= most
+    return ["cooldown_down_s"] * is_soon + ["flap_budget"] * is_flapping
 
 
 def least_and_most(policy: Policy, now: float) -> tuple[int, int]:

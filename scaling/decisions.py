@@ -8,7 +8,7 @@ standby are added, and the common bounds are applied to both together.
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from scaling import bounds, sizing
@@ -91,7 +91,8 @@ def alternatives(
             continue
         inputs = _inputs(pool)
         wanted = _wish(rule, policy, pool, demand, now, inputs)
-        found.append((str(rule), pool.agents(wanted.slots), wanted.said.format_map(inputs)))
+        agents = pool.agents(wanted.slots) + pool.agents(pool.held_back.slots)
+        found.append((str(rule), agents, wanted.said.format_map(inputs)))
     return found
 
 
@@ -121,17 +122,23 @@ def _planned(
     )
     stood_for = min(spare * pool.slots_per_agent, max(0, wish.reserve))
     asked = pool.agents(wish.slots - stood_for)
-    shaped = bounds.shaped(policy, pool, asked, named)
-    span = bounds.least_and_most(policy, now)
+    # Whoever is held back comes on top of all that is wished for; the largest size counts them.
+    held_back = pool.agents(pool.held_back.slots)
+    shaped = bounds.shaped(policy, pool, asked, named) + held_back
+    low, high = bounds.least_and_most(policy, now)
+    span = (low + held_back, high)
     on_duty = max(shaped, span[0], sizes.busy)
     # Whom an operator put on standby is woken as any other, but not let go for being too many.
     woken = min(sizes.standby, max(0, on_duty - sizes.ready))
     spare = max(spare, min(pool.agents(pool.kept), sizes.standby - woken))
     target = bounds.paced(policy, pool, history, sizes.total, shaped + spare, now, named)
     target = bounds.limited(policy, pool, history, target, spare, span, now, named)
+    if sizes.total >= high:
+        missing = shaped + spare - high
+        target = bounds.made_room(policy, pool, history, target, missing, span[0], now, named)
     # What the bounds leave is for work first, for the standby afterwards.
     standby = min(spare, max(0, target - on_duty))
-    return Plan(target, target - standby, standby), asked + spare, tuple(named)
+    return Plan(target, target - standby, standby), asked + held_back + spare, tuple(named)
 
 
 def _made(
@@ -189,12 +196,15 @@ def _wish(
 
     The rule sees the pool without it, and it comes on top: it stays until nobody waits, as an idle
     one may. What the rule holds beyond whoever is there or waits is for whatever comes: for that
-    any agent will do.
+    any agent will do that is not held back.
     """
-    if not pool.apart.slots or rule in _FIXED:
-        return RULES[rule](policy, pool, demand, now, inputs)
     seen = pool.of_use
     wish = RULES[rule](policy, seen, demand, now, inputs)
+    if pool.held_back.slots:
+        inputs["held_back"] = pool.held_back.slots
+        wish = replace(wish, said=wish.said + "; {held_back} of the slots are held back")
+    if not pool.apart.slots or rule in _FIXED:
+        return wish
     does = min(pool.apart.free, max(0, wish.slots - seen.busy - seen.waiting))
     inputs["apart"] = pool.apart.slots
     return Wanted(

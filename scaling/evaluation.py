@@ -171,6 +171,7 @@ def _pool_state(pool: Pool, demand: Demand, *, now: datetime, at: float) -> Pool
         standby=warm["slots"],
         kept=warm["kept"],
         apart=slots.apart,
+        held_back=slots.held_back,
     )
 
 

@@ -9,15 +9,17 @@ from scaling.standby import Sizes
 @dataclass(frozen=True, slots=True)
 class Apart:
     """
-    Slots on duty that could serve nobody who waits now: none, while nobody waits.
+    Slots on duty that are of no use to whoever waits.
 
     ready: of agents that are idle or busy, and of these `busy` ones that will be no use when they
-    are free again, either. starting: of those still to come.
+    are free again, either. starting: of those still to come. idle: agents, not slots, without any
+    work.
     """
 
     ready: int = 0
     busy: int = 0
     starting: int = 0
+    idle: int = 0
 
     @property
     def slots(self) -> int:
@@ -43,7 +45,9 @@ class PoolState:
     supply nothing and are not counted. rate: arrivals per second, last ten minutes. service_s:
     mean of the last 500. average_wait_s: of those started in the last 300 s and those waiting.
     startup_s: 0.9 quantile of the pool's launches, None: the policy's. None elsewhere: not known.
-    waiting: those whom another agent would help. apart: what of all this is no use to them.
+    waiting: those whom another agent would help. apart: what of all this could serve none of them;
+    nothing, while nobody waits. held_back: what serves nobody, in quarantine or maintenance; it is
+    not in `apart`.
     """
 
     ready: int
@@ -60,17 +64,20 @@ class PoolState:
     kept: int = 0
     startup_s: float | None = None
     apart: Apart = NOBODY
+    held_back: Apart = NOBODY
 
     @property
     def of_use(self) -> "PoolState":
         """The pool as whoever waits sees it: without what could not serve them."""
-        ready = max(0, self.ready - self.apart.ready)
+        without = (self.apart, self.held_back)
+        ready = max(0, self.ready - sum(each.ready for each in without))
         return replace(
             self,
             ready=ready,
-            busy=min(ready, max(0, self.busy - self.apart.busy)),
-            starting=max(0, self.starting - self.apart.starting),
+            busy=min(ready, max(0, self.busy - sum(each.busy for each in without))),
+            starting=max(0, self.starting - sum(each.starting for each in without)),
             apart=NOBODY,
+            held_back=NOBODY,
         )
 
     @property

@@ -39,7 +39,7 @@ class Slots:
     What a pool has, and what is asked of it: slots there and coming, leases, requests.
 
     busy: live leases of those that are ready, parked ones, too. apart: of all this what could serve
-    nobody who waits.
+    nobody who waits. held_back: what is in quarantine or maintenance.
     """
 
     ready: int
@@ -47,6 +47,7 @@ class Slots:
     busy: int
     waiting: int
     apart: Apart
+    held_back: Apart
 
 
 # Over which what standby was worth is told.
@@ -121,8 +122,12 @@ def sizes(agent_type: str) -> Sizes:
     return Sizes(**found, standby=on_standby(agent_type).count())
 
 
-def longest_idle(agent_type: str, *, count: int) -> Sequence[Agent]:
-    """Return agents that hold nothing, nor parked, and are kept for nobody, longest idle first."""
+def longest_idle(agent_type: str, *, count: int, is_fit: bool | None = None) -> Sequence[Agent]:
+    """
+    Return agents that hold nothing, nor parked, and are kept for nobody, longest idle first.
+
+    is_fit: of those who wait, whether one of the first could be served, or nobody waits.
+    """
     idle = Agent.objects.filter(
         pool_id=agent_type,
         status=AgentStatus.IDLE,
@@ -130,6 +135,8 @@ def longest_idle(agent_type: str, *, count: int) -> Sequence[Agent]:
         reserved_for__isnull=True,
     )
     idle = idle.exclude(leases__status=LeaseStatus.PARKED)
+    if is_fit is not None:
+        idle = idle.annotate(fits=_FITS).filter(fits=is_fit)
     return list(idle.order_by("updated_at", "id")[:count])
 
 
@@ -137,16 +144,23 @@ def victims(agent_type: str, *, count: int, standby: int = 0) -> Sequence[Agent]
     """
     Return whom to let go.
 
-    Who has not started yet, the newest first; then who is on standby beyond so many; then the one
-    idle longest; then the busy, and at the very last the others on standby.
+    Who is idle and serves none of those who wait, if anybody does; who has not started yet, the
+    newest first; then who is on standby beyond so many; then the one idle longest, whoever is held
+    back after the others; then the busy, and at the very last the others on standby.
     """
     of_pool = Agent.objects.filter(pool_id=agent_type)
+    unfit = longest_idle(agent_type, count=count, is_fit=False)
+    of_pool = of_pool.exclude(id__in=[agent.id for agent in unfit])
     starting = of_pool.filter(status=AgentStatus.STARTING).order_by("-created_at", "id")
-    ready = of_pool.filter(status__in=PLACEABLE_STATUS).order_by("load", "updated_at", "id")
+    ready = of_pool.filter(status__in=PLACEABLE_STATUS).annotate(
+        is_busy=Case(When(load__gt=0, then=1), default=0),
+        is_held_back=Case(When(health__in=PLACEABLE_HEALTH, then=0), default=1),
+    )
+    ready = ready.order_by("is_busy", "is_held_back", "load", "updated_at", "id")
     warm = of_pool.filter(status=AgentStatus.STANDBY).annotate(is_kept=_KEPT)
     warm = warm.order_by("is_kept", "updated_at", "id")
     surplus = max(0, warm.count() - standby)
-    order = [*starting[:count], *warm[:surplus], *ready[:count], *warm[surplus:]]
+    order = [*unfit, *starting[:count], *warm[:surplus], *ready[:count], *warm[surplus:]]
     return order[:count]
 
 
@@ -179,8 +193,8 @@ def slots(agent_type: str) -> Slots:
     """
     with connection.cursor() as cursor:
         cursor.execute(_SLOTS, _named(agent_type))
-        ready, starting, busy, waiting, *apart = cursor.fetchone()
-    return Slots(ready, starting, busy, waiting, Apart(*apart))
+        ready, starting, busy, waiting, apart, held_back = cursor.fetchone()
+    return Slots(ready, starting, busy, waiting, Apart(*(apart or ())), Apart(*(held_back or ())))
 
 
 def next_waiting(agent_type: str, *, count: int) -> Sequence[Request]:
@@ -244,7 +258,7 @@ _SLOTS = f"""
         FROM capability_class c JOIN kinds k ON k.is_helped AND able_1(c, k.q)
         WHERE c.agent_type = %(type)s AND c.agents > 0 GROUP BY c.id),
     duty AS (
-      SELECT a.status, a.load, a.max_concurrent AS slots,
+      SELECT a.status, a.load, a.max_concurrent AS slots, s.is_sound,
           s.is_sound AND a.load < a.max_concurrent AND (a.reserved_for IS NOT NULL OR CASE
             WHEN c.id IS NULL THEN false WHEN a.load = 0 AND c.any_agent THEN true
             WHEN a.memory_mb - a.used_memory_mb < c.memory_mb
@@ -257,12 +271,15 @@ _SLOTS = f"""
         FROM agent a LEFT JOIN classes c ON c.id = a.capability_class
           CROSS JOIN LATERAL (SELECT a.health IN ('good', 'probation', 'unknown') AS is_sound) s
         WHERE a.agent_type = %(type)s AND a.status IN ('busy', 'idle', 'starting')),
-    apart AS (
-      SELECT sum(CASE WHEN fits THEN 0 WHEN is_able THEN slots - load ELSE slots END)
-            FILTER (WHERE status <> 'starting') AS ready,
-          sum(load) FILTER (WHERE NOT (is_able OR fits)) AS busy,
-          sum(slots) FILTER (WHERE status = 'starting' AND NOT fits) AS starting
-        FROM duty WHERE EXISTS (SELECT FROM kinds WHERE is_helped))
+    useless AS (
+      SELECT is_sound,
+          ARRAY[coalesce(sum(CASE WHEN fits THEN 0 WHEN is_able THEN slots - load ELSE slots END)
+              FILTER (WHERE status <> 'starting'), 0),
+            coalesce(sum(load) FILTER (WHERE NOT (is_able OR fits)), 0),
+            coalesce(sum(slots) FILTER (WHERE status = 'starting' AND NOT fits), 0),
+            count(*) FILTER (WHERE status = 'idle' AND load = 0 AND NOT fits)]::int[] AS slots
+        FROM duty WHERE NOT is_sound OR EXISTS (SELECT FROM kinds WHERE is_helped)
+        GROUP BY is_sound)
     SELECT coalesce(sum(d.slots) FILTER (WHERE d.status <> 'starting'), 0)::int,
       coalesce(sum(d.slots) FILTER (WHERE d.status = 'starting'), 0)::int,
       (SELECT count(*)::int FROM lease l JOIN agent a ON a.id = l.agent_id
@@ -270,8 +287,7 @@ _SLOTS = f"""
           AND a.status IN ('busy', 'idle')),
       (SELECT coalesce(sum(n), 0)::int FROM asking)
         - (SELECT coalesce(sum(n), 0)::int FROM kinds WHERE NOT is_helped),
-      (SELECT coalesce(ready, 0)::int FROM apart), (SELECT coalesce(busy, 0)::int FROM apart),
-      (SELECT coalesce(starting, 0)::int FROM apart)
+      (SELECT slots FROM useless WHERE is_sound), (SELECT slots FROM useless WHERE NOT is_sound)
     FROM duty d"""  # noqa: S608
 _KINDS = f"""
     WITH {_ASKING}

@@ -253,3 +253,65 @@ def test_the_unfit_one_serves_again_when_such_work_comes(memory, make_agent, sub
 
     assert small.held is not None
     leases.release(held.id, token=held.fencing_token, outcome=Outcome.SUCCESS, actor="test")
+
+
+@pytest.mark.parametrize("health", [AgentHealth.QUARANTINED, AgentHealth.MAINTENANCE])
+def test_whoever_is_held_back_is_nobodys_reserve_and_stays(memory, make_agent, health):
+    Pool.objects.filter(agent_type="code").update(min_size=0)
+    auto(k=1)
+    held = make_agent()
+    agents.set_health(held, health=health, note="", until=None, actor="test")
+
+    evaluation.evaluate()
+    come_up()
+
+    assert (newest().current, newest().target) == (1, 2)
+    assert newest().inputs["held_back"] == 1
+    assert "1 of the slots are held back" in newest().reason
+    assert statuses() == ["idle", "idle"]
+    # Of two that are idle one is to go: not the one that somebody wants to look at.
+    auto(k=0)
+    evaluation.evaluate()
+    assert Agent.objects.get(id=held.id).status == "idle"
+    assert statuses() == ["idle"]
+
+
+def test_idle_ones_that_serve_nobody_make_room_in_a_full_pool(memory, make_agent, submit):
+    Pool.objects.filter(agent_type="code").update(max_size=4, min_size=0)
+    auto()
+    make_agent(memory_mb=4096)
+    for _ in range(3):
+        make_agent()
+    for _ in range(3):
+        submit(memory_mb=4000)
+
+    evaluation.evaluate()
+
+    assert statuses() == ["busy", "idle"]
+    assert newest().bounds == ["max_size", "room"]
+    evaluation.evaluate()
+    assert statuses() == ["busy", "idle", "starting", "starting"]
+    come_up()
+    assert waiting() == 0
+    assert statuses()[:3] == ["busy"] * 3
+
+
+def test_whoever_works_or_starts_never_makes_room(memory, make_agent, submit):
+    Pool.objects.filter(agent_type="code").update(max_size=3, min_size=0)
+    auto()
+    large = make_agent(memory_mb=4096)
+    submit(memory_mb=4000)
+    submit(memory_mb=2000)
+    evaluation.evaluate()
+    make_agent()
+    for _ in range(3):
+        submit(memory_mb=4000)
+
+    evaluation.evaluate()
+
+    assert statuses() == ["busy", "starting"]
+    assert Agent.objects.get(id=large.id).status == "busy"
+    evaluation.evaluate()
+    come_up()
+    assert statuses() == ["busy"] * 3
+    assert waiting() == 2

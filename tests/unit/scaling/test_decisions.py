@@ -29,6 +29,23 @@ pools = st.builds(
     st.floats(1, 5000),
     st.floats(0, 600),
 )
+
+
+def parted(pool, ready, busy, starting, idle, held):
+    """A pool of which a part is of no use to whoever waits, and another one is held back."""
+    parts = []
+    left, work = pool.ready, pool.busy
+    for most in (ready, held):
+        slots = min(most, left)
+        used = max(min(busy, slots, work), work - (left - slots))
+        left, work = left - slots, work - used
+        parts.append(Apart(slots, used, 0, min(idle, slots - used)))
+    apart = replace(parts[0], starting=min(starting, pool.starting))
+    return replace(pool, apart=apart if pool.waiting else Apart(), held_back=parts[1])
+
+
+few = st.integers(0, 10)
+parted_pools = st.builds(parted, pools, few, few, few, few, few)
 rules = st.sampled_from([rule for rule in Rule if rule != Rule.SCHEDULE])
 
 
@@ -45,7 +62,7 @@ def decide(policy, pool, *, demand=None, history=None, now=NOON):
 # -- each rule, by hand ----------------------------------------------------------------------------
 
 
-IDLE_ONE, BUSY_TEN = Apart(ready=1), Apart(ready=10, busy=10)
+IDLE_ONE, BUSY_TEN = Apart(ready=1, idle=1), Apart(ready=10, busy=10)
 
 
 @pytest.mark.parametrize(
@@ -66,6 +83,28 @@ IDLE_ONE, BUSY_TEN = Apart(ready=1), Apart(ready=10, busy=10)
         # and it counts on no work that ends on agents that are none for them: nor as tolerance.
         ("queue", PoolState(10, 10, 0, 1, apart=BUSY_TEN), 11),
         ("utilization", PoolState(10, 10, 0, 1, apart=BUSY_TEN), 11),
+        # Whoever is held back is nobody for any of them, and comes on top, work or none;
+        ("warm:k=1", PoolState(1, 0, held_back=IDLE_ONE), 2),
+        ("warm:k=1", PoolState(2, 0, 0, 1, apart=IDLE_ONE, held_back=IDLE_ONE), 3),
+        ("warm:k=0", PoolState(2, 1, held_back=Apart(1, 1)), 2),
+        ("utilization", PoolState(20, 10, held_back=BUSY_TEN), 11),
+        ("static:size=2", PoolState(2, 0, held_back=IDLE_ONE), 3),
+        ("queue:min_size=2", PoolState(2, 0, held_back=IDLE_ONE), 3),
+        ("queue:min_idle=1", PoolState(1, 0, held_back=IDLE_ONE), 2),
+        # up to the largest size, in slots of whole agents.
+        ("static:size=2,max_size=2", PoolState(2, 0, held_back=IDLE_ONE), 2),
+        ("warm:k=1", PoolState(4, 0, slots_per_agent=4, held_back=Apart(4, idle=1)), 2),
+        # Who is idle and no use makes room in a full pool, for as many as are missing,
+        ("warm:k=0,min_size=0,max_size=3", PoolState(3, 0, 0, 2, apart=Apart(3, idle=3)), 1),
+        ("warm:k=0,min_size=0,max_size=3", PoolState(3, 0, 0, 9, apart=Apart(3, idle=3)), 0),
+        ("warm:k=0,min_size=0,max_size=3", PoolState(3, 1, 0, 9, apart=Apart(3, 1, idle=2)), 1),
+        ("warm:k=9,min_size=0,max_size=3", PoolState(3, 0, 0, 1, apart=Apart(3, idle=3)), 2),
+        # never below the smallest size,
+        ("warm:k=0,min_size=2,max_size=3", PoolState(3, 0, 0, 9, apart=Apart(3, idle=3)), 2),
+        # but where there is room it is filled first, and nobody goes who is some use.
+        ("warm:k=0,min_size=0,max_size=3", PoolState(2, 0, 0, 9, apart=Apart(2, idle=2)), 3),
+        ("warm:k=0,min_size=0,max_size=3", PoolState(3, 3, 0, 9), 3),
+        ("warm:k=9,min_size=0,max_size=3", PoolState(3, 0, apart=Apart()), 3),
         # Whose size does not follow demand, keeps it.
         ("static:size=7", PoolState(7, 2, 0, 9, apart=Apart(5)), 7),
         ("warm:k=3", PoolState(5, 4, 0, 2), 9),
@@ -82,6 +121,18 @@ IDLE_ONE, BUSY_TEN = Apart(ready=1), Apart(ready=10, busy=10)
 )
 def test_a_rule_asks_for(text, pool, target):
     assert decide(policies.parse(text), pool).target == target
+
+
+@pytest.mark.parametrize("text", ["cooldown_down_s=300", "flap_budget=1"])
+def test_no_room_is_made_again_at_once_where_turns_are_bounded(text):
+    policy = policies.parse(f"warm:k=0,min_size=0,max_size=3,{text}")
+    full = PoolState(3, 0, 0, 2, apart=Apart(3, idle=3))
+    history = History()
+    history.decided(at=NOON - 20, wanted=3, current=1, target=3)
+    history.decided(at=NOON - 10, wanted=1, current=3, target=1)
+
+    assert decide(policy, full, history=history).target == 3
+    assert decide(policy, full).target == 1
 
 
 def test_predictive_holds_a_reserve_for_what_it_expects():
@@ -159,7 +210,7 @@ def test_without_inputs_the_size_is_kept_and_the_fallback_reached():
 
 
 @settings(max_examples=200)
-@given(rules, pools, st.integers(0, 10), st.integers(0, 30), st.integers(0, 5))
+@given(rules, parted_pools, st.integers(0, 10), st.integers(0, 30), st.integers(0, 5))
 def test_sizes_never_leave_the_bounds_except_for_those_who_work(rule, pool, low, more, idle):
     policy = policies.usual(rule, min_size=low, max_size=low + more, min_idle=idle)
     target = decide(policy, pool).target
