@@ -133,9 +133,9 @@ def _planned(
     spare = max(spare, min(pool.agents(pool.kept), sizes.standby - woken))
     target = bounds.paced(policy, pool, history, sizes.total, shaped + spare, now, named)
     target = bounds.limited(policy, pool, history, target, spare, span, now, named)
-    if sizes.total >= high:
-        missing = shaped + spare - high
-        target = bounds.made_room(policy, pool, history, target, missing, span[0], now, named)
+    if target == sizes.total >= high:
+        missing, least = shaped + spare - high, max(span[0], sizes.busy)
+        target = bounds.made_room(policy, pool, history, target, missing, least, now, named)
     # What the bounds leave is for work first, for the standby afterwards.
     standby = min(spare, max(0, target - on_duty))
     return Plan(target, target - standby, standby), asked + held_back + spare, tuple(named)
