@@ -9,7 +9,7 @@
 CREATE FUNCTION acquire_1(p_requests jsonb, p_queue boolean, p_exact boolean, t timing_1)
 RETURNS TABLE (code text, request_id uuid, l lease, agent_name text, endpoint text)
 LANGUAGE plpgsql SET enable_seqscan = off SET enable_hashjoin = off
-SET enable_mergejoin = off SET plan_cache_mode = force_generic_plan AS $$
+SET enable_mergejoin = off SET enable_material = off SET plan_cache_mode = force_generic_plan AS $$
 BEGIN
   RETURN QUERY SELECT g.codes[i], g.ids[i], g.ls[i], g.names[i], g.endpoints[i]
     FROM grants_1(p_requests, p_queue, p_exact, t, '{}') g, generate_subscripts(g.codes, 1) i;

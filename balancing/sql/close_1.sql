@@ -13,7 +13,7 @@ CREATE FUNCTION close_1(p_closes jsonb, t timing_1)
 RETURNS TABLE (
   code text, l lease, agent_name text, endpoint text, handed_over uuid, pools text[]
 ) LANGUAGE plpgsql SET enable_seqscan = off SET enable_hashjoin = off
-SET enable_mergejoin = off SET plan_cache_mode = force_generic_plan AS $$
+SET enable_mergejoin = off SET enable_material = off SET plan_cache_mode = force_generic_plan AS $$
 BEGIN
   RETURN QUERY SELECT d.codes[i], d.ls[i], d.names[i], d.endpoints[i], d.handed[i],
       CASE d.codes[i] WHEN 'ok' THEN d.concerned ELSE '{}' END

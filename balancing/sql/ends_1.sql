@@ -74,8 +74,8 @@ BEGIN
   IF es IS NULL THEN RETURN; END IF;
 
   IF any_parked THEN
-    agents := ARRAY(SELECT x FROM agent x WHERE x.id IN (
-      SELECT u.agent_id FROM unnest(before) u WHERE u.status = 'parked'));
+    agents := ARRAY(SELECT x FROM agent x WHERE x.id = ANY (ARRAY(
+      SELECT u.agent_id FROM unnest(before) u WHERE u.status = 'parked')));
     IF EXISTS (SELECT FROM unnest(before) u WHERE u.status <> 'parked') THEN
       SELECT f.freed || agents, f.unwritten INTO agents, unwritten FROM free_slots_1(
         ARRAY(SELECT before[u.ordinality] FROM unnest(es) WITH ORDINALITY u WHERE NOT u.was_parked),
@@ -97,8 +97,8 @@ BEGIN
   END LOOP;
 
   IF any_keys THEN
-    WITH gone AS (DELETE FROM lock_key k WHERE k.lease_id IN (
-        SELECT u.id FROM unnest(before) u) RETURNING k.key)
+    WITH gone AS (DELETE FROM lock_key k WHERE k.lease_id = ANY (ARRAY(
+        SELECT u.id FROM unnest(before) u)) RETURNING k.key)
       SELECT array_agg(g.key) INTO freed FROM gone g;
   END IF;
   WITH ended AS (

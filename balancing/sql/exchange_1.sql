@@ -7,7 +7,7 @@ CREATE FUNCTION exchange_1(
   p_closes jsonb, p_requests jsonb, p_credentials uuid[], t timing_1
 ) RETURNS TABLE (code text, shown text, words text[]) LANGUAGE plpgsql
 SET enable_seqscan = off SET enable_hashjoin = off
-SET enable_mergejoin = off SET plan_cache_mode = force_generic_plan AS $$
+SET enable_mergejoin = off SET enable_material = off SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
 DECLARE
   bad text[] := ARRAY(SELECT k FROM unnest(p_credentials) k WHERE NOT EXISTS (

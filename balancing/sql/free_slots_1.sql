@@ -13,8 +13,8 @@ DECLARE
   a agent;
   l lease;
 BEGIN
-  freed := ARRAY(SELECT x FROM agent x WHERE x.id IN (SELECT u.agent_id FROM unnest(ls) u)
-    ORDER BY x.id FOR NO KEY UPDATE);
+  ids := ARRAY(SELECT u.agent_id FROM unnest(ls) u);
+  freed := ARRAY(SELECT x FROM agent x WHERE x.id = ANY (ids) ORDER BY x.id FOR NO KEY UPDATE);
   ids := ARRAY(SELECT u.id FROM unnest(freed) u);
   FOREACH l IN ARRAY ls LOOP
     place := array_position(ids, l.agent_id);

@@ -8,7 +8,8 @@
 CREATE FUNCTION serve_1(
   p_type text, p_batch int, p_exact boolean, t timing_1,
   OUT granted int, OUT again boolean, OUT exact boolean
-) LANGUAGE plpgsql SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
+) LANGUAGE plpgsql SET enable_seqscan = off SET enable_hashjoin = off
+SET enable_mergejoin = off SET enable_material = off SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
   shapes bigint[];
   skip uuid[] := '{}';

@@ -6,7 +6,7 @@
 CREATE FUNCTION serveable_after_1(p_ended uuid[], p_asked uuid[])
 RETURNS SETOF text LANGUAGE plpgsql STABLE
 SET enable_seqscan = off SET enable_hashjoin = off
-SET enable_mergejoin = off SET plan_cache_mode = force_generic_plan AS $$
+SET enable_mergejoin = off SET enable_material = off SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
   types text[] := ARRAY(SELECT p.agent_type FROM pool p WHERE EXISTS
     (SELECT FROM request q WHERE q.agent_type = p.agent_type AND q.status = 'waiting'));
@@ -19,14 +19,14 @@ BEGIN
     RETURN QUERY SELECT k FROM serveable_pools_1() k;
     RETURN;
   END IF;
-  freed := ARRAY(SELECT a FROM agent a WHERE a.id IN (
-    SELECT l.agent_id FROM lease l WHERE l.id = ANY (p_ended)));
+  freed := ARRAY(SELECT a FROM agent a WHERE a.id = ANY (ARRAY(
+    SELECT l.agent_id FROM lease l WHERE l.id = ANY (p_ended))));
   takers := takers_1(freed, types, 2147483646);
   RETURN QUERY
     SELECT u.agent_type::text FROM unnest(freed) u WHERE u.id = ANY (takers)
     UNION
-    SELECT q.agent_type::text FROM request q
-      WHERE q.id IN (SELECT unnest(p_asked)
-          UNION SELECT l.request_id FROM lease l WHERE l.id = ANY (p_ended))
-        AND q.status = 'waiting' AND fitted_1(q);
+    SELECT (w.q).agent_type::text FROM (SELECT unnest(p_asked)
+        UNION SELECT l.request_id FROM lease l WHERE l.id = ANY (p_ended)) own (id),
+      LATERAL (SELECT q FROM request q WHERE q.id = own.id OFFSET 0) w
+      WHERE (w.q).status = 'waiting' AND fitted_1(w.q);
 END $$

@@ -3,7 +3,7 @@
 -- Settings as of acquire_1.
 CREATE FUNCTION serveable_pools_1() RETURNS SETOF text LANGUAGE plpgsql STABLE
 SET enable_seqscan = off SET enable_hashjoin = off
-SET enable_mergejoin = off SET plan_cache_mode = force_generic_plan AS $$
+SET enable_mergejoin = off SET enable_material = off SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
   types text[] := ARRAY(SELECT p.agent_type FROM pool p WHERE EXISTS
     (SELECT FROM request q WHERE q.agent_type = p.agent_type AND q.status = 'waiting'));

@@ -1,10 +1,12 @@
 """Plans are kept for a connection's life: one made on empty tables must serve full ones."""
 
 import json
+from collections import Counter
 
 import pytest
 from django.db import connection, transaction
 
+from agentpool.registry.models import Lease
 from agentpool.registry.states import LeaseStatus, Outcome
 from balancing import claim, terms
 from balancing.services import leases
@@ -28,10 +30,11 @@ INSERT INTO lease SELECT n.* FROM lease l, made m,
 
 @pytest.fixture
 def born_empty(pools):
-    """Give a connection of its own whose plans are all made while request and lease are empty."""
+    """Give a connection of its own whose plans are all made while the tables are empty."""
     with connection.cursor() as cursor:
         cursor.execute("TRUNCATE request, lease, outcome CASCADE")
-        cursor.execute("VACUUM ANALYZE request, lease")  # now the planner knows that they are
+        # Now the planner knows that they are.
+        cursor.execute("VACUUM ANALYZE request, lease, agent, capability_class")
     connection.close()
     yield
     connection.close()
@@ -51,12 +54,9 @@ def test_a_claim_of_a_new_cycle_does_not_read_all_leases(born_empty, make_agent,
         cursor.execute(_HISTORY)
 
     with transaction.atomic(), connection.cursor() as cursor:
+        before = _read(cursor)
         ask("new", "b")
-        cursor.execute(
-            "SELECT relname, seq_tup_read + idx_tup_fetch FROM pg_stat_xact_user_tables"
-            " WHERE relname IN ('request', 'lease')"
-        )
-        read = dict(cursor.fetchall())
+        read = _read(cursor) - before
 
     assert max(read.values()) < 100, read
 
@@ -73,7 +73,11 @@ def test_who_waits_for_what_nobody_has_costs_no_look_at_all_agents(
     born_empty, make_agent, make_request
 ):
     make_agent(max_concurrent=4)
+    for _ in range(3):
+        lease = claim.acquire([make_request()], queue=True)[0].lease
+        leases.release(lease.id, token=lease.fencing_token, outcome=Outcome.SUCCESS, actor="test")
     with connection.cursor() as cursor:
+        cursor.execute(_HISTORY)
         cursor.execute(_FLEET)
     wish = make_request(special_tools=["what-nobody-has"], allow_future=True)
     assert claim.acquire([wish], queue=True)[0].code == "waiting"
@@ -81,13 +85,56 @@ def test_who_waits_for_what_nobody_has_costs_no_look_at_all_agents(
     # As an exchange does: a lease ends, and it is looked who may be served.
     lease = claim.acquire([make_request()], queue=True)[0].lease
     with transaction.atomic(), connection.cursor() as cursor:
-        before = _agents_read(cursor)
+        before = _read(cursor)
         leases.release(lease.id, token=lease.fencing_token, outcome=Outcome.SUCCESS, actor="test")
         cursor.execute("SELECT serveable_pools_1()")
         assert cursor.fetchall() == []
-        read = _agents_read(cursor) - before
+        read = _read(cursor) - before
 
-    assert read < 20
+    assert read["agent"] < 20, read
+    assert read["request"] < 100, read
+    assert read["lease"] < 20, read
+
+
+def test_whoever_is_served_from_the_queue_costs_no_look_at_all_rows(
+    born_empty, make_agent, make_request
+):
+    only = make_agent(max_concurrent=1)
+
+    def ask():
+        return claim.acquire([make_request()], queue=True)[0].lease
+
+    def end(lease):
+        ending = terms.Ending(to=LeaseStatus.RELEASED, outcome=Outcome.SUCCESS)
+        close = terms.Close(lease_id=lease.id, token=lease.fencing_token, ending=ending, actor="t")
+        return claim.close([close])[0].handed_over
+
+    held = ask()
+    assert ask() is None
+    end(Lease.objects.get(id=end(held)))
+    with connection.cursor() as cursor:
+        cursor.execute(_HISTORY)
+        cursor.execute(_FLEET)
+        cursor.execute("UPDATE agent SET health = 'maintenance' WHERE id <> %s", [only.id])
+    held = ask()
+    assert ask() is None
+
+    with transaction.atomic(), connection.cursor() as cursor:
+        before = _read(cursor)
+        handed_over = end(held)
+        read = _read(cursor) - before
+    assert handed_over is not None
+    assert max(read.values()) < 100, read
+
+    # And by a look at the queue.
+    assert ask() is None
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE agent SET health = 'good' WHERE agent_id = 'of-many-1'")
+    with transaction.atomic(), connection.cursor() as cursor:
+        before = _read(cursor)
+        assert claim.serve("code").granted == 1
+        read = _read(cursor) - before
+    assert max(read.values()) < 100, read
 
 
 # 250 kinds of request that nobody fits, before all others in the order of their shapes.
@@ -118,11 +165,13 @@ def test_many_kinds_that_wait_in_vain_hide_nobody_who_can_be_served(
     assert done.serveable == {"code"}
 
 
-def _agents_read(cursor):
+def _read(cursor):
+    """Return how many rows of each table were read lately: a transaction tells them all at once."""
     cursor.execute(
-        "SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_xact_user_tables WHERE relname = 'agent'"
+        "SELECT relname, seq_tup_read + idx_tup_fetch FROM pg_stat_xact_user_tables"
+        " WHERE relname IN ('agent', 'request', 'lease')"
     )
-    return cursor.fetchone()[0]
+    return Counter(dict(cursor.fetchall()))
 
 
 def test_the_calls_of_the_claim_are_planned_once(pools, make_agent, make_request):
