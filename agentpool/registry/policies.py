@@ -7,7 +7,7 @@ from django.db import models, transaction
 
 from agentpool.registry import events, queries
 from agentpool.registry.errors import Invalid
-from agentpool.registry.models import SCALING_MODES, Pool
+from agentpool.registry.models import MODES, Pool
 
 P = TypeVar("P", bound=models.Model)
 
@@ -47,8 +47,8 @@ def change(
     row.settings = {name: value for name, value in merged.items() if value is not None}
     try:
         check(row.settings)
-        if row.mode not in SCALING_MODES:
-            raise ValueError(f"mode: one of {', '.join(SCALING_MODES)}.")
+        if row.mode not in MODES:
+            raise ValueError(f"mode: one of {', '.join(MODES)}.")
     except ValueError as error:
         raise Invalid(str(error), errors=[("settings", str(error))]) from error
     row.updated_by, row.updated_at = actor, queries.now()

@@ -12,7 +12,7 @@ from django.db.models.functions import Now
 from agentpool.live import due
 from agentpool.registry import queries as registry_queries
 from agentpool.registry.models import (
-    SCALING_MODES,
+    MODES,
     SCALING_RULES,
     Agent,
     Announcement,
@@ -63,7 +63,7 @@ def later(seconds):
 
 def test_rules_and_modes_of_the_tables_are_those_of_the_core():
     assert tuple(Rule) == SCALING_RULES
-    assert tuple(Mode) == SCALING_MODES
+    assert tuple(Mode) == MODES
 
 
 def test_a_pool_without_a_policy_recommends_and_changes_nothing(memory, submit):

@@ -5,7 +5,7 @@ from typing import Any
 
 from agentpool.console.actions.base import NOTE, Action, Done, Field, Kind, Values, number
 from agentpool.registry import adjustable, policies
-from agentpool.registry.models import SCALING_MODES
+from agentpool.registry.models import MODES
 
 
 def of_pools(name: str, table: Any) -> Kind:
@@ -40,7 +40,7 @@ def change(
 
     def fields(rows: Sequence[Any]) -> Sequence[Field]:
         row = rows[0]
-        modes = Field("mode", "Mode", "select", row.mode, [(mode, mode) for mode in SCALING_MODES])
+        modes = Field("mode", "Mode", "select", row.mode, [(mode, mode) for mode in MODES])
         numbers = [
             Field(
                 each,

@@ -22,6 +22,7 @@ from agentpool.registry.models.optimizer import (
     Optimization,
     OptimizerPolicy,
 )
+from agentpool.registry.models.policy import MODES
 from agentpool.registry.models.pool import TYPE_NAME, Pool
 from agentpool.registry.models.profile import SecurityProfile
 from agentpool.registry.models.rebalancing import (
@@ -34,7 +35,6 @@ from agentpool.registry.models.rebalancing import (
 from agentpool.registry.models.request import AFFINITIES, Request
 from agentpool.registry.models.sample import MetricState, MetricTotal, PoolSample
 from agentpool.registry.models.scaling import (
-    SCALING_MODES,
     SCALING_RULES,
     Announcement,
     ScalingDecision,
@@ -46,11 +46,11 @@ from agentpool.registry.models.share import Share, ShareState
 __all__ = [
     "AFFINITIES",
     "AGENT_ID",
+    "MODES",
     "OPTIMIZATION_STATUSES",
     "REBALANCING_OPEN",
     "REBALANCING_STATUSES",
     "SCALING_ACTIONS",
-    "SCALING_MODES",
     "SCALING_RULES",
     "TYPE_NAME",
     "Agent",

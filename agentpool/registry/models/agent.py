@@ -12,10 +12,11 @@ from agentpool.registry.models._columns import (
     choices,
     cores,
     never_negative,
+    of_pool,
     values,
     words,
 )
-from agentpool.registry.models.pool import Pool, _process_only
+from agentpool.registry.models.pool import _process_only
 from agentpool.registry.states import (
     PLACEABLE_HEALTH,
     PLACEABLE_STATUS,
@@ -78,13 +79,7 @@ class Agent(models.Model):
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     agent_id = models.TextField(validators=[AGENT_ID])
-    pool = models.ForeignKey(
-        Pool,
-        on_delete=models.PROTECT,
-        to_field="agent_type",
-        db_column="agent_type",
-        db_index=False,
-    )
+    pool = of_pool(on_delete=models.PROTECT, db_index=False)
     name = models.TextField(blank=True, default="")
     status = models.TextField(default=AgentStatus.IDLE.value, choices=choices(AgentStatus))
     status_reason = models.TextField(blank=True, default="")

@@ -6,9 +6,8 @@ from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
 
-from agentpool.registry.models._columns import choices, one_of
+from agentpool.registry.models._columns import choices, of_pool, one_of
 from agentpool.registry.models.agent import Agent
-from agentpool.registry.models.pool import Pool
 from agentpool.registry.states import LaunchStatus
 
 SCALING_ACTIONS = ("scale_up", "scale_down", "set")
@@ -23,9 +22,7 @@ class ScalingEvent(models.Model):
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
-    pool = models.ForeignKey(
-        Pool, on_delete=models.PROTECT, to_field="agent_type", db_column="agent_type"
-    )
+    pool = of_pool(on_delete=models.PROTECT)
     at = models.DateTimeField(db_default=Now())
     action = models.TextField()
     current_size = models.PositiveIntegerField()

@@ -4,7 +4,7 @@ from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models import Q
 
-from agentpool.registry.models.pool import Pool
+from agentpool.registry.models._columns import one_a_pool
 
 
 class Outlook(models.Model):
@@ -68,14 +68,7 @@ class PoolLearning(models.Model):
     model: as `balancing.keeping` writes it. agents: at work when they were last counted.
     """
 
-    pool = models.OneToOneField(
-        Pool,
-        on_delete=models.CASCADE,
-        primary_key=True,
-        to_field="agent_type",
-        db_column="agent_type",
-        db_constraint=False,
-    )
+    pool = one_a_pool(db_constraint=False)
     model = models.BinaryField()
     leases = models.BigIntegerField(default=0)
     agents = models.IntegerField(default=0)

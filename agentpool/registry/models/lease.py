@@ -12,11 +12,11 @@ from agentpool.registry.models._columns import (
     cores,
     money,
     never_negative,
+    of_pool,
     values,
     words,
 )
 from agentpool.registry.models.agent import Agent
-from agentpool.registry.models.pool import Pool
 from agentpool.registry.models.request import Request
 from agentpool.registry.states import HOLDING, LIVE, LeaseStatus, NetworkAccess
 
@@ -47,14 +47,7 @@ class Lease(models.Model):
     )
     incarnation = models.IntegerField()
     slot = models.SmallIntegerField()
-    pool = models.ForeignKey(
-        Pool,
-        on_delete=models.PROTECT,
-        to_field="agent_type",
-        db_column="agent_type",
-        db_constraint=False,
-        db_index=False,
-    )
+    pool = of_pool(on_delete=models.PROTECT, db_constraint=False, db_index=False)
     project = models.TextField()
     cycle_id = models.TextField(blank=True, default="")
     phase = models.TextField(blank=True, default="")
@@ -160,14 +153,7 @@ class LeaseOutcome(models.Model):
     agent = models.ForeignKey(
         Agent, on_delete=models.DO_NOTHING, db_constraint=False, db_index=False
     )
-    pool = models.ForeignKey(
-        Pool,
-        on_delete=models.PROTECT,
-        to_field="agent_type",
-        db_column="agent_type",
-        db_constraint=False,
-        db_index=False,
-    )
+    pool = of_pool(on_delete=models.PROTECT, db_constraint=False, db_index=False)
     project = models.TextField()
     cycle_id = models.TextField(blank=True, default="")
     phase = models.TextField(blank=True, default="")

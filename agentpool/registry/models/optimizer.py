@@ -6,13 +6,13 @@ from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
 
-from agentpool.registry.models.pool import Pool
-from agentpool.registry.models.scaling import SCALING_MODES
+from agentpool.registry.models._columns import of_pool, one_a_pool
+from agentpool.registry.models.policy import PoolPolicy, legal_mode
 
 OPTIMIZATION_STATUSES = ("open", "applied", "judged", "dismissed", "withdrawn")
 
 
-class OptimizerPolicy(models.Model):
+class OptimizerPolicy(PoolPolicy):
     """
     Whether proposals of a pool are carried out by themselves, and by which rules they are found.
 
@@ -20,30 +20,12 @@ class OptimizerPolicy(models.Model):
     a row recommends.
     """
 
-    pool = models.OneToOneField(
-        Pool,
-        on_delete=models.CASCADE,
-        primary_key=True,
-        to_field="agent_type",
-        db_column="agent_type",
-        related_name="optimizer_policy",
-    )
-    mode = models.TextField(default="recommend")
-    settings = models.JSONField(default=dict, blank=True)
-    updated_at = models.DateTimeField(db_default=Now())
-    updated_by = models.TextField(blank=True, default="")
+    pool = one_a_pool(related_name="optimizer_policy")
 
     class Meta:
         db_table = "optimizer_policy"
         verbose_name_plural = "optimizer policies"
-        constraints = [
-            models.CheckConstraint(
-                condition=Q(mode__in=SCALING_MODES), name="optimizer_policy_mode_legal"
-            ),
-        ]
-
-    def __str__(self) -> str:
-        return f"{self.pool_id}: {self.mode}"
+        constraints = [legal_mode("optimizer_policy")]
 
 
 class Optimization(models.Model):
@@ -57,13 +39,7 @@ class Optimization(models.Model):
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
-    pool = models.ForeignKey(
-        Pool,
-        on_delete=models.CASCADE,
-        to_field="agent_type",
-        db_column="agent_type",
-        db_index=False,
-    )
+    pool = of_pool(db_index=False)
     kind = models.TextField()
     subject = models.TextField(blank=True, default="")
     action = models.TextField()

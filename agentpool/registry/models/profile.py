@@ -3,22 +3,14 @@
 from django.db import models
 from django.db.models.functions import Now
 
-from agentpool.registry.models._columns import choices, cores, one_of, words
-from agentpool.registry.models.pool import Pool
+from agentpool.registry.models._columns import choices, cores, one_a_pool, one_of, words
 from agentpool.registry.states import FileAccess, NetworkAccess
 
 
 class SecurityProfile(models.Model):
     """The ceiling of every grant to agents of one type; versioned."""
 
-    pool = models.OneToOneField(
-        Pool,
-        on_delete=models.CASCADE,
-        primary_key=True,
-        to_field="agent_type",
-        db_column="agent_type",
-        related_name="profile",
-    )
+    pool = one_a_pool(related_name="profile")
     allowed_tools = words()
     network_access = models.PositiveSmallIntegerField(
         choices=choices(NetworkAccess), default=NetworkAccess.NONE.value

@@ -6,10 +6,9 @@ from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
 
-from agentpool.registry.models._columns import words
+from agentpool.registry.models._columns import of_pool, one_a_pool, words
 from agentpool.registry.models.lease import Lease
-from agentpool.registry.models.pool import Pool
-from agentpool.registry.models.scaling import SCALING_MODES
+from agentpool.registry.models.policy import PoolPolicy, legal_mode
 
 REBALANCING_OPEN = ("proposed", "asked", "applied")
 REBALANCING_STATUSES = (
@@ -18,7 +17,7 @@ REBALANCING_STATUSES = (
 )
 
 
-class RebalancePolicy(models.Model):
+class RebalancePolicy(PoolPolicy):
     """
     Whether the grants of a pool are changed by themselves, and by which rules.
 
@@ -26,30 +25,12 @@ class RebalancePolicy(models.Model):
     without a row recommends.
     """
 
-    pool = models.OneToOneField(
-        Pool,
-        on_delete=models.CASCADE,
-        primary_key=True,
-        to_field="agent_type",
-        db_column="agent_type",
-        related_name="rebalance_policy",
-    )
-    mode = models.TextField(default="recommend")
-    settings = models.JSONField(default=dict, blank=True)
-    updated_at = models.DateTimeField(db_default=Now())
-    updated_by = models.TextField(blank=True, default="")
+    pool = one_a_pool(related_name="rebalance_policy")
 
     class Meta:
         db_table = "rebalance_policy"
         verbose_name_plural = "rebalance policies"
-        constraints = [
-            models.CheckConstraint(
-                condition=Q(mode__in=SCALING_MODES), name="rebalance_policy_mode_legal"
-            ),
-        ]
-
-    def __str__(self) -> str:
-        return f"{self.pool_id}: {self.mode}"
+        constraints = [legal_mode("rebalance_policy")]
 
 
 class UsageWatch(models.Model):
@@ -89,13 +70,7 @@ class Rebalancing(models.Model):
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
-    pool = models.ForeignKey(
-        Pool,
-        on_delete=models.CASCADE,
-        to_field="agent_type",
-        db_column="agent_type",
-        db_index=False,
-    )
+    pool = of_pool(db_index=False)
     lease = models.ForeignKey(
         Lease, on_delete=models.CASCADE, related_name="rebalancings", db_constraint=False
     )

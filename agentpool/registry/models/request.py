@@ -12,9 +12,9 @@ from agentpool.registry.models._columns import (
     choices,
     cores,
     never_negative,
+    of_pool,
     words,
 )
-from agentpool.registry.models.pool import Pool
 from agentpool.registry.states import (
     IsolationLevel,
     RequestStatus,
@@ -35,14 +35,7 @@ class Request(models.Model):
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     number = models.BigIntegerField(db_default=NextVal("request_number_seq"), editable=False)
     # No foreign key in the database: thousands of claims a second would lock the pool's row.
-    pool = models.ForeignKey(
-        Pool,
-        on_delete=models.PROTECT,
-        to_field="agent_type",
-        db_column="agent_type",
-        db_constraint=False,
-        db_index=False,
-    )
+    pool = of_pool(on_delete=models.PROTECT, db_constraint=False, db_index=False)
     project = models.TextField()
     cycle_id = models.TextField(blank=True, default="")
     phase = models.TextField(blank=True, default="")

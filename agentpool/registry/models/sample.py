@@ -2,8 +2,7 @@
 
 from django.db import models
 
-from agentpool.registry.models._columns import cores
-from agentpool.registry.models.pool import Pool
+from agentpool.registry.models._columns import cores, of_pool
 
 
 class PoolSample(models.Model):
@@ -14,9 +13,7 @@ class PoolSample(models.Model):
     `covered_s` says how much of the stretch has been counted yet: 0 while it is the newest.
     """
 
-    pool = models.ForeignKey(
-        Pool, on_delete=models.CASCADE, to_field="agent_type", db_column="agent_type"
-    )
+    pool = of_pool()
     step_s = models.PositiveIntegerField(default=30)
     at = models.DateTimeField()
     covered_s = models.FloatField(default=30)

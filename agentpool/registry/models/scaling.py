@@ -1,28 +1,20 @@
 """How each pool's size is decided: its policy, what was learnt of its demand, and the decisions."""
 
 import uuid
-from typing import Any
 
 from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
 
-from agentpool.registry.models._columns import words
+from agentpool.registry.models._columns import of_pool, one_a_pool, words
 from agentpool.registry.models.launch import ScalingEvent
-from agentpool.registry.models.pool import Pool
+from agentpool.registry.models.policy import MODES, PoolPolicy
 
 # Those of `scaling.policies`, which knows nothing of tables; a test compares the two.
 SCALING_RULES = ("classic", "utilization", "queue", "warm", "schedule", "static", "predictive")
-SCALING_MODES = ("off", "recommend", "auto")
 
 
-def _of_pool(**options: Any) -> "models.ForeignKey[Pool, Pool]":
-    return models.ForeignKey(
-        Pool, on_delete=models.CASCADE, to_field="agent_type", db_column="agent_type", **options
-    )
-
-
-class ScalingPolicy(models.Model):
+class ScalingPolicy(PoolPolicy):
     """
     A pool's policy; sizes at least and at most are the pool's own.
 
@@ -30,21 +22,10 @@ class ScalingPolicy(models.Model):
     mode_before: what `start` goes back to after `stop`. A pool without a row recommends.
     """
 
-    pool = models.OneToOneField(
-        Pool,
-        on_delete=models.CASCADE,
-        primary_key=True,
-        to_field="agent_type",
-        db_column="agent_type",
-        related_name="scaling_policy",
-    )
+    pool = one_a_pool(related_name="scaling_policy")
     rule = models.TextField(default="predictive")
-    mode = models.TextField(default="recommend")
     mode_before = models.TextField(default="auto")
-    settings = models.JSONField(default=dict, blank=True)
     generation = models.PositiveIntegerField(default=1)
-    updated_at = models.DateTimeField(db_default=Now())
-    updated_by = models.TextField(blank=True, default="")
 
     class Meta:
         db_table = "scaling_policy"
@@ -54,7 +35,7 @@ class ScalingPolicy(models.Model):
                 condition=Q(rule__in=SCALING_RULES), name="scaling_policy_rule_legal"
             ),
             models.CheckConstraint(
-                condition=Q(mode__in=SCALING_MODES, mode_before__in=SCALING_MODES[1:]),
+                condition=Q(mode__in=MODES, mode_before__in=MODES[1:]),
                 name="scaling_policy_mode_legal",
             ),
         ]
@@ -71,14 +52,7 @@ class ScalingState(models.Model):
     last decision. demand, history: `scaling.demand.Demand` and `scaling.history.History`.
     """
 
-    pool = models.OneToOneField(
-        Pool,
-        on_delete=models.CASCADE,
-        primary_key=True,
-        to_field="agent_type",
-        db_column="agent_type",
-        related_name="scaling_state",
-    )
+    pool = one_a_pool(related_name="scaling_state")
     heard_until = models.DateTimeField(null=True)
     decided_at = models.DateTimeField(null=True)
     demand = models.JSONField(null=True)
@@ -99,7 +73,7 @@ class ScalingDecision(models.Model):
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
-    pool = _of_pool(db_index=False)
+    pool = of_pool(db_index=False)
     at = models.DateTimeField(db_default=Now())
     rule = models.TextField()
     mode = models.TextField()
@@ -131,7 +105,7 @@ class Announcement(models.Model):
     """Work that is known ahead: so many requests from a time on, spread over some seconds."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
-    pool = _of_pool()
+    pool = of_pool()
     at = models.DateTimeField()
     count = models.PositiveIntegerField()
     spread_s = models.FloatField(default=60)

@@ -3,7 +3,7 @@
 from django.db import models
 from django.db.models.functions import Now
 
-from agentpool.registry.models.pool import Pool
+from agentpool.registry.models._columns import of_pool
 
 
 class Share(models.Model):
@@ -14,14 +14,7 @@ class Share(models.Model):
     """
 
     id = models.BigAutoField(primary_key=True)
-    pool = models.ForeignKey(
-        Pool,
-        on_delete=models.CASCADE,
-        to_field="agent_type",
-        db_column="agent_type",
-        db_constraint=False,
-        db_index=False,
-    )
+    pool = of_pool(db_constraint=False, db_index=False)
     project = models.TextField()
     log_usage = models.FloatField()
     updated_at = models.DateTimeField(db_default=Now())
