@@ -24,9 +24,10 @@ from scaling.drivers import runtimes
 from scaling.drivers.base import DriverError, Handle, Spec
 
 NAMESPACE = "agentpool"
-# An actor that no node has room for stays pending without a word; a call of a node that has just
-# died is answered by nobody for some seconds. Several are made in one job, which has 25 s.
-PLACED_WITHIN_S, ANSWER_S = 6.0, 2.0
+# An actor that no node has room for stays pending without a word, as does one whose node is slow to
+# start it; a call of a node that has just died is answered by nobody for some seconds. Several are
+# made in one job, which has 25 s.
+PLACED_WITHIN_S, STARTED_WITHIN_S, ANSWER_S = 6.0, 18.0, 2.0
 
 # Has the kernel kill it when its parent dies, unless that is dead already; then runs the rest.
 _WITH_PARENT = """
@@ -101,12 +102,8 @@ class RayDriver:
         made = ray.remote(Runtime).options(
             name=spec.launch_id, lifetime="detached", max_restarts=0, get_if_exists=True, **needs
         )
-        actor = made.remote(spec)
         try:
-            where = ray.get(actor.where.remote(), timeout=PLACED_WITHIN_S)
-        except ray.exceptions.GetTimeoutError as error:
-            ray.kill(actor)
-            raise DriverError(_no_room(ray, spec)) from error
+            where = _placed(ray, made.remote(spec), spec)
         except ray.exceptions.RayError as error:
             raise DriverError(f"The runtime did not start: {_last_line(error)}") from error
         return {"launch_id": spec.launch_id, **where}
@@ -207,19 +204,33 @@ def _actor(ray: Any, launch_id: str) -> Any:
         return None
 
 
-def _no_room(ray: Any, spec: Spec) -> str:
+def _placed(ray: Any, actor: Any, spec: Spec) -> dict[str, Any]:
+    """Return where an actor runs; raises DriverError, and it is gone: not in time."""
+    where = actor.where.remote()
+    said = f"No node of the Ray cluster has room within {PLACED_WITHIN_S:g} s"
+    if not ray.wait([where], timeout=PLACED_WITHIN_S)[0] and _has_room(ray, spec):
+        said = f"No node of the Ray cluster has started it within {STARTED_WITHIN_S:g} s"
+        ray.wait([where], timeout=STARTED_WITHIN_S - PLACED_WITHIN_S)
+    if ray.wait([where], timeout=0)[0]:
+        found: dict[str, Any] = ray.get(where)
+        return found
+    told = ", ".join(f"{name} {asked:g} of {free:g}" for name, asked, free in _needs(ray, spec))
+    ray.kill(actor)
+    raise DriverError(f"{said}; asked, of what is free in all: {told}.")
+
+
+def _has_room(ray: Any, spec: Spec) -> bool:
+    """Whether the nodes together have what is asked for: then one of them may be at it."""
+    return all(asked <= free for _, asked, free in _needs(ray, spec))
+
+
+def _needs(ray: Any, spec: Spec) -> list[tuple[str, float, float]]:
+    """Return what is asked for of each resource, and what is free of it."""
     offers = spec.offers
     asked = {"CPU": offers.get("cpu_cores", 0), "memory MB": offers.get("memory_mb", 0)}
-    asked |= spec.resources
     free = ray.available_resources()
     free["memory MB"] = free.get("memory", 0) // 2**20
-    told = ", ".join(
-        f"{name} {amount:g} of {free.get(name, 0):g}" for name, amount in asked.items()
-    )
-    return (
-        f"No node of the Ray cluster has room within {PLACED_WITHIN_S:g} s; asked, of what is free "
-        f"in all: {told}."
-    )
+    return [(name, need, free.get(name, 0)) for name, need in (asked | spec.resources).items()]
 
 
 def _last_line(error: Exception) -> str:

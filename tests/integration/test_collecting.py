@@ -16,6 +16,7 @@ from agentpool.registry import collecting, measuring, metrics, queries
 from agentpool.registry.models import Event, MetricState, MetricTotal, PoolSample
 from agentpool.registry.states import Outcome
 from balancing.services import leases
+from tests.locks import somebody_waits
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -212,8 +213,7 @@ def test_a_collector_that_is_killed_while_it_writes_counts_nothing_twice(
             ' VALUES (\'agentpool_requests_total\', \'{"type": "code", "outcome": "granted"}\', 0)'
         )
         victim = subprocess.Popen([sys.executable, "-c", COLLECT], env=env)
-        stands = "SELECT count(*) FROM pg_locks WHERE NOT granted"
-        while not other.execute(stands).fetchone()[0]:
+        while not somebody_waits():
             assert victim.poll() is None
             time.sleep(0.05)
         victim.kill()

@@ -9,6 +9,7 @@ from django.core.management.sql import sql_flush
 from django.db import connection
 
 from agentpool.registry.models import Pool, SecurityProfile
+from tests.locks import somebody_waits
 
 pytest_plugins = ["tests.browser.serving"]
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -23,7 +24,7 @@ def test_a_writer_that_wants_the_rows_the_other_way_does_not_keep_tables_full(po
         writer.execute(f"SELECT 1 FROM {last} FOR UPDATE")
         emptying = threading.Thread(target=_empty)
         emptying.start()
-        eventually(_somebody_waits)
+        eventually(somebody_waits)
         writer.execute(f"SELECT 1 FROM {first} FOR UPDATE")  # now each waits for the other
         writer.execute("COMMIT")
     other.close()
@@ -39,12 +40,3 @@ def _place_in_the_flush(table):
 def _empty():
     call_command("flush", interactive=False, verbosity=0, inhibit_post_migrate=True)
     connection.close()
-
-
-def _somebody_waits():
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT 1 FROM pg_stat_activity"
-            " WHERE datname = current_database() AND wait_event_type = 'Lock'"
-        )
-        return cursor.fetchone()

@@ -13,6 +13,7 @@ from agentpool.registry.errors import Duplicate
 from agentpool.registry.models import Agent, Event, Launch, Lease
 from balancing.services import agents, heartbeats
 from scaling import services
+from tests.locks import somebody_waits
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("whole")]
 
@@ -37,7 +38,7 @@ class Started:
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
         deadline = time.monotonic() + 10
-        while not _somebody_waits():
+        while not somebody_waits():
             assert time.monotonic() < deadline, "nobody waits for a lock"
             time.sleep(0.01)
 
@@ -52,15 +53,6 @@ class Started:
     def end(self):
         self._thread.join(timeout=20)
         return self.error
-
-
-def _somebody_waits():
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT 1 FROM pg_stat_activity"
-            " WHERE datname = current_database() AND wait_event_type = 'Lock'"
-        )
-        return cursor.fetchone()
 
 
 def test_who_declares_an_agent_lost_waits_for_whoever_ends_its_lease(make_agent, submit, other):

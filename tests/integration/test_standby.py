@@ -33,6 +33,7 @@ from agentpool.registry.states import AgentHealth, AgentStatus
 from balancing.services import agents, heartbeats, leases
 from balancing.services.heartbeats import Heartbeat
 from scaling import evaluation, governance, queries, services
+from tests.locks import somebody_waits
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("whole")]
 
@@ -307,8 +308,7 @@ def test_a_job_that_is_killed_while_it_wakes_leaves_nothing_half_done(memory, ma
         other.execute("BEGIN")
         other.execute("SELECT FROM scaling_announcement FOR UPDATE")
         victim = subprocess.Popen([sys.executable, "-c", EVALUATE], env=env)
-        stands = "SELECT count(*) FROM pg_locks WHERE NOT granted"
-        while not other.execute(stands).fetchone()[0]:
+        while not somebody_waits():
             assert victim.poll() is None
             time.sleep(0.05)
         # Another evaluator passes the pool by.
