@@ -230,7 +230,7 @@ def _needs(ray: Any, spec: Spec) -> list[tuple[str, float, float]]:
     asked = {"CPU": offers.get("cpu_cores", 0), "memory MB": offers.get("memory_mb", 0)}
     free = ray.available_resources()
     free["memory MB"] = free.get("memory", 0) // 2**20
-    return [(name, need, free.get(name, 0)) for name, need in (asked | spec.resources).items()]
+    return [(name, need, free.get(name, 0)) for name, need in {**asked, **spec.resources}.items()]
 
 
 def _last_line(error: Exception) -> str:
