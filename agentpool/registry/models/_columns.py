@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from enum import IntEnum, StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models import Func, Q
-
-if TYPE_CHECKING:
-    from agentpool.registry.models.pool import Pool
 
 
 class NextVal(Func):
@@ -54,25 +51,6 @@ def never_negative(table: str, *fields: str) -> models.CheckConstraint:
     for field in fields:
         condition &= Q(**{f"{field}__gte": 0})
     return models.CheckConstraint(condition=condition, name=f"{table}_amounts_not_negative")
-
-
-def of_pool(on_delete: Any = models.CASCADE, **options: Any) -> models.ForeignKey[Pool, Pool]:
-    """Return a column for the pool that a row belongs to, by the pool's agent type."""
-    return models.ForeignKey(
-        "registry.Pool", on_delete, to_field="agent_type", db_column="agent_type", **options
-    )
-
-
-def one_a_pool(**options: Any) -> models.OneToOneField[Pool, Pool]:
-    """Return a key for tables that have one row a pool."""
-    return models.OneToOneField(
-        "registry.Pool",
-        models.CASCADE,
-        primary_key=True,
-        to_field="agent_type",
-        db_column="agent_type",
-        **options,
-    )
 
 
 def words() -> ArrayField[Any, Any]:

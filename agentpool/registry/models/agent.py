@@ -8,14 +8,8 @@ from django.db import models
 from django.db.models import F, Q
 from django.db.models.functions import Now
 
-from agentpool.registry.models._columns import (
-    choices,
-    cores,
-    never_negative,
-    of_pool,
-    values,
-    words,
-)
+from agentpool.registry.models._columns import choices, cores, never_negative, values, words
+from agentpool.registry.models._of_pool import of_pool
 from agentpool.registry.models.pool import _process_only
 from agentpool.registry.states import (
     PLACEABLE_HEALTH,

@@ -6,7 +6,8 @@ from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
 
-from agentpool.registry.models._columns import choices, of_pool, one_of
+from agentpool.registry.models._columns import choices, one_of
+from agentpool.registry.models._of_pool import of_pool
 from agentpool.registry.models.agent import Agent
 from agentpool.registry.states import LaunchStatus
 

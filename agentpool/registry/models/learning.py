@@ -4,7 +4,7 @@ from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models import Q
 
-from agentpool.registry.models._columns import one_a_pool
+from agentpool.registry.models._of_pool import one_a_pool
 
 
 class Outlook(models.Model):

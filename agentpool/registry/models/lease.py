@@ -12,10 +12,10 @@ from agentpool.registry.models._columns import (
     cores,
     money,
     never_negative,
-    of_pool,
     values,
     words,
 )
+from agentpool.registry.models._of_pool import of_pool
 from agentpool.registry.models.agent import Agent
 from agentpool.registry.models.request import Request
 from agentpool.registry.states import HOLDING, LIVE, LeaseStatus, NetworkAccess

@@ -3,7 +3,8 @@
 from django.db import models
 from django.db.models.functions import Now
 
-from agentpool.registry.models._columns import choices, cores, one_a_pool, one_of, words
+from agentpool.registry.models._columns import choices, cores, one_of, words
+from agentpool.registry.models._of_pool import one_a_pool
 from agentpool.registry.states import FileAccess, NetworkAccess
 
 

@@ -7,14 +7,8 @@ from django.db import models
 from django.db.models import F, Q
 from django.db.models.functions import Now
 
-from agentpool.registry.models._columns import (
-    NextVal,
-    choices,
-    cores,
-    never_negative,
-    of_pool,
-    words,
-)
+from agentpool.registry.models._columns import NextVal, choices, cores, never_negative, words
+from agentpool.registry.models._of_pool import of_pool
 from agentpool.registry.states import (
     IsolationLevel,
     RequestStatus,

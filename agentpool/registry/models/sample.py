@@ -2,7 +2,8 @@
 
 from django.db import models
 
-from agentpool.registry.models._columns import cores, of_pool
+from agentpool.registry.models._columns import cores
+from agentpool.registry.models._of_pool import of_pool
 
 
 class PoolSample(models.Model):

@@ -6,7 +6,8 @@ from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
 
-from agentpool.registry.models._columns import of_pool, one_a_pool, words
+from agentpool.registry.models._columns import words
+from agentpool.registry.models._of_pool import of_pool, one_a_pool
 from agentpool.registry.models.launch import ScalingEvent
 from agentpool.registry.models.policy import MODES, PoolPolicy
 

@@ -3,7 +3,7 @@
 from django.db import models
 from django.db.models.functions import Now
 
-from agentpool.registry.models._columns import of_pool
+from agentpool.registry.models._of_pool import of_pool
 
 
 class Share(models.Model):
