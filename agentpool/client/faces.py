@@ -2,16 +2,26 @@
 
 import functools
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self, TypeVar, overload
+from typing import Any, Generic, ParamSpec, Protocol, Self, TypeVar, overload
 
 from agentpool.client import calls
 
-if TYPE_CHECKING:
-    from agentpool.client.api import Client
-    from agentpool.client.async_api import AsyncClient
-
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+class Sends(Protocol):
+    """Whatever sends a call and waits for its answer."""
+
+    def send(self, call: calls.Call[T]) -> T:
+        """Return the parsed answer. Raises: ApiError."""
+
+
+class SendsAsync(Protocol):
+    """The same for asyncio."""
+
+    async def send(self, call: calls.Call[T]) -> T:
+        """Return the parsed answer. Raises: ApiError."""
 
 
 class Sync(Generic[P, T]):
@@ -21,10 +31,10 @@ class Sync(Generic[P, T]):
         self._build = build
 
     @overload
-    def __get__(self, client: None, owner: type["Client"]) -> Self: ...
+    def __get__(self, client: None, owner: type[Sends]) -> Self: ...
     @overload
-    def __get__(self, client: "Client", owner: type["Client"]) -> Callable[P, T]: ...
-    def __get__(self, client: "Client | None", owner: type["Client"]) -> Self | Callable[P, T]:
+    def __get__(self, client: Sends, owner: type[Sends]) -> Callable[P, T]: ...
+    def __get__(self, client: Sends | None, owner: type[Sends]) -> Self | Callable[P, T]:
         if client is None:
             return self
 
@@ -42,13 +52,13 @@ class Async(Generic[P, T]):
         self._build = build
 
     @overload
-    def __get__(self, client: None, owner: type["AsyncClient"]) -> Self: ...
+    def __get__(self, client: None, owner: type[SendsAsync]) -> Self: ...
     @overload
     def __get__(
-        self, client: "AsyncClient", owner: type["AsyncClient"]
+        self, client: SendsAsync, owner: type[SendsAsync]
     ) -> Callable[P, Coroutine[Any, Any, T]]: ...
     def __get__(
-        self, client: "AsyncClient | None", owner: type["AsyncClient"]
+        self, client: SendsAsync | None, owner: type[SendsAsync]
     ) -> Self | Callable[P, Coroutine[Any, Any, T]]:
         if client is None:
             return self

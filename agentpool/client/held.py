@@ -6,14 +6,11 @@ import threading
 import time
 from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from agentpool.client import calls, errors
+from agentpool.client.faces import Sends, SendsAsync
 from agentpool.client.models import Lease
-
-if TYPE_CHECKING:
-    from agentpool.client.api import Client
-    from agentpool.client.async_api import AsyncClient
 
 # When the answer does not tell how long the lease holds: the server's default run lease.
 _DEFAULT_TERM_S = 120.0
@@ -85,7 +82,7 @@ class _Hold:
 class HeldLease(_Hold):
     """The context manager of `Client.lease`."""
 
-    def __init__(self, client: "Client", acquire: Callable[[], Lease]) -> None:
+    def __init__(self, client: Sends, acquire: Callable[[], Lease]) -> None:
         super().__init__()
         self._client = client
         self._acquire = acquire
@@ -131,7 +128,7 @@ class HeldLease(_Hold):
 class AsyncHeldLease(_Hold):
     """The asynchronous context manager of `AsyncClient.lease`."""
 
-    def __init__(self, client: "AsyncClient", acquire: Callable[[], Awaitable[Lease]]) -> None:
+    def __init__(self, client: SendsAsync, acquire: Callable[[], Awaitable[Lease]]) -> None:
         super().__init__()
         self._client = client
         self._acquire = acquire
