@@ -1,0 +1,34 @@
+"""Demand: what is learnt does not depend on how often it is looked at."""
+
+import pytest
+
+from scaling.arrivals import SLOT_S
+from scaling.demand import Demand
+
+HOUR_S = 3600.0
+
+
+@pytest.fixture
+def demand():
+    """A pool with a lead of half a minute."""
+    return Demand(lead_s=32.0, patience_s=62.0, late=0.0093)
+
+
+def fed(demand, *, hours, look=None, each_s=20.0, look_s=30.0):
+    """Let a request arrive each 20 s, and look each 30 s, or never; return when it ended."""
+    look_at = look_s
+    for number in range(int(hours * HOUR_S / each_s)):
+        at = number * each_s
+        while look is not None and look_at <= at:
+            look(look_at)
+            look_at += look_s
+        demand.arrived(at)
+    return hours * HOUR_S
+
+
+@pytest.mark.parametrize("look", ["rate", "outlook", "predict"])
+def test_whoever_looks_takes_no_slot_away_from_the_forecast(demand, look):
+    now = fed(demand, hours=6, look=getattr(demand, look))
+    demand.predict(now)
+
+    assert list(demand.forecast.counts) == [SLOT_S / 20] * 36
