@@ -144,9 +144,10 @@ class Demand:
 
     def retuned(self, *, lead_s: float, patience_s: float) -> None:
         """Take another lead (start-up was learnt anew); windows are learnt again if it differs."""
+        lead_s = max(lead_s, 0.0)
         if abs(lead_s - self.lead_s) <= LEAD_TOLERANCE * max(self.lead_s, LEAST_WINDOW_S):
             return
-        self.lead_s, self.patience_s = max(lead_s, 0.0), patience_s
+        self.lead_s, self.patience_s = lead_s, patience_s
         self.arrivals.forget_window(window_s=_window_s(lead_s))
         self.tails = Tails()
         self.base, self._window = FIRST_LOG, None

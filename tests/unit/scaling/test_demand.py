@@ -32,3 +32,17 @@ def test_whoever_looks_takes_no_slot_away_from_the_forecast(demand, look):
     demand.predict(now)
 
     assert list(demand.forecast.counts) == [SLOT_S / 20] * 36
+
+
+@pytest.mark.parametrize("startup_s", [1.0, 60.0])
+def test_the_same_start_up_as_before_forgets_nothing(startup_s):
+    patience_s = startup_s + 2
+    demand = Demand(lead_s=patience_s - 30, patience_s=patience_s, late=0.0093)
+
+    def look(now):
+        demand.retuned(lead_s=patience_s - 30, patience_s=patience_s)
+        demand.outlook(now)
+
+    fed(demand, hours=3, look=look)
+
+    assert demand.tails.arrivals > 400
