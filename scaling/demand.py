@@ -212,7 +212,7 @@ class Demand:
     def _take_announced(self, at: float) -> bool:
         """Count an arrival for the first announcement that has some left; False: there is none."""
         for place, event in enumerate(self.announced):
-            if event.count > 0 and event.at - self.patience_s <= at:
+            if event.count > 0 and event.at - self.patience_s <= at < _over_at(event):
                 self.announced[place] = replace(event, count=event.count - 1)
                 return True
         return False
@@ -224,7 +224,7 @@ class Demand:
         self.announced = [
             event
             for event in self.announced
-            if event.count > 0 and now < event.at + event.spread_s + ANNOUNCED_KEPT_S
+            if event.count > 0 and now < _over_at(event)
         ]
         # Launched a start-up and a tick before its time, so that it finds them ready.
         due = [e.count for e in self.announced if e.at - 2 * self.patience_s <= now]
@@ -325,6 +325,11 @@ class Demand:
         made._pending = deque(tuple(each) for each in state["pending"])
         made._ended = deque(state["ended"])
         return made
+
+
+def _over_at(event: Announced) -> float:
+    """Return until when announced work may still come."""
+    return event.at + event.spread_s + ANNOUNCED_KEPT_S
 
 
 def _window_s(lead_s: float) -> float:

@@ -4,6 +4,7 @@ import pytest
 
 from scaling.arrivals import SLOT_S
 from scaling.demand import Demand
+from scaling.forecast import Announced
 
 HOUR_S = 3600.0
 
@@ -46,3 +47,11 @@ def test_the_same_start_up_as_before_forgets_nothing(startup_s):
     fed(demand, hours=3, look=look)
 
     assert demand.tails.arrivals > 400
+
+
+def test_announced_work_that_never_came_takes_nothing_from_what_is_learnt_later(demand):
+    # Nobody asks for the outlook of a pool whose scaling is off.
+    demand.announce(Announced(at=HOUR_S, count=1000))
+    now = fed(demand, hours=6)
+
+    assert demand.rate(now) == pytest.approx(1 / 20, rel=0.1)
