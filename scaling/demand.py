@@ -222,9 +222,7 @@ class Demand:
 
     def _announced(self, now: float) -> int:
         self.announced = [
-            event
-            for event in self.announced
-            if event.count > 0 and now < _over_at(event)
+            event for event in self.announced if event.count > 0 and now < _over_at(event)
         ]
         # Launched a start-up and a tick before its time, so that it finds them ready.
         due = [e.count for e in self.announced if e.at - 2 * self.patience_s <= now]

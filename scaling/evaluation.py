@@ -39,6 +39,7 @@ from scaling.demand import Demand, StateInvalid
 from scaling.history import History
 from scaling.policies import Mode, Policy, PolicyInvalid
 from scaling.simulation import PEAK_AHEAD_S, demand_for
+from scaling.standby import Sizes
 
 log = logging.getLogger("agentpool.scaling")
 
@@ -156,7 +157,8 @@ def _pool_state(pool: Pool, demand: Demand, *, now: datetime, at: float) -> Pool
     slots = queries.slots(pool.agent_type)
     warm = queries.on_standby(pool.agent_type).aggregate(
         slots=Sum("max_concurrent", default=0),
-        kept=Sum("max_concurrent", filter=Q(wish=AgentWish.STANDBY), default=0),
+        agents=Count("id"),
+        kept=Count("id", filter=Q(wish=AgentWish.STANDBY)),
     )
     return PoolState(
         ready=slots.ready,
@@ -172,6 +174,7 @@ def _pool_state(pool: Pool, demand: Demand, *, now: datetime, at: float) -> Pool
         kept=warm["kept"],
         apart=slots.apart,
         held_back=slots.held_back,
+        counted=Sizes(slots.ready_agents, 0, slots.starting_agents, warm["agents"]),
     )
 
 

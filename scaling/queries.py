@@ -38,14 +38,16 @@ class Slots:
     """
     What a pool has, and what is asked of it: slots there and coming, leases, requests.
 
-    busy: live leases of those that are ready, parked ones, too. apart: of all this what could serve
-    nobody who waits. held_back: what is in quarantine or maintenance.
+    busy: live leases of those that are ready, parked ones, too. *_agents: who has the slots. apart:
+    of all this what could serve nobody who waits. held_back: what is in quarantine or maintenance.
     """
 
     ready: int
     starting: int
     busy: int
     waiting: int
+    ready_agents: int
+    starting_agents: int
     apart: Apart
     held_back: Apart
 
@@ -193,8 +195,9 @@ def slots(agent_type: str) -> Slots:
     """
     with connection.cursor() as cursor:
         cursor.execute(_SLOTS, _named(agent_type))
-        ready, starting, busy, waiting, apart, held_back = cursor.fetchone()
-    return Slots(ready, starting, busy, waiting, Apart(*(apart or ())), Apart(*(held_back or ())))
+        ready, starting, busy, waiting, *agents, apart, held_back = cursor.fetchone()
+    of_no_use = (Apart(*(part or ())) for part in (apart, held_back))
+    return Slots(ready, starting, busy, waiting, *agents, *of_no_use)
 
 
 def next_waiting(agent_type: str, *, count: int) -> Sequence[Request]:
@@ -287,6 +290,8 @@ _SLOTS = f"""
           AND a.status IN ('busy', 'idle')),
       (SELECT coalesce(sum(n), 0)::int FROM asking)
         - (SELECT coalesce(sum(n), 0)::int FROM kinds WHERE NOT is_helped),
+      (count(*) FILTER (WHERE d.status <> 'starting'))::int,
+      (count(*) FILTER (WHERE d.status = 'starting'))::int,
       (SELECT slots FROM useless WHERE is_sound), (SELECT slots FROM useless WHERE NOT is_sound)
     FROM duty d"""  # noqa: S608
 _KINDS = f"""

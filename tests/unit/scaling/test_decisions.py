@@ -15,6 +15,7 @@ from scaling.history import History
 from scaling.policies import Mode, Policy, PolicyInvalid, Rule
 from scaling.pool import Apart
 from scaling.simulation import demand_for
+from scaling.standby import Sizes
 
 NOON = 12 * 3600.0
 pools = st.builds(
@@ -174,6 +175,26 @@ def test_slots_are_turned_into_agents():
     policy = policies.parse("warm:k=1")
 
     assert decide(policy, PoolState(8, 8, 0, 3, slots_per_agent=4)).target == 3
+
+
+@given(rules, st.integers(1, 4), few, few, few, few, few, few)
+def test_agents_that_are_alike_are_counted_as_they_would_be_reckoned(
+    rule, slots, ready, starting, held, busy, waiting, least
+):
+    held = min(held, ready)
+    pool = PoolState(
+        ready * slots,
+        min(busy, ready * slots),
+        starting * slots,
+        waiting,
+        *(0.1, 60.0, 0.0),
+        slots_per_agent=slots,
+        held_back=Apart(held * slots, idle=held),
+    )
+    policy = policies.usual(rule, size=least, min_size=least, min_idle=1)
+    counted = replace(pool, counted=Sizes(ready, 0, starting, 0))
+
+    assert decide(policy, pool) == decide(policy, counted)
 
 
 def test_a_decision_says_what_each_other_rule_would_ask_for():
