@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from datetime import datetime
 
 import pytest
 from hypothesis import given, settings
@@ -14,6 +15,7 @@ from scaling.forecast import Announced
 from scaling.history import History
 from scaling.policies import Mode, Policy, PolicyInvalid, Rule
 from scaling.pool import Apart
+from scaling.schedule import Window
 from scaling.simulation import demand_for
 from scaling.standby import Sizes
 
@@ -337,6 +339,27 @@ def test_a_calendar_follows_its_time_zone():
 
     assert decide(window, PoolState(2, 0), now=midsummer).target == 5
     assert decide(window, PoolState(2, 0), now=midsummer + 3600).target == 1
+
+
+@pytest.mark.parametrize(
+    ("cron", "for_s", "at", "is_open"),
+    [
+        # Of eight hours from midnight, the clock shows nine in spring and seven in autumn.
+        ("0 0 * * *", 28_800, "2026-03-29T08:30+02:00", True),
+        ("0 0 * * *", 28_800, "2026-03-29T09:00+02:00", False),
+        ("0 0 * * *", 28_800, "2026-10-25T06:59+01:00", True),
+        ("0 0 * * *", 28_800, "2026-10-25T07:00+01:00", False),
+        # The hour that comes twice.
+        ("0 * * * *", 1800, "2026-10-25T02:10+02:00", True),
+        ("0 * * * *", 1800, "2026-10-25T02:40+02:00", False),
+        ("0 * * * *", 1800, "2026-10-25T02:10+01:00", True),
+        ("0 * * * *", 1800, "2026-10-25T02:40+01:00", False),
+    ],
+)
+def test_a_window_is_as_long_as_it_says_when_clocks_are_changed(cron, for_s, at, is_open):
+    window = Window(cron, for_s, 1, zone="Europe/Berlin")
+
+    assert window.is_open(datetime.fromisoformat(at).timestamp()) is is_open
 
 
 # -- policies --------------------------------------------------------------------------------------
