@@ -203,7 +203,13 @@ def _keep(look: Look, state: ScalingState, now: datetime) -> None:
     if decision.is_carried_out:
         # What was refused starts no cool-down, nor does a wake; the wish counts all the same.
         size = (event.current_size, event.target_size) if event is not None else (0, 0)
-        look.history.decided(at=look.at_s, wanted=decision.wanted, current=size[0], target=size[1])
+        look.history.decided(
+            at=look.at_s,
+            wanted=decision.wanted,
+            current=size[0],
+            target=size[1],
+            keep_s=look.policy.stabilise_s,
+        )
     state.history = look.history.state()
     state.decided_at = now
     state.save()

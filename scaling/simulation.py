@@ -232,7 +232,13 @@ class _Run:
             history=self.history,
             now=now,
         )
-        self.history.decided(at=now, wanted=made.wanted, current=made.current, target=made.target)
+        self.history.decided(
+            at=now,
+            wanted=made.wanted,
+            current=made.current,
+            target=made.target,
+            keep_s=self.policy.stabilise_s,
+        )
         self.decided += 1
         self.target = made.target
         if self.heard is not None:
