@@ -251,5 +251,20 @@ def test_a_size_is_held_for_as_long_as_it_is_to_be_stabilised():
         assert each.target >= max(w for at, w in wishes if each.at - 7200 <= at <= each.at)
 
 
+@pytest.mark.parametrize("text", ["warm:max_size=0", "classic:as_written=1"])
+def test_a_replay_ends_though_a_policy_never_serves(text):
+    work = traces.made("served by nobody", [Job(n * 60.0, 60.0) for n in range(5)])
+
+    told = []
+
+    def endless(share):
+        told.append(share)
+        assert len(told) < 30
+
+    found = replay(work, f"{text},min_size=0,tick_s=600", progress=endless)
+
+    assert found.waits_s.min() > 7 * DAY_S
+
+
 def test_history_of_nothing_is_empty():
     assert History().turns(since=0) == 0
