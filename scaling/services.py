@@ -73,7 +73,7 @@ def execute(agent_type: str, *, action: str, count: int, reason: str, actor: str
         wake = min(warm, more) if action == "scale_up" else warm * (more > 0)
         launch = more - wake if action == "scale_up" else more
         target = asked if asked < current else current + launch
-        _check_bounds(pool, current, target)
+        _check_bounds(pool, current, target, least=pool.min_size)
         moves = Moves(wake=wake, launch=launch, cold=launch, let_go=max(0, current - target))
         event = ScalingEvent(action=action, current_size=current, target_size=target)
         done = _carry_out(pool, event, moves, reason=reason, actor=actor)
@@ -87,7 +87,7 @@ def follow(
     Bring a pool to what was planned, counted anew; None: there is nothing left to do.
 
     may_launch: False, whom a launch would bring is left out: launches fail just now.
-    Locks the pool. Raises: Invalid, the target leaves the pool's minimum or maximum.
+    Locks the pool. Raises: Invalid, the target exceeds the pool's maximum.
     """
     with transaction.atomic():
         pool = _locked(agent_type)
@@ -99,7 +99,8 @@ def follow(
             return None
         target = sizes.total + moves.launch - moves.let_go
         if moves.launch or moves.let_go:
-            _check_bounds(pool, sizes.total, target)
+            # The calendar may have asked for fewer than the pool's minimum.
+            _check_bounds(pool, sizes.total, target, least=0)
         event = ScalingEvent(action="set", current_size=sizes.total, target_size=target)
         done = _carry_out(pool, event, moves, reason=reason, actor=actor)
     return _let_go(done, count=moves.let_go, standby=plan.standby)
@@ -176,17 +177,16 @@ def _unserved(waiting: Sequence[Request], woken: Sequence[Agent]) -> list[Reques
     return left
 
 
-def _check_bounds(pool: Pool, current: int, target: int) -> None:
+def _check_bounds(pool: Pool, current: int, target: int, *, least: int) -> None:
     if target > max(pool.max_size, current):
         raise Invalid(
             f"{pool.agent_type} would have {target} agents; its max_size is {pool.max_size}.",
             errors=[("count", f"At most {max(0, pool.max_size - current)} more.")],
         )
-    if target < min(pool.min_size, current):
+    if target < min(least, current):
         raise Invalid(
-            f"{pool.agent_type} would have {max(target, 0)} agents; its min_size is "
-            f"{pool.min_size}.",
-            errors=[("count", f"At most {max(0, current - pool.min_size)} fewer.")],
+            f"{pool.agent_type} would have {max(target, 0)} agents; its min_size is {least}.",
+            errors=[("count", f"At most {max(0, current - least)} fewer.")],
         )
 
 

@@ -33,3 +33,15 @@ def test_agents_of_fewer_slots_than_the_template_are_counted_as_they_are(
     assert (newest().current, newest().target) == (3, 4)
     assert Launch.objects.count() == 1
     assert Agent.objects.filter(status="busy").count() == 3
+
+
+def test_a_calendar_that_closes_a_pool_is_carried_out_below_its_least_size(memory, make_agent):
+    Pool.objects.filter(agent_type="code").update(min_size=2)
+    auto(schedule=["* * * * */3600/0/0"])
+    for _ in range(2):
+        make_agent()
+
+    evaluation.evaluate()
+
+    assert (newest().target, newest().error) == (0, "")
+    assert set(Agent.objects.values_list("status", flat=True)) == {"retired"}
