@@ -29,10 +29,7 @@ from agentpool.registry.models import (
     ScalingPolicy,
     ScalingState,
 )
-from agentpool.registry.states import (
-    AgentWish,
-    LaunchStatus,
-)
+from agentpool.registry.states import AgentStatus, AgentWish, LaunchStatus
 from scaling import decisions, governance, hearing, queries, services
 from scaling.decisions import Decision, PoolState
 from scaling.demand import Demand, StateInvalid
@@ -267,7 +264,13 @@ def _backing_off(pool: Pool, now: datetime) -> str:
     """Return why nothing is launched just now: launches have failed, one after the other."""
     failed = 0
     last_at: datetime | None = None
-    rows = Launch.objects.filter(agent__pool_id=pool.agent_type, ended_at__isnull=False)
+    of_pool = Launch.objects.filter(agent__pool_id=pool.agent_type)
+    came_up = of_pool.filter(status=LaunchStatus.STARTED).exclude(
+        agent__status=AgentStatus.STARTING
+    )
+    rows = of_pool.filter(ended_at__isnull=False)
+    if (last_up := came_up.first()) is not None:
+        rows = rows.filter(created_at__gte=last_up.created_at)
     for status, error, ended_at in rows.order_by("-ended_at").values_list(
         "status", "error", "ended_at"
     )[:8]:

@@ -1,9 +1,13 @@
 """Scaling where sizes, clocks and calendars are not the usual ones."""
 
+from datetime import timedelta
+
 import pytest
+from django.db.models.functions import Now
 
 from agentpool.registry.models import Agent, Launch, Pool, ScalingDecision
-from scaling import evaluation, governance
+from balancing.services import agents
+from scaling import evaluation, governance, services
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("whole")]
 
@@ -15,6 +19,19 @@ def auto(rule="warm", **said):
 
 def newest():
     return ScalingDecision.objects.filter(pool="code").first()
+
+
+def come_up():
+    """What runtimes do when the driver has started them."""
+    services.reconcile()
+    for agent in Agent.objects.filter(status="starting"):
+        agents.register(
+            agent_id=agent.agent_id,
+            pool=agent.pool,
+            fields=agent.pool.launch_template,
+            by=None,
+            actor=agent.agent_id,
+        )
 
 
 def test_agents_of_fewer_slots_than_the_template_are_counted_as_they_are(
@@ -45,3 +62,28 @@ def test_a_calendar_that_closes_a_pool_is_carried_out_below_its_least_size(memor
 
     assert (newest().target, newest().error) == (0, "")
     assert set(Agent.objects.values_list("status", flat=True)) == {"retired"}
+
+
+def test_a_launch_that_came_up_ends_the_row_of_failed_ones(memory, submit):
+    auto()
+    memory.failing = "no room"
+    for _ in range(3):
+        submit()
+    evaluation.evaluate()
+    services.reconcile()
+    ended = Launch.objects.filter(status="failed")
+    assert (
+        ended.update(ended_at=Now() - timedelta(hours=1), created_at=Now() - timedelta(hours=1))
+        == 3
+    )
+    memory.failing = ""
+    evaluation.evaluate()
+    come_up()
+    memory.failing = "no room"
+    submit()
+    evaluation.evaluate()
+    services.reconcile()
+
+    evaluation.evaluate()
+
+    assert newest().error.startswith("the last 1 launches failed")
