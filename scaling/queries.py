@@ -306,17 +306,17 @@ _KINDS = f"""
       FROM kinds k"""  # noqa: S608
 
 
-def unsettled(*, register_within_s: float) -> Sequence[Launch]:
+def unsettled(*, looked_at_s: float) -> Sequence[Launch]:
     """
     Return launches that need a hand: intended, to be stopped, late, of an agent that is gone.
 
     And those of one that has missed a heartbeat: the driver may know that its runtime has ended.
-    register_within_s: a started runtime must have spoken by then.
+    looked_at_s: of a started runtime it is looked whether it lives when it has not spoken by then.
     """
     late = Q(
         status=LaunchStatus.STARTED,
         agent__status=AgentStatus.STARTING,
-        started_at__lt=Now() - timedelta(seconds=register_within_s),
+        started_at__lt=Now() - timedelta(seconds=looked_at_s),
     )
     gone = Q(status=LaunchStatus.STARTED, agent__status__in=GONE)
     silent = Q(

@@ -38,7 +38,8 @@ from scaling.standby import Moves, Plan
 
 log = logging.getLogger("agentpool.scaling")
 
-REGISTER_WITHIN_S = 60.0
+# After its start a runtime is looked at, and given up that lives and has not registered.
+LOOKED_AT_S, REGISTER_WITHIN_S = 10.0, 60.0
 STOP_WITHIN_S = 20.0
 TOKEN_LIFE = timedelta(minutes=10)
 # Of an agent, what a request asks for by the same name.
@@ -233,7 +234,7 @@ def _let_one_go(agent: Agent, *, actor: str, reason: str) -> Agent:
 def reconcile() -> dict[str, int]:
     """Bring runtimes and rows together; return how many launches were moved to which status."""
     counts: dict[str, int] = {}
-    for launch in queries.unsettled(register_within_s=REGISTER_WITHIN_S):
+    for launch in queries.unsettled(looked_at_s=LOOKED_AT_S):
         try:
             moved = _settle(launch)
         except Exception:
@@ -282,11 +283,7 @@ def _end(launch: Launch) -> str | None:
     if not driver.is_alive(launch.handle):
         return _ended(launch)
     if launch.agent.status == AgentStatus.STARTING:
-        error = f"it did not register within {REGISTER_WITHIN_S:g} s"
-        if not _given_up(launch, error):
-            return None  # it has registered since we looked
-        driver.kill(launch.handle)
-        return _failed(launch, error)
+        return _overdue(launch)
     if launch.status == LaunchStatus.STOPPING:
         since = registry_queries.now() - launch.ended_at if launch.ended_at else timedelta()
         if since > timedelta(seconds=STOP_WITHIN_S):
@@ -296,6 +293,15 @@ def _end(launch: Launch) -> str | None:
         return None  # silent, but running: what that means is for the health check to say
     driver.stop(launch.handle, urgent=False)
     return _moved(launch, LaunchStatus.STOPPING, ended_at=Now())
+
+
+def _overdue(launch: Launch) -> str | None:
+    since = registry_queries.now() - (launch.started_at or launch.created_at)
+    error = f"it did not register within {REGISTER_WITHIN_S:g} s"
+    if since <= timedelta(seconds=REGISTER_WITHIN_S) or not _given_up(launch, error):
+        return None  # it is coming up, or has registered since we looked
+    drivers.named(launch.driver).kill(launch.handle)
+    return _failed(launch, error)
 
 
 def _ended(launch: Launch) -> str:

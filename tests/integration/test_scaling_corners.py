@@ -87,3 +87,15 @@ def test_a_launch_that_came_up_ends_the_row_of_failed_ones(memory, submit):
     evaluation.evaluate()
 
     assert newest().error.startswith("the last 1 launches failed")
+
+
+def test_a_runtime_that_ends_at_once_is_noticed_before_it_is_late(memory):
+    services.execute("code", action="scale_up", count=1, reason="test", actor="test")
+    services.reconcile()
+    memory.running.clear()
+    Launch.objects.update(started_at=Now() - timedelta(seconds=11))
+
+    services.reconcile()
+
+    launch = Launch.objects.get()
+    assert (launch.status, launch.error) == ("stopped", "the runtime ended before it registered")
