@@ -46,7 +46,7 @@ def tell(demand: Demand, state: State, *, policy: Policy, until: datetime) -> li
         else:
             demand.judged(at=at, arrived_at=at - detail, is_late=detail > policy.slo_s)
     state.heard_until = until
-    return _tell_announced(demand, state, until)
+    return _tell_announced(demand, state)
 
 
 def startup_s(agent_type: str, *, otherwise: float) -> float:
@@ -94,9 +94,9 @@ def _within(name: str, span: dict[str, datetime]) -> dict[str, datetime]:
     return {f"{name}__{test}": value for test, value in span.items()}
 
 
-def _tell_announced(demand: Demand, state: State, until: datetime) -> list[UUID]:
+def _tell_announced(demand: Demand, state: State) -> list[UUID]:
+    """Tell what was announced; what is over by now the demand forgets by itself."""
     rows = list(Announcement.objects.filter(pool_id=state.pool_id, heard_at__isnull=True))
     for row in rows:
-        if row.at > until - timedelta(minutes=15):
-            demand.announce(Announced(row.at.timestamp(), row.count, row.spread_s, row.name))
+        demand.announce(Announced(row.at.timestamp(), row.count, row.spread_s, row.name))
     return [row.id for row in rows]

@@ -5,6 +5,7 @@ from datetime import timedelta
 import pytest
 from django.db.models.functions import Now
 
+from agentpool.registry import queries as registry_queries
 from agentpool.registry.models import Agent, Launch, Pool, ScalingDecision
 from balancing.services import agents
 from scaling import evaluation, governance, services
@@ -62,6 +63,16 @@ def test_a_calendar_that_closes_a_pool_is_carried_out_below_its_least_size(memor
 
     assert (newest().target, newest().error) == (0, "")
     assert set(Agent.objects.values_list("status", flat=True)) == {"retired"}
+
+
+def test_announced_work_that_is_still_coming_is_launched_for(memory):
+    auto("predictive")
+    at = registry_queries.now() - timedelta(minutes=20)
+    governance.announce("code", at=at, count=6, spread_s=7200, name="", actor="test")
+
+    evaluation.evaluate()
+
+    assert newest().inputs["announced"] == 6
 
 
 def test_a_launch_that_came_up_ends_the_row_of_failed_ones(memory, submit):
