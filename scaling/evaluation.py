@@ -45,6 +45,8 @@ REACTION_S = 2.0
 STEADY_EVERY = timedelta(minutes=1)
 KEPT = timedelta(days=30)
 WAITS_OVER = timedelta(seconds=300)
+# A clock that goes back by more is not waited for.
+CLOCK_BACK = timedelta(minutes=1)
 # After failed launches nothing more is launched for 5, 10, 20 … 300 s.
 BACKOFF_FIRST_S, BACKOFF_MOST_S = 5.0, 300.0
 
@@ -118,12 +120,14 @@ def _look(pool: Pool, state: ScalingState, *, now: datetime, mode: Mode | None =
     row = governance.row_of(pool)
     row.mode = mode or row.mode
     policy = governance.policy_of(pool, row)
-    demand, history = _learnt(state, policy)
+    until = now - timedelta(seconds=hearing.LAG_S)
+    demand, history = _learnt(state, policy, until)
+    # What is learnt knows no time that goes back: it stands still until the clock has caught up.
+    until = max(until, state.heard_until or until)
     # The pulse looks each second, and a job is taken up within another.
     lead_in_s = max(policy.reaction_s, REACTION_S) if policy.on_events else policy.tick_s
     startup_s = hearing.startup_s(pool.agent_type, otherwise=policy.startup_s)
     demand.retuned(lead_s=startup_s + lead_in_s - policy.slo_s, patience_s=startup_s + lead_in_s)
-    until = now - timedelta(seconds=hearing.LAG_S)
     told_of = hearing.tell(demand, state, policy=policy, until=until)
     at = until.timestamp()
     found = replace(_pool_state(pool, demand, now=now, at=at), startup_s=startup_s)
@@ -135,9 +139,18 @@ def _look(pool: Pool, state: ScalingState, *, now: datetime, mode: Mode | None =
     return Look(pool, row, policy, decision, others, forecast, told_of, history, at)
 
 
-def _learnt(state: ScalingState, policy: Policy) -> tuple[Demand, History]:
-    """Return what was stored; of another version, or none: it is learnt anew from the rows."""
-    if state.demand is not None:
+def _learnt(state: ScalingState, policy: Policy, until: datetime) -> tuple[Demand, History]:
+    """
+    Return what was stored; else it is learnt anew from the rows.
+
+    That is if there is none, or of another version, or of a time that is still to come.
+    """
+    is_ahead = state.heard_until is not None and state.heard_until > until + CLOCK_BACK
+    if is_ahead:
+        log.warning(
+            "pool=%s: the clock has gone back; what was learnt is begun anew", state.pool_id
+        )
+    elif state.demand is not None:
         try:
             demand = Demand.restored(state.demand)
             demand.late = demand.steering.late = policy.late

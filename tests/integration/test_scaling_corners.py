@@ -6,9 +6,10 @@ import pytest
 from django.db.models.functions import Now
 
 from agentpool.registry import queries as registry_queries
-from agentpool.registry.models import Agent, Launch, Pool, ScalingDecision
+from agentpool.registry.models import Agent, Launch, Pool, Request, ScalingDecision, ScalingState
 from balancing.services import agents
 from scaling import evaluation, governance, services
+from scaling.demand import Demand
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("whole")]
 
@@ -73,6 +74,21 @@ def test_announced_work_that_is_still_coming_is_launched_for(memory):
     evaluation.evaluate()
 
     assert newest().inputs["announced"] == 6
+
+
+@pytest.mark.parametrize("back_s", [10, 10_000])
+def test_a_clock_that_goes_back_counts_no_request_twice(memory, submit, back_s):
+    pool, now = Pool.objects.get(agent_type="code"), registry_queries.now()
+    for _ in range(5):
+        submit()
+    Request.objects.update(created_at=now - timedelta(seconds=5))
+    state = ScalingState(pool=pool)
+
+    for seconds in (0, back_s, 0):
+        evaluation._look(pool, state, now=now - timedelta(seconds=seconds))
+
+    a_day = Demand.restored(state.demand).arrivals.recent[-1] * 86_400
+    assert a_day == pytest.approx(5, rel=0.01)
 
 
 def test_a_launch_that_came_up_ends_the_row_of_failed_ones(memory, submit):
