@@ -263,9 +263,12 @@ def _settle(launch: Launch) -> str | None:
 
 
 def _start(launch: Launch) -> str:
-    driver = drivers.named(launch.driver)
     if launch.agent.status != AgentStatus.STARTING:
         return _moved(launch, LaunchStatus.STOPPED, ended_at=Now())  # let go before it came up
+    try:
+        driver = drivers.named(launch.driver)
+    except DriverError as error:
+        return _failed(launch, str(error))  # the package that offered it is gone
     # A worker that died between the start and its commit has left a runtime; adopt it.
     handle = driver.find(str(launch.id))
     try:
@@ -339,6 +342,7 @@ def _moved(launch: Launch, to: LaunchStatus, **columns: object) -> str:
 def _spec(launch: Launch) -> Spec:
     agent, pool = launch.agent, launch.agent.pool
     offers = {name: getattr(agent, name) for name in SIZES} | {"cpu_cores": float(agent.cpu_cores)}
+    words = (word.partition("=") for word in pool.driver_resources)
     enrolment = credentials.issue(
         scope=Scope.ENROLMENT,
         name=f"launch of {launch.agent.agent_id}",
@@ -359,13 +363,8 @@ def _spec(launch: Launch) -> Spec:
             "AGENTPOOL_ENROLMENT_TOKEN": enrolment.secret,
         },
         offers={name: amount for name, amount in offers.items() if amount},
-        resources=dict(_amount(word) for word in pool.driver_resources),
+        resources={name: float(amount) for name, _, amount in words},
     )
-
-
-def _amount(word: str) -> tuple[str, float]:
-    name, _, amount = word.partition("=")
-    return name, float(amount)
 
 
 # -- stop all -------------------------------------------------------------------------------------

@@ -126,3 +126,18 @@ def test_a_runtime_that_ends_at_once_is_noticed_before_it_is_late(memory):
 
     launch = Launch.objects.get()
     assert (launch.status, launch.error) == ("stopped", "the runtime ended before it registered")
+
+
+def test_a_launch_by_a_driver_that_is_gone_has_failed(memory, submit):
+    auto()
+    submit()
+    Pool.objects.update(driver="nomad")
+    evaluation.evaluate()
+    services.reconcile()
+
+    evaluation.evaluate()
+
+    launch = Launch.objects.get()
+    assert (launch.status, launch.agent.status) == ("failed", "retired")
+    assert "There is no driver nomad" in launch.error
+    assert newest().error.startswith("the last 1 launches failed")
