@@ -11,6 +11,8 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from django.db.models import F
+
 from agentpool.registry.models import Announcement, Credential, Lease, LeaseOutcome, Request
 from agentpool.registry.models import ScalingState as State
 from agentpool.registry.states import Scope
@@ -22,6 +24,8 @@ LAG_S = 1.0
 # After a pause of this length (the installation was down) learning skips what lies before.
 LONGEST_GAP = timedelta(days=8)
 _STARTS_SEEN = 30
+# Whoever has not registered so long after its start does not: it is ended by then.
+_GIVEN_UP = timedelta(minutes=2)
 _STARTUP_SHARE = 0.9
 
 Moment = tuple[float, int, Any]
@@ -55,11 +59,11 @@ def startup_s(agent_type: str, *, otherwise: float) -> float:
 
     The 0.9 quantile of the newest launches; `otherwise` until there are any.
     """
-    # An agent gets its first credential when it registers.
+    # An agent gets its first credential when it registers, another one whenever that is asked for.
     rows = Credential.objects.filter(
         scope=Scope.AGENT,
         agent__pool_id=agent_type,
-        agent__launch__isnull=False,
+        created_at__lte=F("agent__launch__started_at") + _GIVEN_UP,
         incarnation__lte=2,
     ).order_by("-created_at")
     columns = ("agent__launch__created_at", "created_at")

@@ -6,9 +6,18 @@ import pytest
 from django.db.models.functions import Now
 
 from agentpool.registry import queries as registry_queries
-from agentpool.registry.models import Agent, Launch, Pool, Request, ScalingDecision, ScalingState
+from agentpool.registry import services as registry_services
+from agentpool.registry.models import (
+    Agent,
+    Credential,
+    Launch,
+    Pool,
+    Request,
+    ScalingDecision,
+    ScalingState,
+)
 from balancing.services import agents
-from scaling import evaluation, governance, services
+from scaling import evaluation, governance, hearing, services
 from scaling.demand import Demand
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("whole")]
@@ -141,3 +150,15 @@ def test_a_launch_by_a_driver_that_is_gone_has_failed(memory, submit):
     assert (launch.status, launch.agent.status) == ("failed", "retired")
     assert "There is no driver nomad" in launch.error
     assert newest().error.startswith("the last 1 launches failed")
+
+
+def test_a_credential_that_is_changed_later_is_no_start_up(memory):
+    services.execute("code", action="scale_up", count=3, reason="test", actor="test")
+    come_up()
+    a_day_ago = Now() - timedelta(days=1)
+    Launch.objects.update(created_at=a_day_ago, started_at=a_day_ago)
+    Credential.objects.update(created_at=a_day_ago + timedelta(seconds=20))
+
+    registry_services.rotate_credential(Agent.objects.first(), actor="test")
+
+    assert hearing.startup_s("code", otherwise=60.0) == pytest.approx(20, abs=1)
