@@ -19,7 +19,7 @@ def shaped(policy: Policy, pool: PoolState, wanted: int, named: list[str]) -> in
     if policy.headroom:
         target = _noted(math.ceil(target * (1 + policy.headroom)), target, "headroom", named)
     if policy.min_idle:
-        asked = math.ceil((pool.busy + pool.waiting) / pool.slots_per_agent) + policy.min_idle
+        asked = pool.sized(pool.busy + pool.waiting) + policy.min_idle
         target = _noted(max(target, asked), target, "min_idle", named)
     return target
 
@@ -127,8 +127,7 @@ def limited(
     if ceiling is not None:
         target = _noted(min(target, ceiling), target, "budget", named)
     # Whoever works is never stopped; agents that are busy leave when they are done.
-    busy = math.ceil(pool.busy / pool.slots_per_agent)
-    return _noted(max(target, busy), target, "busy", named)
+    return _noted(max(target, pool.sizes.busy), target, "busy", named)
 
 
 def _affordable(policy: Policy, history: History, low: int, now: float) -> int | None:

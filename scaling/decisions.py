@@ -91,7 +91,7 @@ def alternatives(
             continue
         inputs = _inputs(pool)
         wanted = _wish(rule, policy, pool, demand, now, inputs)
-        agents = pool.agents(wanted.slots) + pool.agents(pool.held_back.slots)
+        agents = pool.sized(wanted.slots + pool.held_back.slots)
         found.append((str(rule), agents, wanted.said.format_map(inputs)))
     return found
 
@@ -121,16 +121,18 @@ def _planned(
         slots_per_agent=pool.slots_per_agent,
     )
     stood_for = min(spare * pool.slots_per_agent, max(0, wish.reserve))
-    asked = pool.agents(wish.slots - stood_for)
     # Whoever is held back comes on top of all that is wished for; the largest size counts them.
-    held_back = pool.agents(pool.held_back.slots)
+    held_back = pool.sized(pool.held_back.slots)
+    asked = pool.sized(wish.slots - stood_for + pool.held_back.slots) - held_back
+    if policy.rule == Rule.STATIC:
+        asked = policy.size  # said in agents, whatever slots they have
     shaped = bounds.shaped(policy, pool, asked, named) + held_back
     low, high = bounds.least_and_most(policy, now)
     span = (low + held_back, high)
     on_duty = max(shaped, span[0], sizes.busy)
     # Whom an operator put on standby is woken as any other, but not let go for being too many.
     woken = min(sizes.standby, max(0, on_duty - sizes.ready))
-    spare = max(spare, min(pool.agents(pool.kept), sizes.standby - woken))
+    spare = max(spare, min(pool.kept, sizes.standby - woken))
     target = bounds.paced(policy, pool, history, sizes.total, shaped + spare, now, named)
     target = bounds.limited(policy, pool, history, target, spare, span, now, named)
     if target == sizes.total >= high:

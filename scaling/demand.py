@@ -144,9 +144,10 @@ class Demand:
 
     def retuned(self, *, lead_s: float, patience_s: float) -> None:
         """Take another lead (start-up was learnt anew); windows are learnt again if it differs."""
+        lead_s = max(lead_s, 0.0)
         if abs(lead_s - self.lead_s) <= LEAD_TOLERANCE * max(self.lead_s, LEAST_WINDOW_S):
             return
-        self.lead_s, self.patience_s = max(lead_s, 0.0), patience_s
+        self.lead_s, self.patience_s = lead_s, patience_s
         self.arrivals.forget_window(window_s=_window_s(lead_s))
         self.tails = Tails()
         self.base, self._window = FIRST_LOG, None
@@ -162,7 +163,7 @@ class Demand:
     def outlook(self, now: float) -> Outlook:
         """Return what to hold in reserve now."""
         self.advance(now)
-        expected = self.arrivals.expected(self.arrivals.features(now))
+        expected = self.arrivals.expected(self._rates(now))
         held, log_share, surge = 0.0, self.log_share(now), None
         if self.lead_s > 0:
             held = self.tails.held(expected=expected, log_share=log_share)
@@ -180,8 +181,7 @@ class Demand:
     def predict(self, now: float) -> DemandPrediction:
         """Return the forecast over its horizon, with its track record."""
         self.advance(now)
-        self._close_slots(now)
-        rates = self.arrivals.features(now)
+        rates = self._rates(now)
         return self.forecast.predict(
             now=now,
             profile=self.arrivals.profile,
@@ -192,7 +192,7 @@ class Demand:
 
     def rate(self, now: float) -> float:
         """Return arrivals per second over about the last ten minutes."""
-        return self.arrivals.features(now)[2]
+        return self._rates(now)[2]
 
     def peak_ratio(self, now: float, *, ahead_s: float) -> float:
         """Return the usual rate of this time of day some seconds ahead over that of now."""
@@ -212,7 +212,7 @@ class Demand:
     def _take_announced(self, at: float) -> bool:
         """Count an arrival for the first announcement that has some left; False: there is none."""
         for place, event in enumerate(self.announced):
-            if event.count > 0 and event.at - self.patience_s <= at:
+            if event.count > 0 and event.at - self.patience_s <= at < _over_at(event):
                 self.announced[place] = replace(event, count=event.count - 1)
                 return True
         return False
@@ -222,9 +222,7 @@ class Demand:
 
     def _announced(self, now: float) -> int:
         self.announced = [
-            event
-            for event in self.announced
-            if event.count > 0 and now < event.at + event.spread_s + ANNOUNCED_KEPT_S
+            event for event in self.announced if event.count > 0 and now < _over_at(event)
         ]
         # Launched a start-up and a tick before its time, so that it finds them ready.
         due = [e.count for e in self.announced if e.at - 2 * self.patience_s <= now]
@@ -236,7 +234,7 @@ class Demand:
         """Close the windows that have ended, and fit when it is time."""
         self.surges.advance(now)
         if self._window is None:
-            self._window = (now, self.arrivals.features(now), self._ending(now))
+            self._window = (now, self._rates(now), self._ending(now))
             self._since, self._fitted_at, self._next_fit_s = now, now, now + FIT_FIRST_S
             return
         window_s = self.arrivals.window_s
@@ -245,8 +243,7 @@ class Demand:
             self._pending.append((began, rates, ending, self._count))
             self._count = 0
             began += window_s
-            self._close_slots(began)
-            self._window = (began, self.arrivals.features(began), self._ending(began))
+            self._window = (began, self._rates(began), self._ending(began))
             self._usual = self.arrivals.expected(self._window[1]) / window_s
             self._learn(began)
             if began >= self._next_fit_s:
@@ -276,6 +273,11 @@ class Demand:
         self.tails.fit(passed_s=now - self._fitted_at)
         self._fitted_at = now
         self.base = self.tails.allowed_log(late=self.steering.aim(now))
+
+    def _rates(self, now: float) -> list[float]:
+        """Return the rates of arrivals; the profile forgets the count of a slot that it closes."""
+        self._close_slots(now)
+        return self.arrivals.features(now)
 
     def _close_slots(self, now: float) -> None:
         """Hand the ended ten minutes to the forecast."""
@@ -321,6 +323,11 @@ class Demand:
         made._pending = deque(tuple(each) for each in state["pending"])
         made._ended = deque(state["ended"])
         return made
+
+
+def _over_at(event: Announced) -> float:
+    """Return until when announced work may still come."""
+    return event.at + event.spread_s + ANNOUNCED_KEPT_S
 
 
 def _window_s(lead_s: float) -> float:

@@ -29,16 +29,14 @@ from agentpool.registry.models import (
     ScalingPolicy,
     ScalingState,
 )
-from agentpool.registry.states import (
-    AgentWish,
-    LaunchStatus,
-)
+from agentpool.registry.states import AgentStatus, AgentWish, LaunchStatus
 from scaling import decisions, governance, hearing, queries, services
 from scaling.decisions import Decision, PoolState
 from scaling.demand import Demand, StateInvalid
 from scaling.history import History
 from scaling.policies import Mode, Policy, PolicyInvalid
 from scaling.simulation import PEAK_AHEAD_S, demand_for
+from scaling.standby import Sizes
 
 log = logging.getLogger("agentpool.scaling")
 
@@ -47,6 +45,8 @@ REACTION_S = 2.0
 STEADY_EVERY = timedelta(minutes=1)
 KEPT = timedelta(days=30)
 WAITS_OVER = timedelta(seconds=300)
+# A clock that goes back by more is not waited for.
+CLOCK_BACK = timedelta(minutes=1)
 # After failed launches nothing more is launched for 5, 10, 20 … 300 s.
 BACKOFF_FIRST_S, BACKOFF_MOST_S = 5.0, 300.0
 
@@ -120,12 +120,14 @@ def _look(pool: Pool, state: ScalingState, *, now: datetime, mode: Mode | None =
     row = governance.row_of(pool)
     row.mode = mode or row.mode
     policy = governance.policy_of(pool, row)
-    demand, history = _learnt(state, policy)
+    until = now - timedelta(seconds=hearing.LAG_S)
+    demand, history = _learnt(state, policy, until)
+    # What is learnt knows no time that goes back: it stands still until the clock has caught up.
+    until = max(until, state.heard_until or until)
     # The pulse looks each second, and a job is taken up within another.
     lead_in_s = max(policy.reaction_s, REACTION_S) if policy.on_events else policy.tick_s
     startup_s = hearing.startup_s(pool.agent_type, otherwise=policy.startup_s)
     demand.retuned(lead_s=startup_s + lead_in_s - policy.slo_s, patience_s=startup_s + lead_in_s)
-    until = now - timedelta(seconds=hearing.LAG_S)
     told_of = hearing.tell(demand, state, policy=policy, until=until)
     at = until.timestamp()
     found = replace(_pool_state(pool, demand, now=now, at=at), startup_s=startup_s)
@@ -137,9 +139,18 @@ def _look(pool: Pool, state: ScalingState, *, now: datetime, mode: Mode | None =
     return Look(pool, row, policy, decision, others, forecast, told_of, history, at)
 
 
-def _learnt(state: ScalingState, policy: Policy) -> tuple[Demand, History]:
-    """Return what was stored; of another version, or none: it is learnt anew from the rows."""
-    if state.demand is not None:
+def _learnt(state: ScalingState, policy: Policy, until: datetime) -> tuple[Demand, History]:
+    """
+    Return what was stored; else it is learnt anew from the rows.
+
+    That is if there is none, or of another version, or of a time that is still to come.
+    """
+    is_ahead = state.heard_until is not None and state.heard_until > until + CLOCK_BACK
+    if is_ahead:
+        log.warning(
+            "pool=%s: the clock has gone back; what was learnt is begun anew", state.pool_id
+        )
+    elif state.demand is not None:
         try:
             demand = Demand.restored(state.demand)
             demand.late = demand.steering.late = policy.late
@@ -156,7 +167,8 @@ def _pool_state(pool: Pool, demand: Demand, *, now: datetime, at: float) -> Pool
     slots = queries.slots(pool.agent_type)
     warm = queries.on_standby(pool.agent_type).aggregate(
         slots=Sum("max_concurrent", default=0),
-        kept=Sum("max_concurrent", filter=Q(wish=AgentWish.STANDBY), default=0),
+        agents=Count("id"),
+        kept=Count("id", filter=Q(wish=AgentWish.STANDBY)),
     )
     return PoolState(
         ready=slots.ready,
@@ -172,6 +184,7 @@ def _pool_state(pool: Pool, demand: Demand, *, now: datetime, at: float) -> Pool
         kept=warm["kept"],
         apart=slots.apart,
         held_back=slots.held_back,
+        counted=Sizes(slots.ready_agents, 0, slots.starting_agents, warm["agents"]),
     )
 
 
@@ -200,7 +213,13 @@ def _keep(look: Look, state: ScalingState, now: datetime) -> None:
     if decision.is_carried_out:
         # What was refused starts no cool-down, nor does a wake; the wish counts all the same.
         size = (event.current_size, event.target_size) if event is not None else (0, 0)
-        look.history.decided(at=look.at_s, wanted=decision.wanted, current=size[0], target=size[1])
+        look.history.decided(
+            at=look.at_s,
+            wanted=decision.wanted,
+            current=size[0],
+            target=size[1],
+            keep_s=look.policy.stabilise_s,
+        )
     state.history = look.history.state()
     state.decided_at = now
     state.save()
@@ -258,7 +277,13 @@ def _backing_off(pool: Pool, now: datetime) -> str:
     """Return why nothing is launched just now: launches have failed, one after the other."""
     failed = 0
     last_at: datetime | None = None
-    rows = Launch.objects.filter(agent__pool_id=pool.agent_type, ended_at__isnull=False)
+    of_pool = Launch.objects.filter(agent__pool_id=pool.agent_type)
+    came_up = of_pool.filter(status=LaunchStatus.STARTED).exclude(
+        agent__status=AgentStatus.STARTING
+    )
+    rows = of_pool.filter(ended_at__isnull=False)
+    if (last_up := came_up.first()) is not None:
+        rows = rows.filter(created_at__gte=last_up.created_at)
     for status, error, ended_at in rows.order_by("-ended_at").values_list(
         "status", "error", "ended_at"
     )[:8]:

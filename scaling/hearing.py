@@ -11,6 +11,8 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from django.db.models import F
+
 from agentpool.registry.models import Announcement, Credential, Lease, LeaseOutcome, Request
 from agentpool.registry.models import ScalingState as State
 from agentpool.registry.states import Scope
@@ -22,6 +24,8 @@ LAG_S = 1.0
 # After a pause of this length (the installation was down) learning skips what lies before.
 LONGEST_GAP = timedelta(days=8)
 _STARTS_SEEN = 30
+# Whoever has not registered so long after its start does not: it is ended by then.
+_GIVEN_UP = timedelta(minutes=2)
 _STARTUP_SHARE = 0.9
 
 Moment = tuple[float, int, Any]
@@ -46,7 +50,7 @@ def tell(demand: Demand, state: State, *, policy: Policy, until: datetime) -> li
         else:
             demand.judged(at=at, arrived_at=at - detail, is_late=detail > policy.slo_s)
     state.heard_until = until
-    return _tell_announced(demand, state, until)
+    return _tell_announced(demand, state)
 
 
 def startup_s(agent_type: str, *, otherwise: float) -> float:
@@ -55,11 +59,11 @@ def startup_s(agent_type: str, *, otherwise: float) -> float:
 
     The 0.9 quantile of the newest launches; `otherwise` until there are any.
     """
-    # An agent gets its first credential when it registers.
+    # An agent gets its first credential when it registers, another one whenever that is asked for.
     rows = Credential.objects.filter(
         scope=Scope.AGENT,
         agent__pool_id=agent_type,
-        agent__launch__isnull=False,
+        created_at__lte=F("agent__launch__started_at") + _GIVEN_UP,
         incarnation__lte=2,
     ).order_by("-created_at")
     columns = ("agent__launch__created_at", "created_at")
@@ -94,9 +98,9 @@ def _within(name: str, span: dict[str, datetime]) -> dict[str, datetime]:
     return {f"{name}__{test}": value for test, value in span.items()}
 
 
-def _tell_announced(demand: Demand, state: State, until: datetime) -> list[UUID]:
+def _tell_announced(demand: Demand, state: State) -> list[UUID]:
+    """Tell what was announced; what is over by now the demand forgets by itself."""
     rows = list(Announcement.objects.filter(pool_id=state.pool_id, heard_at__isnull=True))
     for row in rows:
-        if row.at > until - timedelta(minutes=15):
-            demand.announce(Announced(row.at.timestamp(), row.count, row.spread_s, row.name))
+        demand.announce(Announced(row.at.timestamp(), row.count, row.spread_s, row.name))
     return [row.id for row in rows]

@@ -24,17 +24,17 @@ class History:
         self._day, self._hours, self._size, self._since = 0, 0.0, 0, 0.0
 
     def decided(
-        self, *, at: float, wanted: int, current: int, target: int, keep_s: float = KEPT_S
+        self, *, at: float, wanted: int, current: int, target: int, keep_s: float = 0.0
     ) -> None:
         """
         Note a decision that was carried out, and the wish behind it.
 
-        keep_s: for how long wishes are asked about at most.
+        keep_s: for how long wishes are asked about at most; an hour they are kept anyhow.
         """
         while self._wanted and self._wanted[-1][1] <= wanted:
             self._wanted.pop()
         self._wanted.append((at, wanted))
-        while self._wanted[0][0] < at - keep_s and len(self._wanted) > 1:
+        while self._wanted[0][0] < at - max(keep_s, KEPT_S) and len(self._wanted) > 1:
             self._wanted.popleft()
         if target == current:
             return

@@ -5,6 +5,7 @@ Pure. Durations in seconds, shares 0 to 1. Every policy has the common bounds; e
 fields of its own rule (docs/scaling.md has them with formulas and examples).
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
@@ -211,8 +212,8 @@ def check(policy: Policy) -> None:
     """Judge a policy as a whole; raises PolicyInvalid with the first field that cannot be."""
     for each in fields(policy):
         value = getattr(policy, each.name)
-        if isinstance(value, int | float) and not value >= 0:
-            raise PolicyInvalid(each.name, f"{value} is below 0")
+        if isinstance(value, int | float) and not 0 <= value < math.inf:
+            raise PolicyInvalid(each.name, f"{value} is no finite number from 0 on")
     for name in _SHARES:
         if not 0 < getattr(policy, name) <= 1:
             raise PolicyInvalid(name, "must be above 0 and at most 1")

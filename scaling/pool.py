@@ -41,13 +41,14 @@ class PoolState:
     A pool as it stands; all but the sizes of agents in slots, one lease each.
 
     ready: slots of agents that are idle or busy. starting: slots still to come. standby: of those
-    that a wake would bring, `kept` of them put there by an operator. Draining agents
+    that a wake would bring. kept: agents among them that an operator put there. Draining agents
     supply nothing and are not counted. rate: arrivals per second, last ten minutes. service_s:
     mean of the last 500. average_wait_s: of those started in the last 300 s and those waiting.
     startup_s: 0.9 quantile of the pool's launches, None: the policy's. None elsewhere: not known.
     waiting: those whom another agent would help. apart: what of all this could serve none of them;
     nothing, while nobody waits. held_back: what serves nobody, in quarantine or maintenance; it is
-    not in `apart`.
+    not in `apart`. slots_per_agent: of new ones. counted: the pool in agents, None: each has so
+    many slots; its `busy` is not looked at.
     """
 
     ready: int
@@ -65,6 +66,7 @@ class PoolState:
     startup_s: float | None = None
     apart: Apart = NOBODY
     held_back: Apart = NOBODY
+    counted: Sizes | None = None
 
     @property
     def of_use(self) -> "PoolState":
@@ -78,6 +80,7 @@ class PoolState:
             starting=max(0, self.starting - sum(each.starting for each in without)),
             apart=NOBODY,
             held_back=NOBODY,
+            counted=None,
         )
 
     @property
@@ -86,12 +89,27 @@ class PoolState:
         return self.ready + self.starting
 
     def agents(self, slots: int) -> int:
-        """Return how many agents so many slots are."""
+        """Return how many new agents so many slots are."""
         return slots if self.slots_per_agent == 1 else math.ceil(slots / self.slots_per_agent)
+
+    def sized(self, slots: int) -> int:
+        """
+        Return how large a pool of so many slots on duty is, in agents.
+
+        Those who are there count with the slots that they have, alike where not all are left.
+        """
+        if self.counted is None:
+            return self.agents(slots)
+        there = self.counted.ready + self.counted.starting
+        if slots < self.supply:
+            return math.ceil(slots * there / self.supply)
+        return there + self.agents(slots - self.supply)
 
     @property
     def sizes(self) -> Sizes:
-        """The pool in agents."""
+        """The pool in agents; busy: so many as would do for the work that they have."""
+        if self.counted is not None:
+            return replace(self.counted, busy=self.sized(self.busy))
         ready = self.agents(self.ready)
         starting = self.agents(self.supply) - ready
         return Sizes(ready, self.agents(self.busy), starting, self.agents(self.standby))

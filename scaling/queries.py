@@ -38,14 +38,16 @@ class Slots:
     """
     What a pool has, and what is asked of it: slots there and coming, leases, requests.
 
-    busy: live leases of those that are ready, parked ones, too. apart: of all this what could serve
-    nobody who waits. held_back: what is in quarantine or maintenance.
+    busy: live leases of those that are ready, parked ones, too. *_agents: who has the slots. apart:
+    of all this what could serve nobody who waits. held_back: what is in quarantine or maintenance.
     """
 
     ready: int
     starting: int
     busy: int
     waiting: int
+    ready_agents: int
+    starting_agents: int
     apart: Apart
     held_back: Apart
 
@@ -193,8 +195,9 @@ def slots(agent_type: str) -> Slots:
     """
     with connection.cursor() as cursor:
         cursor.execute(_SLOTS, _named(agent_type))
-        ready, starting, busy, waiting, apart, held_back = cursor.fetchone()
-    return Slots(ready, starting, busy, waiting, Apart(*(apart or ())), Apart(*(held_back or ())))
+        ready, starting, busy, waiting, *agents, apart, held_back = cursor.fetchone()
+    of_no_use = (Apart(*(part or ())) for part in (apart, held_back))
+    return Slots(ready, starting, busy, waiting, *agents, *of_no_use)
 
 
 def next_waiting(agent_type: str, *, count: int) -> Sequence[Request]:
@@ -287,6 +290,8 @@ _SLOTS = f"""
           AND a.status IN ('busy', 'idle')),
       (SELECT coalesce(sum(n), 0)::int FROM asking)
         - (SELECT coalesce(sum(n), 0)::int FROM kinds WHERE NOT is_helped),
+      (count(*) FILTER (WHERE d.status <> 'starting'))::int,
+      (count(*) FILTER (WHERE d.status = 'starting'))::int,
       (SELECT slots FROM useless WHERE is_sound), (SELECT slots FROM useless WHERE NOT is_sound)
     FROM duty d"""  # noqa: S608
 _KINDS = f"""
@@ -301,17 +306,17 @@ _KINDS = f"""
       FROM kinds k"""  # noqa: S608
 
 
-def unsettled(*, register_within_s: float) -> Sequence[Launch]:
+def unsettled(*, looked_at_s: float) -> Sequence[Launch]:
     """
     Return launches that need a hand: intended, to be stopped, late, of an agent that is gone.
 
     And those of one that has missed a heartbeat: the driver may know that its runtime has ended.
-    register_within_s: a started runtime must have spoken by then.
+    looked_at_s: of a started runtime it is looked whether it lives when it has not spoken by then.
     """
     late = Q(
         status=LaunchStatus.STARTED,
         agent__status=AgentStatus.STARTING,
-        started_at__lt=Now() - timedelta(seconds=register_within_s),
+        started_at__lt=Now() - timedelta(seconds=looked_at_s),
     )
     gone = Q(status=LaunchStatus.STARTED, agent__status__in=GONE)
     silent = Q(

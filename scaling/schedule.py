@@ -46,7 +46,10 @@ class Window:
         here = datetime.fromtimestamp(now, UTC).astimezone(ZoneInfo(self.zone))
         # A step ahead: get_prev returns what lies strictly before, and now itself counts.
         began = croniter(self.cron, here + timedelta(seconds=1)).get_prev(datetime)
-        return bool((here - began).total_seconds() < self.for_s)
+        # Not `here - began`: that is what clocks show, and they are changed twice a year. An hour
+        # that comes twice (fold) has its moments twice.
+        moments = (began.replace(fold=fold).timestamp() for fold in (0, 1))
+        return bool(now - max(at for at in moments if at <= now) < self.for_s)
 
 
 def parse_window(text: str) -> Window:

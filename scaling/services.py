@@ -38,7 +38,8 @@ from scaling.standby import Moves, Plan
 
 log = logging.getLogger("agentpool.scaling")
 
-REGISTER_WITHIN_S = 60.0
+# After its start a runtime is looked at, and given up that lives and has not registered.
+LOOKED_AT_S, REGISTER_WITHIN_S = 10.0, 60.0
 STOP_WITHIN_S = 20.0
 TOKEN_LIFE = timedelta(minutes=10)
 # Of an agent, what a request asks for by the same name.
@@ -73,7 +74,7 @@ def execute(agent_type: str, *, action: str, count: int, reason: str, actor: str
         wake = min(warm, more) if action == "scale_up" else warm * (more > 0)
         launch = more - wake if action == "scale_up" else more
         target = asked if asked < current else current + launch
-        _check_bounds(pool, current, target)
+        _check_bounds(pool, current, target, least=pool.min_size)
         moves = Moves(wake=wake, launch=launch, cold=launch, let_go=max(0, current - target))
         event = ScalingEvent(action=action, current_size=current, target_size=target)
         done = _carry_out(pool, event, moves, reason=reason, actor=actor)
@@ -87,7 +88,7 @@ def follow(
     Bring a pool to what was planned, counted anew; None: there is nothing left to do.
 
     may_launch: False, whom a launch would bring is left out: launches fail just now.
-    Locks the pool. Raises: Invalid, the target leaves the pool's minimum or maximum.
+    Locks the pool. Raises: Invalid, the target exceeds the pool's maximum.
     """
     with transaction.atomic():
         pool = _locked(agent_type)
@@ -99,7 +100,8 @@ def follow(
             return None
         target = sizes.total + moves.launch - moves.let_go
         if moves.launch or moves.let_go:
-            _check_bounds(pool, sizes.total, target)
+            # The calendar may have asked for fewer than the pool's minimum.
+            _check_bounds(pool, sizes.total, target, least=0)
         event = ScalingEvent(action="set", current_size=sizes.total, target_size=target)
         done = _carry_out(pool, event, moves, reason=reason, actor=actor)
     return _let_go(done, count=moves.let_go, standby=plan.standby)
@@ -176,17 +178,16 @@ def _unserved(waiting: Sequence[Request], woken: Sequence[Agent]) -> list[Reques
     return left
 
 
-def _check_bounds(pool: Pool, current: int, target: int) -> None:
+def _check_bounds(pool: Pool, current: int, target: int, *, least: int) -> None:
     if target > max(pool.max_size, current):
         raise Invalid(
             f"{pool.agent_type} would have {target} agents; its max_size is {pool.max_size}.",
             errors=[("count", f"At most {max(0, pool.max_size - current)} more.")],
         )
-    if target < min(pool.min_size, current):
+    if target < min(least, current):
         raise Invalid(
-            f"{pool.agent_type} would have {max(target, 0)} agents; its min_size is "
-            f"{pool.min_size}.",
-            errors=[("count", f"At most {max(0, current - pool.min_size)} fewer.")],
+            f"{pool.agent_type} would have {max(target, 0)} agents; its min_size is {least}.",
+            errors=[("count", f"At most {max(0, current - least)} fewer.")],
         )
 
 
@@ -233,7 +234,7 @@ def _let_one_go(agent: Agent, *, actor: str, reason: str) -> Agent:
 def reconcile() -> dict[str, int]:
     """Bring runtimes and rows together; return how many launches were moved to which status."""
     counts: dict[str, int] = {}
-    for launch in queries.unsettled(register_within_s=REGISTER_WITHIN_S):
+    for launch in queries.unsettled(looked_at_s=LOOKED_AT_S):
         try:
             moved = _settle(launch)
         except Exception:
@@ -262,9 +263,12 @@ def _settle(launch: Launch) -> str | None:
 
 
 def _start(launch: Launch) -> str:
-    driver = drivers.named(launch.driver)
     if launch.agent.status != AgentStatus.STARTING:
         return _moved(launch, LaunchStatus.STOPPED, ended_at=Now())  # let go before it came up
+    try:
+        driver = drivers.named(launch.driver)
+    except DriverError as error:
+        return _failed(launch, str(error))  # the package that offered it is gone
     # A worker that died between the start and its commit has left a runtime; adopt it.
     handle = driver.find(str(launch.id))
     try:
@@ -282,11 +286,7 @@ def _end(launch: Launch) -> str | None:
     if not driver.is_alive(launch.handle):
         return _ended(launch)
     if launch.agent.status == AgentStatus.STARTING:
-        error = f"it did not register within {REGISTER_WITHIN_S:g} s"
-        if not _given_up(launch, error):
-            return None  # it has registered since we looked
-        driver.kill(launch.handle)
-        return _failed(launch, error)
+        return _overdue(launch)
     if launch.status == LaunchStatus.STOPPING:
         since = registry_queries.now() - launch.ended_at if launch.ended_at else timedelta()
         if since > timedelta(seconds=STOP_WITHIN_S):
@@ -296,6 +296,15 @@ def _end(launch: Launch) -> str | None:
         return None  # silent, but running: what that means is for the health check to say
     driver.stop(launch.handle, urgent=False)
     return _moved(launch, LaunchStatus.STOPPING, ended_at=Now())
+
+
+def _overdue(launch: Launch) -> str | None:
+    since = registry_queries.now() - (launch.started_at or launch.created_at)
+    error = f"it did not register within {REGISTER_WITHIN_S:g} s"
+    if since <= timedelta(seconds=REGISTER_WITHIN_S) or not _given_up(launch, error):
+        return None  # it is coming up, or has registered since we looked
+    drivers.named(launch.driver).kill(launch.handle)
+    return _failed(launch, error)
 
 
 def _ended(launch: Launch) -> str:
@@ -333,6 +342,7 @@ def _moved(launch: Launch, to: LaunchStatus, **columns: object) -> str:
 def _spec(launch: Launch) -> Spec:
     agent, pool = launch.agent, launch.agent.pool
     offers = {name: getattr(agent, name) for name in SIZES} | {"cpu_cores": float(agent.cpu_cores)}
+    words = (word.partition("=") for word in pool.driver_resources)
     enrolment = credentials.issue(
         scope=Scope.ENROLMENT,
         name=f"launch of {launch.agent.agent_id}",
@@ -353,13 +363,8 @@ def _spec(launch: Launch) -> Spec:
             "AGENTPOOL_ENROLMENT_TOKEN": enrolment.secret,
         },
         offers={name: amount for name, amount in offers.items() if amount},
-        resources=dict(_amount(word) for word in pool.driver_resources),
+        resources={name: float(amount) for name, _, amount in words},
     )
-
-
-def _amount(word: str) -> tuple[str, float]:
-    name, _, amount = word.partition("=")
-    return name, float(amount)
 
 
 # -- stop all -------------------------------------------------------------------------------------

@@ -32,6 +32,8 @@ from scaling.traces import DAY_S, Trace
 LEARNING = (Rule.CLASSIC, Rule.PREDICTIVE)
 RATE_OVER_S, WAITS_OVER_S, PEAK_AHEAD_S = 600.0, 300.0, 1800.0
 PROGRESS_EVERY = 2048
+# Work that nobody has been made for in a week of any calendar is given up.
+GIVEN_UP_S = 8 * DAY_S
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,8 @@ class Replay:
     """
     What became of a trace.
 
-    waits_s: of all jobs in the order of their arrival. paid_s, busy_s: agent-seconds from the
+    waits_s: of all jobs in the order of their arrival; whoever never began has waited until the
+    end, when nothing had happened for GIVEN_UP_S. paid_s, busy_s: agent-seconds from the
     warm-up's end to the end of the last job. Launches, actions, and of the agents that were missing
     those woken (hits) and launched (misses), are counted from there, too.
     """
@@ -122,7 +125,7 @@ class _Run:
         self.is_learning = policy.rule in LEARNING or policy.standby == AUTO
         self.is_classic = policy.rule == Rule.CLASSIC
         self.has_budget = bool(policy.budget_agent_hours_per_day or policy.budget_usd_per_day)
-        self.now = 0.0
+        self.now, self.moved_at = 0.0, 0.0
         self.next, self.begun = 0, 0
         self.ends: list[tuple[float, float]] = []
         self.starts: deque[float] = deque()
@@ -142,8 +145,9 @@ class _Run:
     # -- the clock ---------------------------------------------------------------------------------
 
     def step(self) -> bool:
-        """Go to the next moment at which anything happens; False: all is done."""
-        if self.next >= len(self.arrivals) and not self.ends and not self.waiting:
+        """Go to the next moment at which anything happens; False: all is done, or never will be."""
+        is_over = not self.waiting or self.now - self.moved_at > GIVEN_UP_S
+        if is_over and self.next >= len(self.arrivals) and not self.ends:
             return False
         now = min(
             self.arrivals[self.next] if self.next < len(self.arrivals) else math.inf,
@@ -156,6 +160,8 @@ class _Run:
         self.now = now
         happened = self._end_work() | self._come_up() | self._arrive()
         self._begin_work()
+        if happened:
+            self.moved_at = now
         if happened and self.policy.on_events:
             self.due = min(self.due, now + self.policy.reaction_s)
         if now >= self.tick or now >= self.due:
@@ -232,7 +238,13 @@ class _Run:
             history=self.history,
             now=now,
         )
-        self.history.decided(at=now, wanted=made.wanted, current=made.current, target=made.target)
+        self.history.decided(
+            at=now,
+            wanted=made.wanted,
+            current=made.current,
+            target=made.target,
+            keep_s=self.policy.stabilise_s,
+        )
         self.decided += 1
         self.target = made.target
         if self.heard is not None:
@@ -305,6 +317,8 @@ class _Run:
 
     def result(self) -> Replay:
         """Return what became of the trace."""
+        for job in self.waiting:
+            self.waits[job] = self.now - self.arrivals[job]
         scored = sum(1 for at in self.arrivals if at >= self.warmup_s)
         return Replay(
             policy=self.policy,

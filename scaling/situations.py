@@ -152,8 +152,18 @@ def tail(count: int, least: int, share: float) -> float:
     """Return the chance of at least so many of `count`, each with the chance `share`."""
     if least <= 0 or share >= 1:
         return 1.0
+    if share <= 0:
+        return 0.0
+    # By logarithms: of a thousand leases the ways to choose some exceed what a float holds.
+    yes, no, ways = math.log(share), math.log1p(-share), math.lgamma(count + 1)
     return math.fsum(
-        math.comb(count, hits) * share**hits * (1 - share) ** (count - hits)
+        math.exp(
+            ways
+            - math.lgamma(hits + 1)
+            - math.lgamma(count - hits + 1)
+            + hits * yes
+            + (count - hits) * no
+        )
         for hits in range(least, count + 1)
     )
 

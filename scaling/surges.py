@@ -8,6 +8,7 @@ nothing else learns from it.
 """
 
 import math
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -106,7 +107,8 @@ class Surges:
         # Large ones; and how many came in each of the newest of any size.
         self.past: deque[Surge] = deque(maxlen=MOST_KEPT)
         self.newest: deque[int] = deque(maxlen=NEWEST)
-        self._lately: deque[float] = deque()
+        # Arrivals of the last QUIET_S, in the order of time: thousands, in a storm.
+        self._lately: list[float] = []
         self._rate = 0.0
         # The sum, when it was last counted, since when it is above 0, of how many arrivals.
         self._sum, self._at, self._since, self._arrivals = 0.0, 0.0, 0.0, 0
@@ -115,8 +117,8 @@ class Surges:
     def arrived(self, at: float, *, rate: float) -> None:
         """Count an arrival. rate: arrivals per second that were expected as it came."""
         self._lately.append(at)
-        while self._lately[0] <= at - QUIET_S:
-            self._lately.popleft()
+        if self._lately[0] <= at - QUIET_S:
+            del self._lately[: bisect_right(self._lately, at - QUIET_S)]
         if self.current is not None:
             self.current = replace(
                 self.current,
@@ -210,12 +212,7 @@ class Surges:
         return found
 
     def _count(self, now: float, span_s: float) -> int:
-        count = 0
-        for at in reversed(self._lately):
-            if at <= now - span_s:
-                break
-            count += 1
-        return count
+        return len(self._lately) - bisect_right(self._lately, now - span_s)
 
     def state(self) -> dict[str, Any]:
         """Return all of it as JSON."""
@@ -232,7 +229,7 @@ class Surges:
         self.current = Surge(**state["current"]) if state["current"] else None
         self.past = deque((Surge(**each) for each in state["past"]), maxlen=MOST_KEPT)
         self.newest = deque(state["newest"], maxlen=NEWEST)
-        self._lately = deque(state["lately"])
+        self._lately = list(state["lately"])
         for name in _KEPT:
             setattr(self, name, state[name])
 

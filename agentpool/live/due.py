@@ -111,9 +111,11 @@ def jobs() -> list[Due]:
         Due(
             job="scaling.jobs.evaluate",
             every_s=1,
-            # Half a minute after the last time, and soon after something was asked for or lost.
+            # Half a minute after the last time, and soon after something was asked for or lost;
+            # where the last time is still to come, the clock has gone back.
             sql="SELECT EXISTS (SELECT FROM pool p LEFT JOIN scaling_state s USING (agent_type)"
-            " WHERE s.decided_at IS NULL OR s.decided_at < now() - interval '30 seconds'"
+            " WHERE s.decided_at IS NULL OR s.decided_at > now()"
+            " OR s.decided_at < now() - interval '30 seconds'"
             " OR EXISTS (SELECT FROM request q WHERE q.agent_type = p.agent_type"
             "   AND q.status = 'waiting' AND (q.queued_at > s.decided_at"
             "     OR q.urgent_at > s.decided_at))"

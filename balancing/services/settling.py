@@ -6,7 +6,8 @@ Each row is moved by itself, so that one that cannot be settled now does not hol
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
+from typing import Any
 
 from django.db.models import Sum
 
@@ -90,7 +91,9 @@ def _acknowledge(row: Rebalancing, lease: Lease, rules: Rules, at: datetime) -> 
         row.applied_at = at
         _move(row, "applied", "", at)
     elif told is not None and at - told.at > ANSWERS_WITHIN:
-        _roll_back(row, lease, f"the runtime keeps to {holds:g}: more is in use", at)
+        says = f"says nothing of {row.resource}"
+        keeps = says if holds is None else f"keeps to {holds:g}: more is in use"
+        _roll_back(row, lease, f"the runtime {keeps}", at)
     elif (at - asked_at).total_seconds() > rules.ack_s:
         _roll_back(row, lease, f"the runtime has not acknowledged it in {rules.ack_s:g} s", at)
 
@@ -119,9 +122,12 @@ def _spare(lease: Lease, what: str, at: datetime) -> None:
         watch.save(update_fields=["spared", "changed_at"])
 
 
-def _amount(policy: Mapping[str, float], resource: str) -> Decimal | None:
-    value = policy.get(resource)
-    return None if value is None else Decimal(str(value)).quantize(Decimal("0.001"))
+def _amount(policy: Mapping[str, Any], resource: str) -> Decimal | None:
+    """Return what a runtime says; None: nothing, or nothing that is an amount."""
+    try:
+        return Decimal(str(policy.get(resource))).quantize(Decimal("0.001"))
+    except InvalidOperation:
+        return None
 
 
 # -- applied ---------------------------------------------------------------------------------------

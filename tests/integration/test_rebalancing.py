@@ -11,6 +11,7 @@ from agentpool.registry.models import (
     Agent,
     Event,
     Lease,
+    LeaseIsolation,
     PoolSample,
     RebalancePolicy,
     Rebalancing,
@@ -145,8 +146,6 @@ def test_a_runtime_that_refuses_keeps_everything_as_it_was(work, whole):
     pass_time(61)
     look()
     holds(lease, memory_mb=1000, cpu_cores=2)
-    from agentpool.registry.models import LeaseIsolation
-
     LeaseIsolation.objects.update(at=Now() - timedelta(seconds=4))
     Rebalancing.objects.update(asked_at=Now() - timedelta(seconds=5))
 
@@ -390,3 +389,22 @@ def test_the_minimum_of_a_request_holds_by_default(make_agent, submit):
     assert [row.after for row in rows if row.resource == "memory_mb"] in ([], [1000])
     assert Request.objects.get().min_memory_mb == 1000
     assert queries.now() is not None
+
+
+@pytest.mark.parametrize("said", [{}, {"memory_mb": "much"}, {"memory_mb": 1e300}])
+def test_a_runtime_that_says_no_amount_holds_up_nobody(work, whole, said):
+    auto()
+    lease = work()
+    uses(lease, 100)
+    look()
+    pass_time(61)
+    look()
+    holds(lease, cpu_cores=2, **said)
+    LeaseIsolation.objects.update(at=Now() - timedelta(seconds=4))
+    Rebalancing.objects.update(asked_at=Now() - timedelta(seconds=5))
+
+    look()
+
+    assert only().status == "refused"
+    assert "says nothing of memory_mb" in only().verdict
+    whole()

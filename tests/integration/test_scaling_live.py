@@ -212,8 +212,8 @@ def test_the_core_decides_the_same_from_what_was_stored(memory, submit, make_age
         ready=1, busy=1, starting=0, waiting=4, service_s=look.pool.mean_service_s
     )
     state = evaluation._state(look.pool)
-    demand, _ = evaluation._learnt(state, look.policy)
     until = registry_queries.now() - timedelta(seconds=hearing.LAG_S)
+    demand, _ = evaluation._learnt(state, look.policy, until)
     hearing.tell(demand, state, policy=look.policy, until=until)
 
     again = decisions.decide(
@@ -328,5 +328,8 @@ def test_it_is_due_when_something_is_asked_for_or_half_a_minute_has_passed(memor
         again = job.is_due(own, now=0.0)
         later(31)
         after = job.is_due(own, now=0.0)
+        later(-90)
+        gone_back = job.is_due(own, now=0.0)
 
     assert (at_first, rested, asked, again, after) == (True, False, True, False, True)
+    assert gone_back

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from datetime import datetime
 
 import pytest
 from hypothesis import given, settings
@@ -14,7 +15,9 @@ from scaling.forecast import Announced
 from scaling.history import History
 from scaling.policies import Mode, Policy, PolicyInvalid, Rule
 from scaling.pool import Apart
+from scaling.schedule import Window
 from scaling.simulation import demand_for
+from scaling.standby import Sizes
 
 NOON = 12 * 3600.0
 pools = st.builds(
@@ -176,6 +179,26 @@ def test_slots_are_turned_into_agents():
     assert decide(policy, PoolState(8, 8, 0, 3, slots_per_agent=4)).target == 3
 
 
+@given(rules, st.integers(1, 4), few, few, few, few, few, few)
+def test_agents_that_are_alike_are_counted_as_they_would_be_reckoned(
+    rule, slots, ready, starting, held, busy, waiting, least
+):
+    held = min(held, ready)
+    pool = PoolState(
+        ready * slots,
+        min(busy, ready * slots),
+        starting * slots,
+        waiting,
+        *(0.1, 60.0, 0.0),
+        slots_per_agent=slots,
+        held_back=Apart(held * slots, idle=held),
+    )
+    policy = policies.usual(rule, size=least, min_size=least, min_idle=1)
+    counted = replace(pool, counted=Sizes(ready, 0, starting, 0))
+
+    assert decide(policy, pool) == decide(policy, counted)
+
+
 def test_a_decision_says_what_each_other_rule_would_ask_for():
     policy = policies.usual(Rule.PREDICTIVE)
     found = decisions.alternatives(
@@ -318,6 +341,27 @@ def test_a_calendar_follows_its_time_zone():
     assert decide(window, PoolState(2, 0), now=midsummer + 3600).target == 1
 
 
+@pytest.mark.parametrize(
+    ("cron", "for_s", "at", "is_open"),
+    [
+        # Of eight hours from midnight, the clock shows nine in spring and seven in autumn.
+        ("0 0 * * *", 28_800, "2026-03-29T08:30+02:00", True),
+        ("0 0 * * *", 28_800, "2026-03-29T09:00+02:00", False),
+        ("0 0 * * *", 28_800, "2026-10-25T06:59+01:00", True),
+        ("0 0 * * *", 28_800, "2026-10-25T07:00+01:00", False),
+        # The hour that comes twice.
+        ("0 * * * *", 1800, "2026-10-25T02:10+02:00", True),
+        ("0 * * * *", 1800, "2026-10-25T02:40+02:00", False),
+        ("0 * * * *", 1800, "2026-10-25T02:10+01:00", True),
+        ("0 * * * *", 1800, "2026-10-25T02:40+01:00", False),
+    ],
+)
+def test_a_window_is_as_long_as_it_says_when_clocks_are_changed(cron, for_s, at, is_open):
+    window = Window(cron, for_s, 1, zone="Europe/Berlin")
+
+    assert window.is_open(datetime.fromisoformat(at).timestamp()) is is_open
+
+
 # -- policies --------------------------------------------------------------------------------------
 
 
@@ -329,6 +373,8 @@ def test_a_calendar_follows_its_time_zone():
         ("warm:k", "k"),
         ("warm:k=many", "k"),
         ("warm:k=-1", "k"),
+        ("warm:k=inf", "k"),
+        ("predictive:startup_s=inf", "startup_s"),
         ("warm:min_size=3,max_size=2", "min_size"),
         ("classic:scale_down_threshold=.9", "scale_down_threshold"),
         ("predictive:slo_q=1", "slo_q"),

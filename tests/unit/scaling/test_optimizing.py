@@ -8,6 +8,7 @@ other dice, that knows what is truly wrong with an agent, which the optimizer mu
 import math
 import random
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from statistics import fmean
 
 import pytest
@@ -218,6 +219,17 @@ def test_of_many_agents_that_are_alike_hardly_one_is_taken_to_differ():
         apart += any(each.slowness != 1 or each.fails != usual for each in members)
 
     assert apart <= 5
+
+
+@pytest.mark.parametrize(("count", "least"), [(20, 3), (400, 13), (4000, 90)])
+def test_the_chance_of_bad_luck_is_known_of_any_number_of_leases(count, least):
+    share = Fraction(1, 50)
+    fewer = sum(
+        math.comb(count, hits) * share**hits * (1 - share) ** (count - hits)
+        for hits in range(least)
+    )
+
+    assert situations.tail(count, least, 0.02) == pytest.approx(float(1 - fewer), rel=1e-6)
 
 
 def test_an_agent_that_differs_is_known_and_spoils_nothing_for_the_others():

@@ -240,5 +240,31 @@ def test_a_forecast_that_loses_to_the_naive_one_is_switched_off_and_says_so():
     assert f"{abs(told.skill):.0%}" in told.reason
 
 
+def test_a_size_is_held_for_as_long_as_it_is_to_be_stabilised():
+    work = [Job(n * 30.0, 900.0) for n in range(120)] + [Job(n * 600.0, 60.0) for n in range(48)]
+    policy = policies.parse("warm:k=0,stabilise_s=7200")
+    made = []
+    simulation.replay(traces.made("peak", work), policy=policy, warmup_s=0.0, heard=made.append)
+
+    wishes = [(each.at, each.wanted) for each in made]
+    for each in made:
+        assert each.target >= max(w for at, w in wishes if each.at - 7200 <= at <= each.at)
+
+
+@pytest.mark.parametrize("text", ["warm:max_size=0", "classic:as_written=1"])
+def test_a_replay_ends_though_a_policy_never_serves(text):
+    work = traces.made("served by nobody", [Job(n * 60.0, 60.0) for n in range(5)])
+
+    told = []
+
+    def endless(share):
+        told.append(share)
+        assert len(told) < 30
+
+    found = replay(work, f"{text},min_size=0,tick_s=600", progress=endless)
+
+    assert found.waits_s.min() > 7 * DAY_S
+
+
 def test_history_of_nothing_is_empty():
     assert History().turns(since=0) == 0

@@ -1,6 +1,7 @@
 """Surges: when one begins, what is held for it, when it is foreseen, who does not learn of it."""
 
 import json
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -181,3 +182,16 @@ def test_nightly_storms_are_served_in_time_from_the_third_on():
     )
 
     assert late < 0.02 * done.scored
+
+
+def test_thousands_at_once_are_heard_within_a_job(demand):
+    began = time.process_time()
+    storm(demand, DAY_S, count=10_000, over_s=1.0)
+    for number in range(10_000):
+        at = DAY_S + 2 + number / 10_000
+        demand.began(at)
+        demand.judged(at=at, arrived_at=at - 2, is_late=False)
+
+    assert demand.surges.current.arrivals == 10_000
+    # Some 0.2 s; where each looked at all before it, it was 8 s, and nine times that for three.
+    assert time.process_time() - began < 2
