@@ -296,6 +296,18 @@ def test_a_resize_stays_inside_the_ceiling_of_disk(roomy, submit):
         leases.resize(lease.id, token=lease.fencing_token, amounts=wish, actor="test")
 
 
+def test_what_a_list_takes_beforehand_comes_back_to_the_thousandth(roomy, make_request):
+    limit_(cpu_cores=10)
+    rows = [make_request(cpu_cores=cores, min_cpu_cores=cores) for cores in (0.333, 1)]
+
+    exchange.answers(
+        [Call(Wish(r.id, "code", json.dumps(terms.columns_of(r))), None) for r in rows]
+    )
+
+    assert Lease.objects.count() == 2
+    assert registry_queries.broken_invariants() == {}
+
+
 # -- several connections ---------------------------------------------------------------------------
 
 
