@@ -10,7 +10,8 @@ from django.db.models.functions import Now
 
 from agentpool.registry import queries as registry_queries
 from agentpool.registry.errors import Duplicate
-from agentpool.registry.models import Agent, Event, Launch, Lease
+from agentpool.registry.models import Agent, Event, Launch, Lease, Request, ResourceLimit
+from balancing import claim
 from balancing.services import agents, heartbeats
 from scaling import services
 
@@ -104,3 +105,28 @@ def test_a_runtime_that_registers_at_the_last_moment_is_left_alone(memory, other
     assert (Agent.objects.get().status, Launch.objects.get().status) == ("idle", "started")
     assert len(memory.running) == 1
     assert not Event.objects.filter(kind="agent.retired").exists()
+
+
+def test_who_asks_under_a_key_waits_for_the_limits_with_nothing_locked(
+    make_agent, submit, api, other
+):
+    make_agent(max_concurrent=4)
+    for level, name in (("installation", ""), ("project", "p")):
+        claim.set_limit({"level": level, "name": name, "memory_mb": 4000})
+    first, second = ResourceLimit.objects.order_by("id")
+    claim.set_limit({"level": second.level, "name": second.name, "memory_mb": 2000})
+    submit(memory_mb=1500)
+    # As limits_lock_1 does: the limit, then its shards, of which the first look has taken one.
+    other.execute(
+        "SELECT pg_advisory_xact_lock(hashtextextended('limit:' || %s, 0))", [str(first.id)]
+    )
+    answers = []
+    body = {"agent_type": "code", "project": "p"}
+    asking = Started(
+        lambda: answers.append(api.post("/requests", body, idempotency_key="once").status_code)
+    )
+    other.execute("SELECT limits_lock_1(array_agg(x ORDER BY x.id)) FROM resource_limit x")
+    other.execute("COMMIT")
+
+    assert (asking.end(), answers) == (None, [202])
+    assert Request.objects.filter(status="waiting").count() == 1
