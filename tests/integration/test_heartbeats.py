@@ -147,6 +147,22 @@ def test_an_agent_that_was_draining_comes_back_draining(make_agent):
     assert Agent.objects.get().status == "draining"
 
 
+def test_an_agent_whose_last_lease_ended_in_its_silence_retires_when_it_speaks(make_agent, submit):
+    agent = make_agent()
+    lease = submit().held
+    agents.drain(registry_queries.agent_by(id=agent.id), retire=True, actor="test")
+    silence(agent, 31)
+    heartbeats.suspect_and_lose()
+    leases.release(
+        lease.id, token=lease.fencing_token, outcome=Outcome.SUCCESS, actor="who asked for it"
+    )
+
+    answer = beat(agent)
+
+    assert Agent.objects.get().status == AgentStatus.RETIRED
+    assert [command["kind"] for command in answer.commands] == ["stop"]
+
+
 def test_an_agent_on_standby_comes_back_on_standby(make_agent):
     agents.set_status(make_agent(), to=AgentStatus.STANDBY, reason="", actor="test")
     agent = Agent.objects.get()
