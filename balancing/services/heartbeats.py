@@ -13,6 +13,7 @@ from agentpool.registry import queries as registry_queries
 from agentpool.registry.errors import (
     LeaseLost,
     Refusal,
+    StaleVersion,
     Unauthenticated,
     Unavailable,
     UnsupportedTransition,
@@ -325,12 +326,16 @@ def lift_expired_health() -> int:
     """Give agents whose maintenance or quarantine has run out their good health back."""
     lifted = 0
     for agent in Agent.objects.filter(health_until__lt=Now()):
-        agents.set_health(
-            agent,
-            health=AgentHealth.UNKNOWN,
-            note="its time is over",
-            until=None,
-            actor="health",
-        )
+        try:
+            agents.set_health(
+                agent,
+                health=AgentHealth.UNKNOWN,
+                note="its time is over",
+                until=None,
+                actor="health",
+                if_generation=agent.generation,
+            )
+        except StaleVersion:
+            continue  # judged anew, or moved, since the look; the next one sees
         lifted += 1
     return lifted

@@ -130,3 +130,17 @@ def test_who_asks_under_a_key_waits_for_the_limits_with_nothing_locked(
 
     assert (asking.end(), answers) == (None, [202])
     assert Request.objects.filter(status="waiting").count() == 1
+
+
+def test_a_judgement_made_anew_at_the_last_moment_is_not_lifted(make_agent, other):
+    make_agent()
+    Agent.objects.update(health="maintenance", health_until=Now() - timedelta(seconds=1))
+    # An operator gives it another hour, and has not committed yet.
+    other.execute(
+        "UPDATE agent SET health_until = now() + interval '1 hour', generation = generation + 1"
+    )
+    lifting = Started(heartbeats.lift_expired_health)
+    other.execute("COMMIT")
+
+    assert lifting.end() is None
+    assert Agent.objects.get().health == "maintenance"
