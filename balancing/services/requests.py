@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from uuid import UUID
 
-from django.db import models, transaction
+from django.db import connection, models, transaction
 from django.db.models import ExpressionWrapper, F, Value
 from django.db.models.functions import Greatest, Now
 
@@ -35,19 +35,32 @@ def submit(request: Request, *, queue: bool = True) -> Lease | None:
     queue: False refuses instead of waiting. Raises, with nothing stored: CapacityExhausted;
     Unsatisfiable, nobody could ever serve it; QueueFull.
     """
-    got = claim.acquire([request], queue=queue)[0]
-    lease = answered(got, queue=queue)
+    lease = answered(_asked(request, queue=queue), queue=queue)
     events.nudge_on_commit()
     if lease is None:
         serve_after_commit(request.pool_id)
     return lease
 
 
+def _asked(request: Request, *, queue: bool) -> Acquired:
+    """
+    Ask once; inside a transaction, a doubt about a limit leaves nothing locked.
+
+    Who asks again, exactly, waits for the limits: whatever it held might be waited for in turn.
+    """
+    if not connection.in_atomic_block:
+        return claim.acquire([request], queue=queue)[0]
+    with transaction.atomic():
+        got = claim.acquire([request], queue=queue)[0]
+        transaction.set_rollback(got.code == "again")
+    return got
+
+
 def answered(got: Acquired, *, queue: bool = True) -> Lease | None:
     """
     Return the lease, None: it waits; raises as `submit`.
 
-    A doubt about a limit is settled first: by asking again, exactly, in a transaction of its own.
+    A doubt about a limit is settled first: by asking again, exactly, with nothing else locked.
     """
     if got.code == "again":
         got = claim.acquire([got.request], queue=queue, exact=True)[0]
