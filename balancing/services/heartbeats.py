@@ -6,6 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from django.db import transaction
+from django.db.models import Q
 from django.db.models.functions import Now
 
 from agentpool.registry import events
@@ -293,15 +294,31 @@ def suspect_and_lose() -> dict[str, int]:
     if registry_queries.grace_until() is not None:
         return counts
     for agent, to, silent in queries.silent_agents():
-        if to is AgentStatus.LOST:
-            leases.lose_all(agent, why="the agent was lost", actor="health")
-            agent = queries.agent(agent.id)
         try:
-            agents.move(agent, to=to, reason="no heartbeat", actor="health", only=silent)
+            if to is AgentStatus.LOST:
+                _give_up(agent, silent)
+            else:
+                agents.move(agent, to=to, reason="no heartbeat", actor="health", only=silent)
         except UnsupportedTransition:
             continue  # it spoke, or got work, between the look and the move
         counts[to.value] += 1
     return counts
+
+
+@transaction.atomic
+def _give_up(agent: Agent, silent: Q) -> None:
+    """
+    End a silent agent's leases, then declare it lost; locks the leases, then the agent.
+
+    Raises: UnsupportedTransition, it has spoken since the look, and nothing has changed.
+    """
+    leases.hold(agent)
+    rows = Agent.objects.select_for_update(no_key=True, of=("self",))
+    if rows.filter(silent, id=agent.id, status=agent.status).first() is None:
+        raise UnsupportedTransition(f"{agent.agent_id} has spoken meanwhile.")
+    leases.lose_all(agent, why="the agent was lost", actor="health")
+    gone = queries.agent(agent.id)
+    agents.move(gone, to=AgentStatus.LOST, reason="no heartbeat", actor="health", only=silent)
 
 
 def lose(agent: Agent, *, why: str, actor: str) -> None:

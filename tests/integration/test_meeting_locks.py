@@ -9,10 +9,21 @@ from django.db import connection
 from django.db.models.functions import Now
 
 from agentpool.registry import queries as registry_queries
+from agentpool.registry import services as registry_services
 from agentpool.registry.errors import Duplicate
-from agentpool.registry.models import Agent, Event, Launch, Lease, Request, ResourceLimit
+from agentpool.registry.models import (
+    Agent,
+    Event,
+    Launch,
+    Lease,
+    Liveness,
+    Request,
+    ResourceLimit,
+    Tick,
+)
 from balancing import claim
 from balancing.services import agents, heartbeats
+from balancing.services.heartbeats import Heartbeat
 from scaling import services
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("whole")]
@@ -130,6 +141,24 @@ def test_who_asks_under_a_key_waits_for_the_limits_with_nothing_locked(
 
     assert (asking.end(), answers) == (None, [202])
     assert Request.objects.filter(status="waiting").count() == 1
+
+
+def test_who_speaks_before_its_turn_to_be_lost_keeps_its_leases(make_agent, submit, other):
+    registry_services.tick_web()
+    Tick.objects.update(grace_until=None)
+    first, second = sorted((make_agent(), make_agent()), key=lambda agent: agent.id)
+    held = {lease.agent_id: lease for lease in (submit().held, submit().held)}
+    Liveness.objects.update(last_heartbeat_at=Now() - timedelta(seconds=91))
+    heartbeats.suspect_and_lose()
+    # Somebody who ends the first one's lease holds the judge up; meanwhile the second one speaks.
+    other.execute("SELECT 1 FROM lease WHERE id = %s FOR NO KEY UPDATE", [held[first.id].id])
+    judging = Started(heartbeats.suspect_and_lose)
+    heartbeats.heartbeat(registry_queries.agent_by(id=second.id), beat=Heartbeat(incarnation=1))
+    other.execute("COMMIT")
+
+    assert judging.end() is None
+    assert Lease.objects.get(agent=first).status == "lost"
+    assert Lease.objects.get(agent=second).status == "active"
 
 
 def test_a_judgement_made_anew_at_the_last_moment_is_not_lifted(make_agent, other):
