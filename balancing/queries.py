@@ -57,6 +57,12 @@ def live_lease_of(request_id: UUID) -> Lease | None:
     return leases().filter(request_id=request_id, status__in=LIVE).first()
 
 
+def agents_of(lease_ids: Sequence[str]) -> Mapping[str, str]:
+    """Return whose some leases are: the ids of their agents' rows; all ids as text."""
+    rows = Lease.objects.filter(id__in=lease_ids).values_list("id", "agent_id")
+    return {str(lease_id): str(agent_id) for lease_id, agent_id in rows}
+
+
 def newest_lease_of(request_id: UUID) -> Lease | None:
     """Return the last lease that a request had, None: none yet."""
     return leases().filter(request_id=request_id).order_by("-fencing_token").first()

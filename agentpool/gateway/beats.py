@@ -177,13 +177,12 @@ class _Written:
             return [], []
         if (refusal := self.heard.refusal(beat, speaker.name)) is not None:
             return refusal
-        mine = Beat(beat.agent, beat.incarnation, leases={name: {} for name in names or ()})
-        commands = self.heard.lost_of(mine)
+        commands = self.heard.lost_of(beat, names or ())
         moved = self.moved.get(speaker)
         if isinstance(moved, Refusal):
             return moved
         commands += self.heard.status_commands_of(beat) if moved is None else moved
-        kept = [showing.kept_lease_json(lease) for lease in self.heard.kept_of(mine)]
+        kept = [showing.kept_lease_json(lease) for lease in self.heard.kept_of(beat, names or ())]
         return commands, kept
 
 
@@ -216,7 +215,7 @@ def _beat(speaker: Speaker, said: Heartbeat | None, now: float) -> Beat:
 
 def _heard(beats: Sequence[Beat]) -> Heard:
     noted: dict[Beat, Any] = {}
-    kept: dict[str, Any] = {}
+    kept: dict[Any, Any] = {}
     for start in range(0, len(beats), MOST_AT_ONCE):
         some = beats[start : start + MOST_AT_ONCE]
         try:

@@ -1,6 +1,7 @@
 """Hears agents, and judges those that fall silent."""
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -62,10 +63,10 @@ class Beat:
 
 @dataclass(frozen=True)
 class Heard:
-    """What became of a batch of beats: those that need more; leases kept, by their ids as text."""
+    """What became of a batch of beats: those that need more; the leases each may keep, by id."""
 
     noted: Mapping[Beat, Noted]
-    kept: Mapping[str, Kept]
+    kept: Mapping[tuple[Beat, str], Kept]
 
     def refusal(self, beat: Beat, agent_id: str) -> Refusal | None:
         """Return why an agent was not heard, None: it was."""
@@ -78,16 +79,17 @@ class Heard:
             return Unavailable("The heartbeat could not be written; it is in the log.")
         return LeaseLost(f"A newer incarnation of {agent_id} has registered.")
 
-    def kept_of(self, beat: Beat) -> list[Kept]:
-        """Return the leases that a beat named and that are its agent's own."""
-        return [self.kept[id] for id in beat.leases if id in self.kept]
+    def kept_of(self, beat: Beat, names: Iterable[str] | None = None) -> list[Kept]:
+        """Return the leases that are its agent's own, of those that a beat named, or of `names`."""
+        named = beat.leases if names is None else names
+        return [self.kept[beat, id] for id in named if (beat, id) in self.kept]
 
-    def lost_of(self, beat: Beat) -> list[dict[str, Any]]:
-        """Return the commands to stop whatever a beat named that is not its agent's own."""
+    def lost_of(self, beat: Beat, names: Iterable[str] | None = None) -> list[dict[str, Any]]:
+        """Return the commands to stop whatever of these is not its agent's own."""
         return [
             {"kind": "cancel", "lease_id": id, "reason": "lease_lost"}
-            for id in beat.leases
-            if id not in self.kept
+            for id in (beat.leases if names is None else names)
+            if (beat, id) not in self.kept
         ]
 
     def wants_more(self, beat: Beat) -> bool:
@@ -168,12 +170,27 @@ def hear(beats: Sequence[Beat]) -> Heard:
         noted = _hear(beats)
         deaf = {beat for beat, note in noted.items() if note.code != "ok"}
         said = [
-            _said(beat, id, entry)
+            (beat, _said(beat, id, entry))
             for beat in beats
             if beat not in deaf
             for id, entry in beat.leases.items()
         ]
-        return Heard(noted, hearing.renew(said) if said else {})
+        return Heard(noted, _renewed(said) if said else {})
+
+
+def _renewed(said: Sequence[tuple[Beat, Mapping[str, Any]]]) -> dict[tuple[Beat, str], Kept]:
+    """Renew leases; one that several beats name is kept for whoever named it rightly alone."""
+    renewed = hearing.renew([word for _, word in said])
+    named = Counter(word["id"] for _, word in said)
+    contested = [id for id in renewed if named[id] > 1]
+    owners = queries.agents_of(contested) if contested else {}
+    return {
+        (beat, id): kept
+        for beat, word in said
+        if (kept := renewed.get(id := word["id"])) is not None
+        and kept.fencing_token == word["token"]
+        and owners.get(id, beat.agent) == beat.agent
+    }
 
 
 def _hear(beats: Sequence[Beat]) -> dict[Beat, Noted]:

@@ -91,6 +91,26 @@ def test_a_lease_that_is_not_its_own_is_cancelled(make_agent, submit):
     ]
 
 
+def test_whoever_names_a_lease_wrongly_loses_it_though_its_agent_speaks_in_the_same_batch(
+    make_agent, submit
+):
+    agent, lease, stranger = make_agent(), submit().held, make_agent()
+
+    def said(who, token=lease.fencing_token):
+        entry = {"lease_id": lease.id, "fencing_token": token}
+        return heartbeats.beat_of(str(who.id), 1, Heartbeat(incarnation=1, leases=[entry]))
+
+    rightly, strange = said(agent), said(stranger)
+    stale = said(agent, lease.fencing_token + 1)
+
+    heard = heartbeats.hear([strange, rightly, stale])
+
+    assert [kept.id for kept in heard.kept_of(rightly)] == [lease.id]
+    assert (heard.kept_of(strange), heard.kept_of(stale)) == ([], [])
+    lost = {"kind": "cancel", "lease_id": str(lease.id), "reason": "lease_lost"}
+    assert (heard.lost_of(strange), heard.lost_of(stale)) == ([lost], [lost])
+
+
 def test_an_agent_cannot_report_on_another_ones_lease(make_agent, submit):
     make_agent()
     lease = submit().held
