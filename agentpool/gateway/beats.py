@@ -74,9 +74,21 @@ class Batch:
         if before is None:
             self.said[speaker] = said
             return
-        leases = {str(entry["lease_id"]): entry for entry in (*before.leases, *said.leases)}
+        leases: dict[str, Mapping[str, Any]] = {}
+        for entry in (*before.leases, *said.leases):
+            id = str(entry["lease_id"])
+            leases[id] = _both(leases[id], entry) if id in leases else entry
         draining = before.draining or said.draining
         self.said[speaker] = Heartbeat(said.incarnation, tuple(leases.values()), draining)
+
+
+def _both(before: Mapping[str, Any], after: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what two words of a lease say; of what both say the newer, with another token all."""
+    if before["fencing_token"] != after["fencing_token"]:
+        return after
+    said = (before.get("usage") or {}, after.get("usage") or {})
+    usage = {name: v for each in said for name, v in each.items() if v is not None}
+    return {**before, **after, "usage": usage}
 
 
 class Coalescer:
