@@ -205,6 +205,13 @@ def pools_with_waiters() -> Sequence[str]:
     return list(Pool.objects.filter(Exists(waiting)).values_list("agent_type", flat=True))
 
 
+def pools_concerned(agent_type: str) -> Sequence[str]:
+    """Return the pools where somebody may get what a lease of this one has given back."""
+    # Under an installation's or a project's limit all that wait, as ends_1 has it.
+    shared = ResourceLimit.objects.exclude(level=LimitLevel.POOL)
+    return pools_with_waiters() if shared.exists() else [agent_type]
+
+
 def pools_with_keeping() -> Sequence[str]:
     """Return pools where somebody waits, or where capacity may still be kept for who gave up."""
     waiting = Request.objects.filter(status="waiting", pool_id=OuterRef("agent_type"))

@@ -269,7 +269,7 @@ def park(lease_id: UUID, *, token: int, reason: str, actor: str) -> Lease:
         raise UnsupportedTransition(f"The lease is {lease.status}; only an active one parks.")
     lease = queries.lease(lease_id)
     events.nudge_on_commit()
-    serve_after_commit(lease.pool_id)
+    serve_after_commit(*queries.pools_concerned(lease.pool_id))
     return lease
 
 
@@ -318,7 +318,7 @@ def resize(lease_id: UUID, *, token: int, amounts: Mapping[str, Any], actor: str
         )
     lease = queries.lease(lease_id)
     events.nudge_on_commit()
-    serve_after_commit(lease.pool_id)
+    serve_after_commit(*queries.pools_concerned(lease.pool_id))
     return lease
 
 
