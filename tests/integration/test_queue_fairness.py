@@ -269,6 +269,23 @@ def test_what_was_kept_for_a_request_that_gave_up_is_free_again(make_agent, subm
         raise AssertionError("refused beside an empty agent") from refusal
 
 
+def test_an_agent_that_was_kept_serves_others_once_its_request_has_another(make_agent, submit):
+    Pool.objects.update(reserve_after_s=0)
+    roomy = {"cpu_cores": 8, "token_budget": 10**6, "disk_space_mb": 10**4}
+    make_agent(max_concurrent=3, memory_mb=4000, labels={"zone": "a"}, **roomy)
+    submit(memory_mb=2000)
+    large = submit(memory_mb=3000)
+    jobs.reserve()
+    assert Agent.objects.get().reserved_for == large.id
+    # Only the kept agent fits it.
+    small = submit(memory_mb=1000, labels={"zone": "a"})
+    assert small.held is None
+
+    make_agent(memory_mb=4000, **roomy)
+
+    assert not Request.objects.filter(status="waiting").exists()
+
+
 @pytest.mark.parametrize("how", ["its agent is paused", "its ask is above a ceiling now"])
 def test_a_limit_is_not_kept_for_whom_nobody_can_serve_any_more(make_agent, submit, how):
     SecurityProfile.objects.update(memory_mb=8000)
