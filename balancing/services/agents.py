@@ -274,6 +274,7 @@ def resume(agent: Agent, *, actor: str, reason: str = "") -> Agent:
     return moved
 
 
+@transaction.atomic
 def unregister(
     agent: Agent,
     *,
@@ -285,8 +286,9 @@ def unregister(
     """
     Retire an agent: at once when it is empty, else after its leases; force cancels them first.
 
-    Raises: StaleVersion.
+    Locks the leases, then the agent, as whoever ends one of them does. Raises: StaleVersion.
     """
+    leases.hold(agent)
     if if_generation is not None and agent.generation != if_generation:
         raise StaleVersion(f"The agent is at version {agent.generation}, not {if_generation}.")
     if agent.status == AgentStatus.RETIRED:

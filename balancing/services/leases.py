@@ -92,6 +92,7 @@ def closing(
     return Close(lease_id, token, ending, actor, asker, agent)
 
 
+@transaction.atomic
 def release_agent(
     agent: Agent,
     *,
@@ -104,8 +105,10 @@ def release_agent(
     """
     End all live leases of an agent; return those it ended.
 
-    project: only those of one project; only_of: only those that this principal asked for.
+    project: only those of one project; only_of: only those that this principal asked for. Locks the
+    leases, then the agent.
     """
+    hold(agent)
     leases = agent.leases.filter(status__in=LIVE)
     if project is not None:
         leases = leases.filter(project=project)

@@ -5,7 +5,7 @@ import time
 from datetime import timedelta
 
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 from django.db.models.functions import Now
 
 from agentpool.registry import queries as registry_queries
@@ -21,8 +21,9 @@ from agentpool.registry.models import (
     ResourceLimit,
     Tick,
 )
+from agentpool.registry.states import Outcome
 from balancing import claim
-from balancing.services import agents, heartbeats
+from balancing.services import agents, heartbeats, leases
 from balancing.services.heartbeats import Heartbeat
 from scaling import services
 
@@ -87,6 +88,33 @@ def test_who_declares_an_agent_lost_waits_for_whoever_ends_its_lease(make_agent,
 
     assert losing.end() is None
     assert (Agent.objects.get().status, Lease.objects.get().status) == ("lost", "lost")
+
+
+@pytest.mark.parametrize("how", ["removed", "released"])
+def test_who_ends_all_of_an_agent_waits_for_whoever_ends_one_lease(make_agent, submit, other, how):
+    agent = make_agent(max_concurrent=2)
+    last = max(submit().held.id for _ in range(2))
+
+    def end_all():
+        with transaction.atomic():  # as an act of the admin
+            if how == "removed":
+                agents.unregister(
+                    registry_queries.agent_by(id=agent.id),
+                    force=True,
+                    if_generation=None,
+                    actor="test",
+                )
+            else:
+                leases.release_agent(agent, project=None, outcome=Outcome.SUCCESS, actor="test")
+
+    # As ends_1 does: the lease, then its agent.
+    other.execute("SELECT 1 FROM lease WHERE id = %s FOR NO KEY UPDATE", [last])
+    ending = Started(end_all)
+    other.execute("SELECT 1 FROM agent WHERE id = %s FOR NO KEY UPDATE", [agent.id])
+    other.execute("COMMIT")
+
+    assert ending.end() is None
+    assert not Lease.objects.filter(status="active").exists()
 
 
 def test_a_name_that_another_pool_takes_at_the_same_moment_is_a_duplicate(make_agent, other):
