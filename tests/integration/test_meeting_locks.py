@@ -117,6 +117,30 @@ def test_who_ends_all_of_an_agent_waits_for_whoever_ends_one_lease(make_agent, s
     assert not Lease.objects.filter(status="active").exists()
 
 
+def test_agents_that_retire_together_leave_their_classes_in_one_order(make_agent, submit, other):
+    made = [make_agent(memory_mb=1024 + number) for number in range(8)]
+    # Their classes are numbered as they came, their ids are drawn: two that are in another order.
+    high, low = next((b, a) for n, a in enumerate(made) for b in made[n + 1 :] if b.id < a.id)
+    closes = []
+    for agent in (high, low):
+        lease = submit(preferred_agent=agent.agent_id).held
+        agents.drain(registry_queries.agent_by(id=agent.id), retire=True, actor="test")
+        closes.append(
+            leases.closing(
+                lease.id, token=lease.fencing_token, outcome=Outcome.SUCCESS, actor="test"
+            )
+        )
+    lock = "SELECT 1 FROM capability_class WHERE id = %s FOR NO KEY UPDATE"
+    # As another one that retires two of these classes: the lower one first.
+    other.execute(lock, [low.capability_class_id])
+    ending = Started(lambda: claim.close(closes))
+    other.execute(lock, [high.capability_class_id])
+    other.execute("COMMIT")
+
+    assert ending.end() is None
+    assert Agent.objects.filter(status="retired").count() == 2
+
+
 def test_a_name_that_another_pool_takes_at_the_same_moment_is_a_duplicate(make_agent, other):
     taken = make_agent("qa", agent_id="a1")
     Agent.objects.filter(id=taken.id).update(agent_id="a2")
