@@ -49,10 +49,20 @@ def _asked(request: Request, *, queue: bool) -> Acquired:
     Who asks again, exactly, waits for the limits: whatever it held might be waited for in turn.
     """
     if not connection.in_atomic_block:
-        return claim.acquire([request], queue=queue)[0]
+        return _claimed(request, queue=queue)
     with transaction.atomic():
-        got = claim.acquire([request], queue=queue)[0]
+        got = _claimed(request, queue=queue)
         transaction.set_rollback(got.code == "again")
+    return got
+
+
+def _claimed(request: Request, *, queue: bool, exact: bool = False) -> Acquired:
+    """Claim; while all that fit are locked by others, who will not wait in line asks again."""
+    for _ in range(AGAIN_AT_MOST):
+        got = claim.acquire([request], queue=queue, exact=exact)[0]
+        if got.code != "locked":
+            break
+        time.sleep(AGAIN_AFTER_S)
     return got
 
 
@@ -63,7 +73,7 @@ def answered(got: Acquired, *, queue: bool = True) -> Lease | None:
     A doubt about a limit is settled first: by asking again, exactly, with nothing else locked.
     """
     if got.code == "again":
-        got = claim.acquire([got.request], queue=queue, exact=True)[0]
+        got = _claimed(got.request, queue=queue, exact=True)
     if got.code not in ("granted", "waiting"):
         events.nudge_on_commit()
         raise explain.refusal(got.code, got.request)
@@ -79,7 +89,7 @@ def submit_all(requests: Sequence[Request], *, gang: bool) -> list[Request]:
     """
     claim.lock_limits()
     for request in sorted(requests, key=lambda r: str(r.pool_id)):
-        if answered(claim.acquire([request], queue=not gang, exact=True)[0]) is None:
+        if answered(_claimed(request, queue=not gang, exact=True)) is None:
             serve_after_commit(request.pool_id)
     events.nudge_on_commit()
     found = Request.objects.in_bulk([request.id for request in requests])

@@ -10,7 +10,7 @@ from django.db.models.functions import Now
 
 from agentpool.registry import queries as registry_queries
 from agentpool.registry import services as registry_services
-from agentpool.registry.errors import Duplicate
+from agentpool.registry.errors import CapacityExhausted, Duplicate
 from agentpool.registry.models import (
     Agent,
     Event,
@@ -23,7 +23,7 @@ from agentpool.registry.models import (
 )
 from agentpool.registry.states import Outcome
 from balancing import claim
-from balancing.services import agents, heartbeats, leases
+from balancing.services import agents, heartbeats, leases, requests
 from balancing.services.heartbeats import Heartbeat
 from scaling import services
 
@@ -211,6 +211,33 @@ def test_who_speaks_before_its_turn_to_be_lost_keeps_its_leases(make_agent, subm
     assert judging.end() is None
     assert Lease.objects.get(agent=first).status == "lost"
     assert Lease.objects.get(agent=second).status == "active"
+
+
+def test_who_will_not_wait_is_not_refused_beside_an_agent_that_is_only_locked(
+    make_agent, make_request, other
+):
+    make_agent(max_concurrent=2)
+    # Somebody else is just being given the one slot, and commits a moment later.
+    other.execute("SELECT 1 FROM agent FOR NO KEY UPDATE")
+    soon = threading.Timer(0.01, other.execute, ["COMMIT"])
+    soon.start()
+
+    lease = requests.submit(make_request(), queue=False)
+    soon.join()
+
+    assert lease is not None
+
+
+def test_who_will_not_wait_is_refused_beside_an_agent_that_stays_locked(
+    make_agent, make_request, other
+):
+    make_agent()
+    other.execute("SELECT 1 FROM agent FOR NO KEY UPDATE")
+
+    with pytest.raises(CapacityExhausted):
+        requests.submit(make_request(), queue=False)
+
+    other.execute("COMMIT")
 
 
 def test_a_judgement_made_anew_at_the_last_moment_is_not_lifted(make_agent, other):
