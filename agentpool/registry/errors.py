@@ -59,7 +59,7 @@ class InvalidField(Refusal):
 
 
 class InvalidReuse(Refusal):
-    """An Idempotency-Key came again with another body."""
+    """An Idempotency-Key came again with another body or token."""
 
     code, status, title = "invalid", 422, "Idempotency-Key reused"
 

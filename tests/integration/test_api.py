@@ -473,6 +473,14 @@ def test_a_refusal_does_not_use_a_key_up(api, enrolled):
     assert IdempotencyKey.objects.count() == 1
 
 
+def test_a_key_with_another_token_of_the_same_agent_is_refused(api, enrolled):
+    body, key = {"agent_id": "a1", "agent_type": "code"}, {"Idempotency-Key": "abc"}
+    again = api.post("", body, token=enrolled()["credential"], **key)
+    assert again.status_code == 201, again.body
+
+    refused(api.post("", body, token=again.body["credential"], **key), 422, "invalid")
+
+
 def test_a_stale_version_is_refused(api, enrolled):
     agent = enrolled()
     seen = api.get(f"/{agent['id']}")["ETag"]
