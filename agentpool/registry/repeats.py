@@ -12,7 +12,8 @@ from cryptography.fernet import Fernet, InvalidToken
 from django.db import transaction
 from rest_framework.utils.encoders import JSONEncoder
 
-from agentpool.registry.errors import Invalid, InvalidReuse
+from agentpool.registry import events
+from agentpool.registry.errors import Invalid, InvalidReuse, Refusal
 from agentpool.registry.models import IdempotencyKey
 
 MAX_KEY_LENGTH = 200
@@ -42,6 +43,16 @@ def once(
             f"Idempotency-Key must be 1 to {MAX_KEY_LENGTH} printable characters.",
             errors=[("idempotency_key", "Not such a key.")],
         )
+    try:
+        return _made_once(principal, key, said, seal, make)
+    except Refusal as refusal:
+        events.tell_refused(refusal)
+        raise
+
+
+def _made_once(
+    principal: str, key: str, said: bytes, seal: bytes, make: Callable[[], Answer]
+) -> Answer:
     with transaction.atomic():
         row, created = IdempotencyKey.objects.get_or_create(
             principal=principal, key=key, defaults={"digest": said}

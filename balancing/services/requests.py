@@ -10,7 +10,7 @@ from django.db.models import ExpressionWrapper, F, Value
 from django.db.models.functions import Greatest, Now
 
 from agentpool.registry import events
-from agentpool.registry.errors import UnsupportedTransition
+from agentpool.registry.errors import Refusal, UnsupportedTransition
 from agentpool.registry.models import Lease, Request
 from agentpool.registry.states import RequestStatus
 from balancing import claim, explain, queries
@@ -75,25 +75,44 @@ def answered(got: Acquired, *, queue: bool = True) -> Lease | None:
     if got.code == "again":
         got = _claimed(got.request, queue=queue, exact=True)
     if got.code not in ("granted", "waiting"):
-        events.nudge_on_commit()
-        raise explain.refusal(got.code, got.request)
+        raise _refused(got)
     return got.lease
 
 
-@transaction.atomic
+def _refused(got: Acquired) -> Refusal:
+    """Return the refusal; its event stands, or is to be written again after the transaction."""
+    refusal = explain.refusal(got.code, got.request)
+    if got.code == "locked" or (connection.in_atomic_block and got.code != "unknown_type"):
+        refusal.untold.append((got.request, got.code))
+    events.tell_refused(refusal)
+    events.nudge_on_commit()
+    return refusal
+
+
 def submit_all(requests: Sequence[Request], *, gang: bool) -> list[Request]:
     """
     Store a list of requests in one transaction; return them as they stand afterwards.
 
     gang: grant all at once or none (CapacityExhausted, nothing stored). Locks the limits first.
     """
+    try:
+        with transaction.atomic():
+            _submit_each(requests, gang=gang)
+    except Refusal as refusal:
+        # With the one all of them were refused.
+        refusal.untold = [(request, why) for _, why in refusal.untold for request in requests]
+        events.tell_refused(refusal)
+        raise
+    found = Request.objects.in_bulk([request.id for request in requests])
+    return [found[request.id] for request in requests]
+
+
+def _submit_each(requests: Sequence[Request], *, gang: bool) -> None:
     claim.lock_limits()
     for request in sorted(requests, key=lambda r: str(r.pool_id)):
         if answered(_claimed(request, queue=not gang, exact=True)) is None:
             serve_after_commit(request.pool_id)
     events.nudge_on_commit()
-    found = Request.objects.in_bulk([request.id for request in requests])
-    return [found[request.id] for request in requests]
 
 
 def touch_request(request: Request, *, by: str) -> None:
