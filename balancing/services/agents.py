@@ -289,8 +289,10 @@ def unregister(
     Locks the leases, then the agent, as whoever ends one of them does. Raises: StaleVersion.
     """
     leases.hold(agent)
-    if if_generation is not None and agent.generation != if_generation:
-        raise StaleVersion(f"The agent is at version {agent.generation}, not {if_generation}.")
+    if if_generation is not None:
+        now = Agent.objects.select_for_update(no_key=True).get(id=agent.id).generation
+        if now != if_generation:
+            raise StaleVersion(f"The agent is at version {now}, not {if_generation}.")
     if agent.status == AgentStatus.RETIRED:
         return agent
     if agent.status in (AgentStatus.IDLE, AgentStatus.BUSY, AgentStatus.DRAINING):

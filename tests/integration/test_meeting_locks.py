@@ -10,7 +10,7 @@ from django.db.models.functions import Now
 
 from agentpool.registry import queries as registry_queries
 from agentpool.registry import services as registry_services
-from agentpool.registry.errors import CapacityExhausted, Duplicate
+from agentpool.registry.errors import CapacityExhausted, Duplicate, StaleVersion
 from agentpool.registry.models import (
     Agent,
     Event,
@@ -115,6 +115,20 @@ def test_who_ends_all_of_an_agent_waits_for_whoever_ends_one_lease(make_agent, s
 
     assert ending.end() is None
     assert not Lease.objects.filter(status="active").exists()
+
+
+def test_an_agent_that_changes_at_the_last_moment_is_not_removed_as_it_was(make_agent, other):
+    agent = registry_queries.agent_by(id=make_agent().id)
+    seen = agent.generation
+    # Somebody changes what it is, and has not committed yet.
+    other.execute("UPDATE agent SET generation = generation + 1")
+    removing = Started(
+        lambda: agents.unregister(agent, force=False, if_generation=seen, actor="test")
+    )
+    other.execute("COMMIT")
+
+    assert isinstance(removing.end(), StaleVersion)
+    assert Agent.objects.get().status == "idle"
 
 
 def test_agents_that_retire_together_leave_their_classes_in_one_order(make_agent, submit, other):
