@@ -57,6 +57,12 @@ def live_lease_of(request_id: UUID) -> Lease | None:
     return leases().filter(request_id=request_id, status__in=LIVE).first()
 
 
+def agents_of(lease_ids: Sequence[str]) -> Mapping[str, str]:
+    """Return whose some leases are: the ids of their agents' rows; all ids as text."""
+    rows = Lease.objects.filter(id__in=lease_ids).values_list("id", "agent_id")
+    return {str(lease_id): str(agent_id) for lease_id, agent_id in rows}
+
+
 def newest_lease_of(request_id: UUID) -> Lease | None:
     """Return the last lease that a request had, None: none yet."""
     return leases().filter(request_id=request_id).order_by("-fencing_token").first()
@@ -197,6 +203,13 @@ def pools_with_waiters() -> Sequence[str]:
     """Return pools where somebody waits."""
     waiting = Request.objects.filter(status="waiting", pool_id=OuterRef("agent_type"))
     return list(Pool.objects.filter(Exists(waiting)).values_list("agent_type", flat=True))
+
+
+def pools_concerned(agent_type: str) -> Sequence[str]:
+    """Return the pools where somebody may get what a lease of this one has given back."""
+    # Under an installation's or a project's limit all that wait, as ends_1 has it.
+    shared = ResourceLimit.objects.exclude(level=LimitLevel.POOL)
+    return pools_with_waiters() if shared.exists() else [agent_type]
 
 
 def pools_with_keeping() -> Sequence[str]:

@@ -86,9 +86,9 @@ class Acquired:
     """
     What asking for an agent brought.
 
-    code: granted, waiting, or, with nothing stored, exhausted, unsatisfiable, queue_full,
-    unknown_type, again (repeat exactly, in a new transaction). lease: granted only; its agent
-    carries id, name and endpoint, its request is the caller's.
+    code: granted, waiting, or, with nothing stored, exhausted, locked (repeat), unsatisfiable,
+    queue_full, unknown_type, again (repeat exactly, in a new transaction). lease: granted only; its
+    agent carries id, name and endpoint, its request is the caller's.
     """
 
     code: str

@@ -74,9 +74,21 @@ class Batch:
         if before is None:
             self.said[speaker] = said
             return
-        leases = {str(entry["lease_id"]): entry for entry in (*before.leases, *said.leases)}
+        leases: dict[str, Mapping[str, Any]] = {}
+        for entry in (*before.leases, *said.leases):
+            id = str(entry["lease_id"])
+            leases[id] = _both(leases[id], entry) if id in leases else entry
         draining = before.draining or said.draining
         self.said[speaker] = Heartbeat(said.incarnation, tuple(leases.values()), draining)
+
+
+def _both(before: Mapping[str, Any], after: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what two words of a lease say; of what both say the newer, with another token all."""
+    if before["fencing_token"] != after["fencing_token"]:
+        return after
+    said = (before.get("usage") or {}, after.get("usage") or {})
+    usage = {name: v for each in said for name, v in each.items() if v is not None}
+    return {**before, **after, "usage": usage}
 
 
 class Coalescer:
@@ -177,13 +189,12 @@ class _Written:
             return [], []
         if (refusal := self.heard.refusal(beat, speaker.name)) is not None:
             return refusal
-        mine = Beat(beat.agent, beat.incarnation, leases={name: {} for name in names or ()})
-        commands = self.heard.lost_of(mine)
+        commands = self.heard.lost_of(beat, names or ())
         moved = self.moved.get(speaker)
         if isinstance(moved, Refusal):
             return moved
         commands += self.heard.status_commands_of(beat) if moved is None else moved
-        kept = [showing.kept_lease_json(lease) for lease in self.heard.kept_of(mine)]
+        kept = [showing.kept_lease_json(lease) for lease in self.heard.kept_of(beat, names or ())]
         return commands, kept
 
 
@@ -216,7 +227,7 @@ def _beat(speaker: Speaker, said: Heartbeat | None, now: float) -> Beat:
 
 def _heard(beats: Sequence[Beat]) -> Heard:
     noted: dict[Beat, Any] = {}
-    kept: dict[str, Any] = {}
+    kept: dict[Any, Any] = {}
     for start in range(0, len(beats), MOST_AT_ONCE):
         some = beats[start : start + MOST_AT_ONCE]
         try:

@@ -21,6 +21,7 @@ from agentpool.live.threads import in_thread
 from agentpool.registry import api as registry_api
 from agentpool.registry.errors import Invalid
 from agentpool.registry.rest import plain_problem
+from agentpool.registry.states import RequestStatus
 from balancing import agents_api, leases_api, queries, requests_api, showing
 from balancing.services import notes
 
@@ -170,28 +171,36 @@ async def requests(request: HttpRequest, **kwargs: Any) -> HttpResponse:
     request_id = str(_body(response)["id"])
     deadline = time.monotonic() + wait_s
     async with listener.subscribe(f"request:{request_id}") as news:
-        over = False
-        while response.status_code == 202 and not over:
-            response = await in_thread(_answer, request_id)
-            if response.status_code == 202:
-                over = await _news(news, deadline)
-    if response.status_code == 202 and await in_thread(notes.mark_urgent, UUID(request_id)):
-        response = await in_thread(_answer, request_id)
+        is_open, over = True, False
+        while is_open and not over:
+            response, is_open = await in_thread(_answer, request_id)
+            over = is_open and await _news(news, deadline)
+    if is_open:
+        await in_thread(notes.mark_urgent, UUID(request_id))
+        response, _ = await in_thread(_answer, request_id)  # also granted at the last moment
     return response
 
 
 _documented(requests, _requests)
 
 
-def _answer(request_id: str) -> HttpResponse:
-    """Return 201 with the request's lease, or 202 with the request, as its POST would."""
+def _answer(request_id: str) -> tuple[HttpResponse, bool]:
+    """
+    Return 201 with the request's lease, or 202 with the request, as its POST would.
+
+    And whether it may be granted yet: not when it has its lease, nor when it has ended.
+    """
     lease = queries.live_lease_of(UUID(request_id))
     body = showing.lease_json(lease) if lease else requests_api.request_body(UUID(request_id))
-    return JsonResponse(
+    response = JsonResponse(
         body,
         status=201 if lease else 202,
         headers={"Location": f"/api/agent-pool/requests/{request_id}"},
     )
+    return response, lease is None and body["status"] in _OPEN
+
+
+_OPEN = {RequestStatus.WAITING, RequestStatus.GRANTED}
 
 
 def _asked_wait_s(request: HttpRequest) -> float:

@@ -13,6 +13,7 @@ class Refusal(Exception):
     A foreseen no.
 
     detail: a sentence for people, with numbers. errors: the faulty fields as (field, message).
+    untold: requests that it refused, each with the reason, whose events went with a transaction.
     """
 
     code: ClassVar[str]
@@ -30,6 +31,7 @@ class Refusal(Exception):
         self.detail = detail
         self.errors = list(errors)
         self.retry_after_s = retry_after_s
+        self.untold: list[tuple[Any, str]] = []
 
     def problem(self) -> Mapping[str, Any]:
         """Return the body of an RFC 9457 answer."""
@@ -59,7 +61,7 @@ class InvalidField(Refusal):
 
 
 class InvalidReuse(Refusal):
-    """An Idempotency-Key came again with another body."""
+    """An Idempotency-Key came again with another body or token."""
 
     code, status, title = "invalid", 422, "Idempotency-Key reused"
 

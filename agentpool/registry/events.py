@@ -10,6 +10,7 @@ from uuid import UUID
 
 from django.db import connection, transaction
 
+from agentpool.registry.errors import Refusal
 from agentpool.registry.models import Agent, Event, Lease, Request
 
 NUDGE_CHANNEL = "agentpool_nudge"
@@ -40,6 +41,26 @@ def append(
         detail=detail,
     )
     nudge_on_commit()
+
+
+def tell_refused(refusal: Refusal) -> None:
+    """
+    This will write the events of refused requests, outside of the transaction that took them back.
+
+    Demand is counted at arrival, also what was refused; inside of another one it is left to that.
+    """
+    if connection.in_atomic_block:
+        return
+    for request, reason in refusal.untold:
+        append(
+            "request.refused",
+            request=request,
+            actor=request.requested_by,
+            cycle_id=request.cycle_id,
+            phase=request.phase,
+            reason=reason,
+        )
+    refusal.untold.clear()
 
 
 def nudge_on_commit() -> None:

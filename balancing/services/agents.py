@@ -215,7 +215,7 @@ def drain(
     """
     if agent.status == AgentStatus.DRAINING:
         return _drain_on(agent, retire=retire, actor=actor, reason=reason, by=by)
-    moved = move(
+    return move(
         agent,
         to=AgentStatus.DRAINING,
         reason=reason,
@@ -224,8 +224,6 @@ def drain(
         retire_when_drained=retire,
         drain_by=by,
     )
-    claim.retire_drained(agent.id, actor=actor)
-    return queries.agent(moved.id)
 
 
 def _drain_on(agent: Agent, *, retire: bool, actor: str, reason: str, by: datetime | None) -> Agent:
@@ -276,6 +274,7 @@ def resume(agent: Agent, *, actor: str, reason: str = "") -> Agent:
     return moved
 
 
+@transaction.atomic
 def unregister(
     agent: Agent,
     *,
@@ -287,10 +286,13 @@ def unregister(
     """
     Retire an agent: at once when it is empty, else after its leases; force cancels them first.
 
-    Raises: StaleVersion.
+    Locks the leases, then the agent, as whoever ends one of them does. Raises: StaleVersion.
     """
-    if if_generation is not None and agent.generation != if_generation:
-        raise StaleVersion(f"The agent is at version {agent.generation}, not {if_generation}.")
+    leases.hold(agent)
+    if if_generation is not None:
+        now = Agent.objects.select_for_update(no_key=True).get(id=agent.id).generation
+        if now != if_generation:
+            raise StaleVersion(f"The agent is at version {now}, not {if_generation}.")
     if agent.status == AgentStatus.RETIRED:
         return agent
     if agent.status in (AgentStatus.IDLE, AgentStatus.BUSY, AgentStatus.DRAINING):
@@ -318,6 +320,7 @@ def move(
     Move an agent by compare-and-set on the status the caller saw, `agent.status`.
 
     idle and busy change into each other by the minute, so a move asked of either is tried on both.
+    One that drains, shall go and holds nothing retires at once.
     only: a further condition on the row at the moment of the change.
     Raises: UnsupportedTransition, the move is not legal or the row has changed meanwhile.
     """
@@ -345,4 +348,7 @@ def move(
     if not changed:
         raise UnsupportedTransition(f"{agent.agent_id} changed meanwhile; read it again.")
     events.append(f"agent.{to}", agent=agent, actor=actor, reason=reason, was=seen.value)
+    if to is AgentStatus.DRAINING:
+        # What it held may have ended already, as while it was silent.
+        claim.retire_drained(agent.id, actor=actor)
     return queries.agent(agent.id)

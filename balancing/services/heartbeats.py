@@ -1,11 +1,13 @@
 """Hears agents, and judges those that fall silent."""
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
 from django.db import transaction
+from django.db.models import Q
 from django.db.models.functions import Now
 
 from agentpool.registry import events
@@ -13,6 +15,7 @@ from agentpool.registry import queries as registry_queries
 from agentpool.registry.errors import (
     LeaseLost,
     Refusal,
+    StaleVersion,
     Unauthenticated,
     Unavailable,
     UnsupportedTransition,
@@ -60,10 +63,10 @@ class Beat:
 
 @dataclass(frozen=True)
 class Heard:
-    """What became of a batch of beats: those that need more; leases kept, by their ids as text."""
+    """What became of a batch of beats: those that need more; the leases each may keep, by id."""
 
     noted: Mapping[Beat, Noted]
-    kept: Mapping[str, Kept]
+    kept: Mapping[tuple[Beat, str], Kept]
 
     def refusal(self, beat: Beat, agent_id: str) -> Refusal | None:
         """Return why an agent was not heard, None: it was."""
@@ -76,16 +79,17 @@ class Heard:
             return Unavailable("The heartbeat could not be written; it is in the log.")
         return LeaseLost(f"A newer incarnation of {agent_id} has registered.")
 
-    def kept_of(self, beat: Beat) -> list[Kept]:
-        """Return the leases that a beat named and that are its agent's own."""
-        return [self.kept[id] for id in beat.leases if id in self.kept]
+    def kept_of(self, beat: Beat, names: Iterable[str] | None = None) -> list[Kept]:
+        """Return the leases that are its agent's own, of those that a beat named, or of `names`."""
+        named = beat.leases if names is None else names
+        return [self.kept[beat, id] for id in named if (beat, id) in self.kept]
 
-    def lost_of(self, beat: Beat) -> list[dict[str, Any]]:
-        """Return the commands to stop whatever a beat named that is not its agent's own."""
+    def lost_of(self, beat: Beat, names: Iterable[str] | None = None) -> list[dict[str, Any]]:
+        """Return the commands to stop whatever of these is not its agent's own."""
         return [
             {"kind": "cancel", "lease_id": id, "reason": "lease_lost"}
-            for id in beat.leases
-            if id not in self.kept
+            for id in (beat.leases if names is None else names)
+            if (beat, id) not in self.kept
         ]
 
     def wants_more(self, beat: Beat) -> bool:
@@ -166,12 +170,27 @@ def hear(beats: Sequence[Beat]) -> Heard:
         noted = _hear(beats)
         deaf = {beat for beat, note in noted.items() if note.code != "ok"}
         said = [
-            _said(beat, id, entry)
+            (beat, _said(beat, id, entry))
             for beat in beats
             if beat not in deaf
             for id, entry in beat.leases.items()
         ]
-        return Heard(noted, hearing.renew(said) if said else {})
+        return Heard(noted, _renewed(said) if said else {})
+
+
+def _renewed(said: Sequence[tuple[Beat, Mapping[str, Any]]]) -> dict[tuple[Beat, str], Kept]:
+    """Renew leases; one that several beats name is kept for whoever named it rightly alone."""
+    renewed = hearing.renew([word for _, word in said])
+    named = Counter(word["id"] for _, word in said)
+    contested = [id for id in renewed if named[id] > 1]
+    owners = queries.agents_of(contested) if contested else {}
+    return {
+        (beat, id): kept
+        for beat, word in said
+        if (kept := renewed.get(id := word["id"])) is not None
+        and kept.fencing_token == word["token"]
+        and owners.get(id, beat.agent) == beat.agent
+    }
 
 
 def _hear(beats: Sequence[Beat]) -> dict[Beat, Noted]:
@@ -292,15 +311,31 @@ def suspect_and_lose() -> dict[str, int]:
     if registry_queries.grace_until() is not None:
         return counts
     for agent, to, silent in queries.silent_agents():
-        if to is AgentStatus.LOST:
-            leases.lose_all(agent, why="the agent was lost", actor="health")
-            agent = queries.agent(agent.id)
         try:
-            agents.move(agent, to=to, reason="no heartbeat", actor="health", only=silent)
+            if to is AgentStatus.LOST:
+                _give_up(agent, silent)
+            else:
+                agents.move(agent, to=to, reason="no heartbeat", actor="health", only=silent)
         except UnsupportedTransition:
             continue  # it spoke, or got work, between the look and the move
         counts[to.value] += 1
     return counts
+
+
+@transaction.atomic
+def _give_up(agent: Agent, silent: Q) -> None:
+    """
+    End a silent agent's leases, then declare it lost; locks the leases, then the agent.
+
+    Raises: UnsupportedTransition, it has spoken since the look, and nothing has changed.
+    """
+    leases.hold(agent)
+    rows = Agent.objects.select_for_update(no_key=True, of=("self",))
+    if rows.filter(silent, id=agent.id, status=agent.status).first() is None:
+        raise UnsupportedTransition(f"{agent.agent_id} has spoken meanwhile.")
+    leases.lose_all(agent, why="the agent was lost", actor="health")
+    gone = queries.agent(agent.id)
+    agents.move(gone, to=AgentStatus.LOST, reason="no heartbeat", actor="health", only=silent)
 
 
 def lose(agent: Agent, *, why: str, actor: str) -> None:
@@ -325,12 +360,16 @@ def lift_expired_health() -> int:
     """Give agents whose maintenance or quarantine has run out their good health back."""
     lifted = 0
     for agent in Agent.objects.filter(health_until__lt=Now()):
-        agents.set_health(
-            agent,
-            health=AgentHealth.UNKNOWN,
-            note="its time is over",
-            until=None,
-            actor="health",
-        )
+        try:
+            agents.set_health(
+                agent,
+                health=AgentHealth.UNKNOWN,
+                note="its time is over",
+                until=None,
+                actor="health",
+                if_generation=agent.generation,
+            )
+        except StaleVersion:
+            continue  # judged anew, or moved, since the look; the next one sees
         lifted += 1
     return lifted

@@ -92,6 +92,7 @@ def closing(
     return Close(lease_id, token, ending, actor, asker, agent)
 
 
+@transaction.atomic
 def release_agent(
     agent: Agent,
     *,
@@ -104,8 +105,10 @@ def release_agent(
     """
     End all live leases of an agent; return those it ended.
 
-    project: only those of one project; only_of: only those that this principal asked for.
+    project: only those of one project; only_of: only those that this principal asked for. Locks the
+    leases, then the agent.
     """
+    hold(agent)
     leases = agent.leases.filter(status__in=LIVE)
     if project is not None:
         leases = leases.filter(project=project)
@@ -269,7 +272,7 @@ def park(lease_id: UUID, *, token: int, reason: str, actor: str) -> Lease:
         raise UnsupportedTransition(f"The lease is {lease.status}; only an active one parks.")
     lease = queries.lease(lease_id)
     events.nudge_on_commit()
-    serve_after_commit(lease.pool_id)
+    serve_after_commit(*queries.pools_concerned(lease.pool_id))
     return lease
 
 
@@ -318,7 +321,7 @@ def resize(lease_id: UUID, *, token: int, amounts: Mapping[str, Any], actor: str
         )
     lease = queries.lease(lease_id)
     events.nudge_on_commit()
-    serve_after_commit(lease.pool_id)
+    serve_after_commit(*queries.pools_concerned(lease.pool_id))
     return lease
 
 

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from datetime import timedelta
 from uuid import UUID
 
-from django.db import models, transaction
+from django.db import connection, models, transaction
 from django.db.models import ExpressionWrapper, F, Value
 from django.db.models.functions import Greatest, Now
 
 from agentpool.registry import events
-from agentpool.registry.errors import UnsupportedTransition
+from agentpool.registry.errors import Refusal, UnsupportedTransition
 from agentpool.registry.models import Lease, Request
 from agentpool.registry.states import RequestStatus
 from balancing import claim, explain, queries
@@ -35,42 +35,84 @@ def submit(request: Request, *, queue: bool = True) -> Lease | None:
     queue: False refuses instead of waiting. Raises, with nothing stored: CapacityExhausted;
     Unsatisfiable, nobody could ever serve it; QueueFull.
     """
-    got = claim.acquire([request], queue=queue)[0]
-    lease = answered(got, queue=queue)
+    lease = answered(_asked(request, queue=queue), queue=queue)
     events.nudge_on_commit()
     if lease is None:
         serve_after_commit(request.pool_id)
     return lease
 
 
+def _asked(request: Request, *, queue: bool) -> Acquired:
+    """
+    Ask once; inside a transaction, a doubt about a limit leaves nothing locked.
+
+    Who asks again, exactly, waits for the limits: whatever it held might be waited for in turn.
+    """
+    if not connection.in_atomic_block:
+        return _claimed(request, queue=queue)
+    with transaction.atomic():
+        got = _claimed(request, queue=queue)
+        transaction.set_rollback(got.code == "again")
+    return got
+
+
+def _claimed(request: Request, *, queue: bool, exact: bool = False) -> Acquired:
+    """Claim; while all that fit are locked by others, who will not wait in line asks again."""
+    for _ in range(AGAIN_AT_MOST):
+        got = claim.acquire([request], queue=queue, exact=exact)[0]
+        if got.code != "locked":
+            break
+        time.sleep(AGAIN_AFTER_S)
+    return got
+
+
 def answered(got: Acquired, *, queue: bool = True) -> Lease | None:
     """
     Return the lease, None: it waits; raises as `submit`.
 
-    A doubt about a limit is settled first: by asking again, exactly, in a transaction of its own.
+    A doubt about a limit is settled first: by asking again, exactly, with nothing else locked.
     """
     if got.code == "again":
-        got = claim.acquire([got.request], queue=queue, exact=True)[0]
+        got = _claimed(got.request, queue=queue, exact=True)
     if got.code not in ("granted", "waiting"):
-        events.nudge_on_commit()
-        raise explain.refusal(got.code, got.request)
+        raise _refused(got)
     return got.lease
 
 
-@transaction.atomic
+def _refused(got: Acquired) -> Refusal:
+    """Return the refusal; its event stands, or is to be written again after the transaction."""
+    refusal = explain.refusal(got.code, got.request)
+    if got.code == "locked" or (connection.in_atomic_block and got.code != "unknown_type"):
+        refusal.untold.append((got.request, got.code))
+    events.tell_refused(refusal)
+    events.nudge_on_commit()
+    return refusal
+
+
 def submit_all(requests: Sequence[Request], *, gang: bool) -> list[Request]:
     """
     Store a list of requests in one transaction; return them as they stand afterwards.
 
     gang: grant all at once or none (CapacityExhausted, nothing stored). Locks the limits first.
     """
-    claim.lock_limits()
-    for request in sorted(requests, key=lambda r: str(r.pool_id)):
-        if answered(claim.acquire([request], queue=not gang, exact=True)[0]) is None:
-            serve_after_commit(request.pool_id)
-    events.nudge_on_commit()
+    try:
+        with transaction.atomic():
+            _submit_each(requests, gang=gang)
+    except Refusal as refusal:
+        # With the one all of them were refused.
+        refusal.untold = [(request, why) for _, why in refusal.untold for request in requests]
+        events.tell_refused(refusal)
+        raise
     found = Request.objects.in_bulk([request.id for request in requests])
     return [found[request.id] for request in requests]
+
+
+def _submit_each(requests: Sequence[Request], *, gang: bool) -> None:
+    claim.lock_limits()
+    for request in sorted(requests, key=lambda r: str(r.pool_id)):
+        if answered(_claimed(request, queue=not gang, exact=True)) is None:
+            serve_after_commit(request.pool_id)
+    events.nudge_on_commit()
 
 
 def touch_request(request: Request, *, by: str) -> None:

@@ -2,9 +2,10 @@
 -- in one transaction.
 -- p_requests: a list; each has all columns of a request by name; number, shape and times are set here.
 -- code: granted; waiting (stored: after the commit the caller must call serve_1: publish, then
--- look); and, with nothing stored: exhausted (p_queue false, nobody is free), unsatisfiable (no
--- agent, template or limit could ever serve it), queue_full, unknown_type, and again: what is free
--- under a limit is spread too thin; repeat in a new transaction with p_exact, which may wait.
+-- look); and, with nothing stored: exhausted (p_queue false, nobody is free), locked (p_queue false,
+-- whoever is free is held by other transactions just now: repeat), unsatisfiable (no agent, template
+-- or limit could ever serve it), queue_full, unknown_type, and again: what is free under a limit is
+-- spread too thin; repeat in a new transaction with p_exact, which may wait.
 -- Settings: a plan made while the tables are new must not read them from end to end later.
 CREATE FUNCTION acquire_1(p_requests jsonb, p_queue boolean, p_exact boolean, t timing_1)
 RETURNS TABLE (code text, request_id uuid, l lease, agent_name text, endpoint text)

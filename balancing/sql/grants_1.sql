@@ -86,8 +86,9 @@ BEGIN
 
   IF NOT p_exact AND cardinality(rs) > 1 AND policies[1].limits IS NOT NULL
       AND policies[1].limits = ALL (SELECT x.limits FROM unnest(policies) x) THEN
-    SELECT sum(x.memory_mb::bigint * 3 / 2), sum(x.cpu_cores * 1.5), sum(x.token_budget)::bigint,
-        sum(x.disk_space_mb)::bigint, 10 * count(*)
+    -- To the thousandth, as shards keep it: what they rounded would be lost or won on its way back.
+    SELECT sum(x.memory_mb::bigint * 3 / 2), sum(trunc(x.cpu_cores * 1.5, 3)),
+        sum(x.token_budget)::bigint, sum(x.disk_space_mb)::bigint, 10 * count(*)
       INTO ahead FROM unnest(rs) x;
     IF NOT limits_take_1(policies[1].limits, NULL, false, ahead.memory_mb, ahead.cpu_cores,
         ahead.token_budget, ahead.disk_space_mb, ahead.network_bandwidth_mbps) THEN

@@ -27,7 +27,14 @@ BEGIN
   UPDATE resource_limit SET reserved_for = NULL WHERE id IN (
     SELECT l.id FROM resource_limit l
       WHERE l.reserved_for IS NOT NULL AND NOT EXISTS (
-        SELECT FROM request q WHERE q.id = l.reserved_for AND q.status = 'waiting')
+        SELECT FROM request q
+          WHERE q.id = l.reserved_for AND q.status = 'waiting' AND EXISTS (
+            -- Nobody at work could serve it any more: then nobody else shall wait for that.
+            SELECT FROM agent a JOIN capability_class c ON c.id = a.capability_class
+              WHERE a.agent_type = q.agent_type AND a.status IN ('busy', 'idle')
+                AND a.health IN ('good', 'probation', 'unknown')
+                AND able_1(c, q) AND a.agent_id <> ALL (q.avoid_agents))
+            AND within_1(q, policy_of_1(q.agent_type, q.project)))
       FOR NO KEY UPDATE OF l SKIP LOCKED);
   SELECT q.* INTO r FROM request q JOIN pool o USING (agent_type)
     WHERE q.agent_type = p_type AND q.status = 'waiting' AND NOT q.unsatisfiable

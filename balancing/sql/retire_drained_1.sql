@@ -1,11 +1,21 @@
 -- retire_drained_1: retire those of some agents that are draining, shall go, and hold nothing any more,
 -- parked leases included, and say who ended the last one. actors: in the order of ids; an agent that
--- is there several times goes by its last. Locks the agents in the order of their ids; only then it
--- looks for what is parked, so that it sees what they were waited for.
+-- is there several times goes by its last. Locks the agents, then their classes, in the order of ids;
+-- only then it looks for what is parked, so that it sees what they were waited for.
 CREATE FUNCTION retire_drained_1(ids uuid[], actors text[]) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
   a agent;
 BEGIN
+  IF cardinality(ids) > 1 THEN
+    -- Each that retires leaves its class, which counts (agent_counted_1).
+    PERFORM FROM agent x
+      WHERE x.id = ANY (ids) AND x.status = 'draining' AND x.load = 0 AND x.retire_when_drained
+      ORDER BY x.id FOR NO KEY UPDATE;
+    PERFORM FROM capability_class c WHERE c.id = ANY (ARRAY(
+        SELECT x.capability_class FROM agent x
+          WHERE x.id = ANY (ids) AND x.status = 'draining' AND x.load = 0 AND x.retire_when_drained))
+      ORDER BY c.id FOR NO KEY UPDATE;
+  END IF;
   FOR a IN SELECT * FROM agent x
       WHERE x.id = ANY (ids) AND x.status = 'draining' AND x.load = 0 AND x.retire_when_drained
       ORDER BY x.id FOR NO KEY UPDATE LOOP

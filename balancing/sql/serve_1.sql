@@ -86,6 +86,8 @@ BEGIN
     PERFORM agents_write_1(ARRAY[taken_1(a, l)]);
     PERFORM granted_from_queue_1(l, a.agent_id, p);
     granted := granted + 1;
+    -- The agent that was kept for it is anybody's now: whom it fits was not among these shapes.
+    again := again OR coalesce(r.reserved_agent <> a.id, false);
   END LOOP;
   IF p_exact AND limits IS NOT NULL THEN
     PERFORM limits_spread_1(limits, coalesce(r.memory_mb, 1024), coalesce(r.cpu_cores, 1),

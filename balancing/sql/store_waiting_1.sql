@@ -13,6 +13,12 @@ BEGIN
       code := 'unsatisfiable';
     END IF;
   END IF;
+  -- Who cannot wait is not refused beside an agent that somebody else only has locked just now.
+  IF code = 'exhausted' AND p_nobody AND fitted_1(r)
+      AND NOT EXISTS (SELECT FROM lock_key k WHERE k.key = ANY (r.lock_keys))
+      AND (r.affinity <> 'hard' OR bound_to_1(r) IS NULL) THEN
+    RETURN 'locked';
+  END IF;
   IF code = 'waiting' AND queue_full_1(r) THEN code := 'queue_full'; END IF;
   IF code = 'waiting' THEN
     INSERT INTO request SELECT r.*;

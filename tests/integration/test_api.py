@@ -5,7 +5,7 @@ from urllib.parse import quote
 
 import pytest
 
-from agentpool.registry.models import Agent, IdempotencyKey, Lease, Request
+from agentpool.registry.models import Agent, Event, IdempotencyKey, Lease, Request
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("whole")]
 
@@ -471,6 +471,29 @@ def test_a_refusal_does_not_use_a_key_up(api, enrolled):
 
     assert api.post("/assign", CODE, **key).status_code == 201
     assert IdempotencyKey.objects.count() == 1
+
+
+@pytest.mark.parametrize("key", [{}, {"Idempotency-Key": "abc"}])
+def test_what_is_refused_is_counted_as_demand_whether_or_not_it_has_a_key(api, enrolled, key):
+    enrolled()
+
+    refused(api.post("/assign", {**CODE, "requirements": BIG}, **key), 422, "unsatisfiable")
+    gang = {"requests": [CODE, CODE, CODE], "gang": True}
+    key = dict.fromkeys(key, "another")
+    refused(api.post("/requests/batch", gang, **key), 409, "capacity_exhausted")
+
+    told = Event.objects.filter(kind="request.refused").order_by("id")
+    reasons = [event.detail["reason"] for event in told]
+    assert reasons == ["unsatisfiable", "exhausted", "exhausted", "exhausted"]
+    assert not Request.objects.exists()
+
+
+def test_a_key_with_another_token_of_the_same_agent_is_refused(api, enrolled):
+    body, key = {"agent_id": "a1", "agent_type": "code"}, {"Idempotency-Key": "abc"}
+    again = api.post("", body, token=enrolled()["credential"], **key)
+    assert again.status_code == 201, again.body
+
+    refused(api.post("", body, token=again.body["credential"], **key), 422, "invalid")
 
 
 def test_a_stale_version_is_refused(api, enrolled):

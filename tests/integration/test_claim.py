@@ -6,6 +6,7 @@ from datetime import datetime
 import pytest
 from rest_framework.utils.encoders import JSONEncoder
 
+from agentpool.registry import queries as registry_queries
 from agentpool.registry.errors import CapacityExhausted, LeaseLost, UnsupportedTransition
 from agentpool.registry.models import Agent, Event, Lease, LeaseOutcome, LockKey, Request
 from agentpool.registry.states import AgentHealth, Outcome
@@ -138,6 +139,18 @@ def test_slots_of_an_agent_are_numbered_and_reused(make_agent, submit):
     again = submit().held
 
     assert (one.slot, two.slot, three.slot, again.slot) == (1, 2, 3, 2)
+
+
+def test_an_agent_may_lose_the_lower_of_its_slots(make_agent, submit):
+    agent = make_agent(max_concurrent=3)
+    first, second, last = (submit().held for _ in range(3))
+    release(first), release(second)
+
+    agents.update_agent(agent.id, fields={"max_concurrent": 1}, if_generation=None, actor="test")
+
+    assert (last.slot, registry_queries.broken_invariants()) == (3, {})
+    agents.update_agent(agent.id, fields={"max_concurrent": 2}, if_generation=None, actor="test")
+    assert submit().held.slot == 1
 
 
 def test_fencing_tokens_only_grow(make_agent, submit):

@@ -142,6 +142,25 @@ def test_beats_of_one_flush_are_answered_each_with_what_it_named(host, submit):
     assert kept == [[str(first.id)], [str(second.id)]]
 
 
+def test_reports_of_one_flush_are_all_noted(host, submit):
+    lease = submit(preferred_agent="a2").held
+    host.call("heartbeat", agent_id="a2")  # whatever comes within a second is one flush
+    words = (
+        {"usage": {"tokens_in": 7, "memory_mb": 100}, "progress": {"counter": 3}},
+        {"usage": {"memory_mb": 200, "tokens_out": 8}},
+        {},
+    )
+    for id, word in enumerate(words):
+        said = {"agent_id": "a2", "leases": [{**held(lease), **word}]}
+        host.socket.send(json.dumps({"id": f"w{id}", "op": "heartbeat", **said}))
+    answers = [json.loads(host.socket.recv(timeout=SOON_S)) for _ in words]
+
+    assert all(answer["ok"] for answer in answers)
+    now = Lease.objects.get(id=lease.id)
+    assert (now.tokens_in, now.tokens_out, now.progress_counter) == (7, 8, 3)
+    assert now.measured_memory_mb == 200
+
+
 def test_other_ops_do_not_wait_for_a_heartbeats_flush(patient_web, enrolled, submit):
     token = enrolled("a1")["credential"]
     lease = submit().held

@@ -91,6 +91,26 @@ def test_a_lease_that_is_not_its_own_is_cancelled(make_agent, submit):
     ]
 
 
+def test_whoever_names_a_lease_wrongly_loses_it_though_its_agent_speaks_in_the_same_batch(
+    make_agent, submit
+):
+    agent, lease, stranger = make_agent(), submit().held, make_agent()
+
+    def said(who, token=lease.fencing_token):
+        entry = {"lease_id": lease.id, "fencing_token": token}
+        return heartbeats.beat_of(str(who.id), 1, Heartbeat(incarnation=1, leases=[entry]))
+
+    rightly, strange = said(agent), said(stranger)
+    stale = said(agent, lease.fencing_token + 1)
+
+    heard = heartbeats.hear([strange, rightly, stale])
+
+    assert [kept.id for kept in heard.kept_of(rightly)] == [lease.id]
+    assert (heard.kept_of(strange), heard.kept_of(stale)) == ([], [])
+    lost = {"kind": "cancel", "lease_id": str(lease.id), "reason": "lease_lost"}
+    assert (heard.lost_of(strange), heard.lost_of(stale)) == ([lost], [lost])
+
+
 def test_an_agent_cannot_report_on_another_ones_lease(make_agent, submit):
     make_agent()
     lease = submit().held
@@ -145,6 +165,22 @@ def test_an_agent_that_was_draining_comes_back_draining(make_agent):
     beat(agent)
 
     assert Agent.objects.get().status == "draining"
+
+
+def test_an_agent_whose_last_lease_ended_in_its_silence_retires_when_it_speaks(make_agent, submit):
+    agent = make_agent()
+    lease = submit().held
+    agents.drain(registry_queries.agent_by(id=agent.id), retire=True, actor="test")
+    silence(agent, 31)
+    heartbeats.suspect_and_lose()
+    leases.release(
+        lease.id, token=lease.fencing_token, outcome=Outcome.SUCCESS, actor="who asked for it"
+    )
+
+    answer = beat(agent)
+
+    assert Agent.objects.get().status == AgentStatus.RETIRED
+    assert [command["kind"] for command in answer.commands] == ["stop"]
 
 
 def test_an_agent_on_standby_comes_back_on_standby(make_agent):

@@ -2,13 +2,14 @@
 
 import threading
 
+import httpx
 import pytest
 from django.db import connection
 
 from agentpool.registry.errors import AgentBusy
 from agentpool.registry.models import Agent, Event, Lease, Request
 from agentpool.registry.states import AgentStatus
-from balancing.services import agents, notes
+from balancing.services import agents, notes, requests
 
 pytest_plugins = ["tests.browser.serving"]
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("whole")]
@@ -258,3 +259,31 @@ def test_acquire_in_vain_makes_it_urgent_and_says_why(web, pools, make_agent, su
     assert list(
         Event.objects.filter(request_id=last.id).order_by("id").values_list("kind", flat=True)
     ) == ["request.waiting", "request.urgent", "request.cancelled"]
+
+
+def test_who_waits_for_a_grant_hears_at_once_that_there_will_be_none(
+    web, pools, make_agent, submit, eventually
+):
+    make_agent()
+    submit()
+    answers = []
+
+    def ask():
+        answers.append(
+            httpx.post(
+                f"{web.url}/api/agent-pool/requests",
+                json={**CODE, "wait_s": 20},
+                headers={"Authorization": f"Bearer {pools['operator_token']}"},
+                timeout=30,
+            )
+        )
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    waiting = eventually(lambda: Request.objects.filter(status="waiting").first())
+    requests.cancel_request(waiting.id, actor="test")
+    asking.join(10)  # without the pulse it looks each 5 s
+
+    assert answers, "it waits on for what cannot come"
+    assert answers[0].json()["status"] == "cancelled"
+    asking.join(20)

@@ -268,6 +268,25 @@ def test_a_raised_limit_is_taken_up_by_the_next_look(roomy, submit):
     assert waiting.status == "granted"
 
 
+@pytest.mark.parametrize("how", ["parks", "shrinks"])
+def test_what_a_lease_gives_back_alive_goes_to_who_waits_in_another_pool(
+    roomy, make_agent, submit, how
+):
+    make_agent("data", **PLENTY)
+    limit_(memory_mb=1000)
+    lease = submit("code", memory_mb=1000, min_memory_mb=100).held
+    waiting = submit("data", memory_mb=500)
+
+    if how == "parks":
+        leases.park(lease.id, token=lease.fencing_token, reason="", actor="test")
+    else:
+        wish = {"memory_mb": 500}
+        leases.resize(lease.id, token=lease.fencing_token, amounts=wish, actor="test")
+
+    waiting.refresh_from_db()
+    assert waiting.status == "granted"
+
+
 def test_a_lease_may_shrink_under_a_limit_that_was_lowered(roomy, submit):
     lease = submit(memory_mb=1000, min_memory_mb=100).held
     limit_(memory_mb=200)
@@ -294,6 +313,18 @@ def test_a_resize_stays_inside_the_ceiling_of_disk(roomy, submit):
     wish = {"disk_space_mb": 201}
     with pytest.raises(Unsatisfiable):
         leases.resize(lease.id, token=lease.fencing_token, amounts=wish, actor="test")
+
+
+def test_what_a_list_takes_beforehand_comes_back_to_the_thousandth(roomy, make_request):
+    limit_(cpu_cores=10)
+    rows = [make_request(cpu_cores=cores, min_cpu_cores=cores) for cores in (0.333, 1)]
+
+    exchange.answers(
+        [Call(Wish(r.id, "code", json.dumps(terms.columns_of(r))), None) for r in rows]
+    )
+
+    assert Lease.objects.count() == 2
+    assert registry_queries.broken_invariants() == {}
 
 
 # -- several connections ---------------------------------------------------------------------------

@@ -13,7 +13,16 @@ from django.db.models.functions import Now
 from agentpool.live.connect import connect
 from agentpool.live.relay import Relay
 from agentpool.registry.errors import CapacityExhausted, QueueFull
-from agentpool.registry.models import Agent, Event, Lease, Pool, Request, ResourceLimit, Share
+from agentpool.registry.models import (
+    Agent,
+    Event,
+    Lease,
+    Pool,
+    Request,
+    ResourceLimit,
+    SecurityProfile,
+    Share,
+)
 from agentpool.registry.states import Outcome
 from balancing import claim, fairness, jobs
 from balancing.services import leases, requests
@@ -258,6 +267,43 @@ def test_what_was_kept_for_a_request_that_gave_up_is_free_again(make_agent, subm
         assert requests.submit(make_request(), queue=False).agent_id == agent.id
     except CapacityExhausted as refusal:
         raise AssertionError("refused beside an empty agent") from refusal
+
+
+def test_an_agent_that_was_kept_serves_others_once_its_request_has_another(make_agent, submit):
+    Pool.objects.update(reserve_after_s=0)
+    roomy = {"cpu_cores": 8, "token_budget": 10**6, "disk_space_mb": 10**4}
+    make_agent(max_concurrent=3, memory_mb=4000, labels={"zone": "a"}, **roomy)
+    submit(memory_mb=2000)
+    large = submit(memory_mb=3000)
+    jobs.reserve()
+    assert Agent.objects.get().reserved_for == large.id
+    # Only the kept agent fits it.
+    small = submit(memory_mb=1000, labels={"zone": "a"})
+    assert small.held is None
+
+    make_agent(memory_mb=4000, **roomy)
+
+    assert not Request.objects.filter(status="waiting").exists()
+
+
+@pytest.mark.parametrize("how", ["its agent is paused", "its ask is above a ceiling now"])
+def test_a_limit_is_not_kept_for_whom_nobody_can_serve_any_more(make_agent, submit, how):
+    SecurityProfile.objects.update(memory_mb=8000)
+    Pool.objects.update(reserve_after_s=0)
+    make_agent("code", memory_mb=8000), make_agent("data", memory_mb=8000, max_concurrent=2)
+    claim.set_limit({"level": "installation", "name": "", "memory_mb": 4000})
+    submit("data", memory_mb=2000)
+    large = submit("code", memory_mb=3000)
+    jobs.reserve()
+    assert ResourceLimit.objects.get().reserved_for == large.id
+    if how == "its agent is paused":
+        Agent.objects.filter(pool="code").update(health="maintenance")
+    else:
+        SecurityProfile.objects.filter(pool="code").update(memory_mb=1000)
+
+    jobs.reserve()
+
+    assert submit("data", memory_mb=500).held is not None
 
 
 # -- queue limits ----------------------------------------------------------------------------------
