@@ -75,7 +75,7 @@ class TestRay(DriverKit):
         self.eventually(lambda: not runtime.is_running() or runtime.status() == "zombie")
         self.eventually(lambda: not driver.is_alive(handle))
 
-    def test_no_cluster_is_said_in_words(self, monkeypatch):
+    def test_no_cluster_is_said_in_words(self, nodes, monkeypatch):
         import ray
 
         ray.shutdown()
