@@ -133,6 +133,10 @@ class Demand:
         self.durations.ended(at - began_at, story_type)
         self._ended.append(at)
 
+    def forget_begun_before(self, at: float) -> None:
+        """Count no work as running that began earlier: its end was never heard of."""
+        self.running = {began: count for began, count in self.running.items() if began >= at}
+
     def judged(self, *, at: float, arrived_at: float, is_late: bool) -> None:
         """Steer by a request of which it is known whether it waited longer than the SLO."""
         is_steering = not self.surges.is_in_large(arrived_at, arrived_at)

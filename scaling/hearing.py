@@ -11,11 +11,11 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from django.db.models import F
+from django.db.models import F, Min
 
 from agentpool.registry.models import Announcement, Credential, Lease, LeaseOutcome, Request
 from agentpool.registry.models import ScalingState as State
-from agentpool.registry.states import Scope
+from agentpool.registry.states import LIVE, Scope
 from scaling.demand import Demand
 from scaling.forecast import Announced
 from scaling.policies import Policy
@@ -50,6 +50,10 @@ def tell(demand: Demand, state: State, *, policy: Policy, until: datetime) -> li
         else:
             demand.judged(at=at, arrived_at=at - detail, is_late=detail > policy.slo_s)
     state.heard_until = until
+    # An end that was committed late lies in no span.
+    live = Lease.objects.filter(pool_id=state.pool_id, status__in=LIVE)
+    oldest = live.aggregate(at=Min("acquired_at"))["at"] or until
+    demand.forget_begun_before(oldest.timestamp())
     return _tell_announced(demand, state)
 
 

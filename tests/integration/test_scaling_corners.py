@@ -11,12 +11,15 @@ from agentpool.registry.models import (
     Agent,
     Credential,
     Launch,
+    Lease,
+    LeaseOutcome,
     Pool,
     Request,
     ScalingDecision,
     ScalingState,
 )
-from balancing.services import agents
+from agentpool.registry.states import Outcome
+from balancing.services import agents, leases
 from scaling import evaluation, governance, hearing, services
 from scaling.demand import Demand
 
@@ -162,3 +165,21 @@ def test_a_credential_that_is_changed_later_is_no_start_up(memory):
     registry_services.rotate_credential(Agent.objects.first(), actor="test")
 
     assert hearing.startup_s("code", otherwise=60.0) == pytest.approx(20, abs=1)
+
+
+def test_work_whose_end_was_committed_late_is_not_taken_to_run_for_ever(memory, make_agent, submit):
+    make_agent()
+    held = submit().held
+    Lease.objects.update(acquired_at=Now() - timedelta(minutes=2))
+    evaluation.evaluate()
+    assert sum(learnt().running.values()) == 1
+
+    leases.release(held.id, token=held.fencing_token, outcome=Outcome.SUCCESS, actor="test")
+    LeaseOutcome.objects.update(ended_at=Now() - timedelta(minutes=1))
+    evaluation.evaluate()
+
+    assert not learnt().running
+
+
+def learnt():
+    return Demand.restored(ScalingState.objects.get(pool="code").demand)
