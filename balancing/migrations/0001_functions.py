@@ -81,6 +81,7 @@ FUNCTIONS = [
     "serveable_pools_1",
     "serveable_after_1",
     "serve_1",
+    "keepable_1",
     "reserve_1",
     "ends_1",
     "close_1",

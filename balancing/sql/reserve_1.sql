@@ -1,7 +1,7 @@
 -- reserve_1: bounded bypass. The longest waiting request that others have passed too often, or that
 -- has waited too long (policy of its pool), gets capacity kept for it: the agent nearest to being
 -- free for it takes nobody else, and limits without room for it let nobody else through, until it
--- is granted or gives up. One at a time a pool, and only one that an agent at work could serve.
+-- is granted or gives up. One at a time a pool, and only one that waits for nothing else (keepable_1).
 -- Also takes back what is kept for nobody, and makes share rows that are missing (share_enter_1).
 -- Rows that somebody else has locked wait for the next tick. Returns the request that was helped.
 CREATE FUNCTION reserve_1(p_type text) RETURNS uuid LANGUAGE plpgsql SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
@@ -20,28 +20,17 @@ BEGIN
     SELECT a.id FROM agent a
       WHERE a.agent_type = p_type AND a.reserved_for IS NOT NULL AND NOT EXISTS (
         SELECT FROM request q JOIN capability_class c ON able_1(c, q)
-          WHERE q.id = a.reserved_for AND q.status = 'waiting' AND q.reserved_agent = a.id
+          WHERE q.id = a.reserved_for AND q.reserved_agent = a.id AND keepable_1(q)
             AND c.id = a.capability_class AND a.status IN ('busy', 'idle')
             AND a.health IN ('good', 'probation', 'unknown'))
       FOR NO KEY UPDATE OF a SKIP LOCKED);
   UPDATE resource_limit SET reserved_for = NULL WHERE id IN (
     SELECT l.id FROM resource_limit l
       WHERE l.reserved_for IS NOT NULL AND NOT EXISTS (
-        SELECT FROM request q
-          WHERE q.id = l.reserved_for AND q.status = 'waiting' AND EXISTS (
-            -- Nobody at work could serve it any more: then nobody else shall wait for that.
-            SELECT FROM agent a JOIN capability_class c ON c.id = a.capability_class
-              WHERE a.agent_type = q.agent_type AND a.status IN ('busy', 'idle')
-                AND a.health IN ('good', 'probation', 'unknown')
-                AND able_1(c, q) AND a.agent_id <> ALL (q.avoid_agents))
-            AND within_1(q, policy_of_1(q.agent_type, q.project)))
+        SELECT FROM request q WHERE q.id = l.reserved_for AND keepable_1(q))
       FOR NO KEY UPDATE OF l SKIP LOCKED);
   SELECT q.* INTO r FROM request q JOIN pool o USING (agent_type)
     WHERE q.agent_type = p_type AND q.status = 'waiting' AND NOT q.unsatisfiable
-      AND (q.not_before IS NULL OR q.not_before <= clock_timestamp())
-      AND q.expires_at > clock_timestamp()
-      AND NOT EXISTS (SELECT FROM lock_key k WHERE k.key = ANY (q.lock_keys))
-      AND (q.affinity <> 'hard' OR bound_to_1(q) IS NULL)
       AND (q.queued_at < clock_timestamp() - make_interval(secs => o.reserve_after_s)
         OR EXISTS (SELECT FROM request x
           WHERE x.number > q.number AND x.agent_type = p_type
@@ -52,7 +41,7 @@ BEGIN
           AND a.health IN ('good', 'probation', 'unknown')
           AND (a.reserved_for IS NULL OR a.reserved_for = q.id)
           AND able_1(c, q) AND a.agent_id <> ALL (q.avoid_agents))
-      AND within_1(q, policy_of_1(p_type, q.project))
+      AND keepable_1(q)
     ORDER BY q.number LIMIT 1 FOR NO KEY UPDATE OF q SKIP LOCKED;
   IF NOT FOUND THEN RETURN NULL; END IF;
 

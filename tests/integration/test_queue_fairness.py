@@ -306,6 +306,24 @@ def test_a_limit_is_not_kept_for_whom_nobody_can_serve_any_more(make_agent, subm
     assert submit("data", memory_mb=500).held is not None
 
 
+def test_an_agent_is_not_kept_for_whom_waits_for_a_lock(make_agent, submit):
+    Pool.objects.update(reserve_after_s=0)
+    make_agent(memory_mb=4000)
+    make_agent("data")
+    held = submit(memory_mb=2000).held
+    wants = submit(memory_mb=3000, lock_keys=["main"])
+    jobs.reserve()
+    assert Agent.objects.get(pool="code").reserved_for == wants.id
+    assert submit("data", lock_keys=["main"]).held is not None
+    release(held)
+    assert submit(memory_mb=1000).held is None
+
+    jobs.reserve()
+    jobs.serve()
+
+    assert Request.objects.filter(pool="code", memory_mb=1000).get().status == "granted"
+
+
 # -- queue limits ----------------------------------------------------------------------------------
 
 
