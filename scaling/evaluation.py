@@ -274,8 +274,8 @@ def _carry_out(look: Look, now: datetime) -> tuple[ScalingEvent | None, str]:
 
 
 def _backing_off(pool: Pool, now: datetime) -> str:
-    """Return why nothing is launched just now: launches have failed, one after the other."""
-    failed = 0
+    """Return why nothing is launched just now: launches have failed, one change after the other."""
+    failed: set[Any] = set()
     last_at: datetime | None = None
     of_pool = Launch.objects.filter(agent__pool_id=pool.agent_type)
     came_up = of_pool.filter(status=LaunchStatus.STARTED).exclude(
@@ -284,19 +284,21 @@ def _backing_off(pool: Pool, now: datetime) -> str:
     rows = of_pool.filter(ended_at__isnull=False)
     if (last_up := came_up.first()) is not None:
         rows = rows.filter(created_at__gte=last_up.created_at)
-    for status, error, ended_at in rows.order_by("-ended_at").values_list(
-        "status", "error", "ended_at"
-    )[:8]:
+    columns = ("status", "error", "ended_at", "event_id")
+    for status, error, ended_at, event in rows.order_by("-ended_at").values_list(*columns)[:500]:
         if status != LaunchStatus.FAILED and not error:
             break
-        failed, last_at = failed + 1, last_at or ended_at
+        # Those launched together fail for one reason.
+        failed.add(event)
+        last_at = last_at or ended_at
     if last_at is None:
         return ""
-    pause_s = min(BACKOFF_MOST_S, BACKOFF_FIRST_S * 2 ** (failed - 1))
+    pause_s = min(BACKOFF_MOST_S, BACKOFF_FIRST_S * 2 ** (len(failed) - 1))
     left_s = pause_s - (now - last_at).total_seconds()
     if left_s <= 0:
         return ""
-    return f"the last {failed} launches failed; the next is in {left_s:.0f} s"
+    times = "once" if len(failed) == 1 else f"{len(failed)} times"
+    return f"launching failed {times}; the next try is in {left_s:.0f} s"
 
 
 def _rounded(values: Mapping[str, Any]) -> dict[str, Any]:

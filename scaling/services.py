@@ -41,6 +41,8 @@ log = logging.getLogger("agentpool.scaling")
 # After its start a runtime is looked at, and given up that lives and has not registered.
 LOOKED_AT_S, REGISTER_WITHIN_S = 10.0, 60.0
 STOP_WITHIN_S = 20.0
+# A runtime that ends by itself so soon counts as a launch that failed: the next one waits.
+STAYS_S = 120.0
 TOKEN_LIFE = timedelta(minutes=10)
 # Of an agent, what a request asks for by the same name.
 SIZES = ("memory_mb", "cpu_cores", "token_budget", "disk_space_mb")
@@ -313,7 +315,16 @@ def _ended(launch: Launch) -> str:
     if launch.agent.status not in GONE:
         heartbeats.lose(launch.agent, why="its runtime ended", actor="scaling")
     drivers.named(launch.driver).clean(launch.handle)
-    return _moved(launch, LaunchStatus.STOPPED, ended_at=Now())
+    return _moved(launch, LaunchStatus.STOPPED, error=_short_life(launch), ended_at=Now())
+
+
+def _short_life(launch: Launch) -> str:
+    """Return what is wrong with a launch that nobody has ended; empty: nothing."""
+    if launch.status == LaunchStatus.STOPPING or launch.agent.status == AgentStatus.RETIRED:
+        return ""
+    lived = registry_queries.now() - (launch.started_at or launch.created_at)
+    seconds = lived.total_seconds()
+    return f"its runtime ended within {seconds:.0f} s" if seconds < STAYS_S else ""
 
 
 def _failed(launch: Launch, error: str) -> str:

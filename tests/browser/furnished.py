@@ -387,7 +387,7 @@ def _five_minutes(agent_type, at, stretch):
     return PoolSample(pool_id=agent_type, at=at, step_s=300, **metrics.row(whole))
 
 
-LAUNCHES_FAILED = "the last 2 launches failed; the next is in 8 s"
+LAUNCHES_FAILED = "launching failed 2 times; the next try is in 8 s"
 
 
 def _scaling(draw):

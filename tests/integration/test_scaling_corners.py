@@ -13,6 +13,7 @@ from agentpool.registry.models import (
     Launch,
     Lease,
     LeaseOutcome,
+    Liveness,
     Pool,
     Request,
     ScalingDecision,
@@ -125,7 +126,7 @@ def test_a_launch_that_came_up_ends_the_row_of_failed_ones(memory, submit):
 
     evaluation.evaluate()
 
-    assert newest().error.startswith("the last 1 launches failed")
+    assert newest().error.startswith("launching failed once")
 
 
 def test_a_runtime_that_ends_at_once_is_noticed_before_it_is_late(memory):
@@ -152,7 +153,7 @@ def test_a_launch_by_a_driver_that_is_gone_has_failed(memory, submit):
     launch = Launch.objects.get()
     assert (launch.status, launch.agent.status) == ("failed", "retired")
     assert "There is no driver nomad" in launch.error
-    assert newest().error.startswith("the last 1 launches failed")
+    assert newest().error.startswith("launching failed once")
 
 
 def test_a_credential_that_is_changed_later_is_no_start_up(memory):
@@ -179,6 +180,36 @@ def test_work_whose_end_was_committed_late_is_not_taken_to_run_for_ever(memory, 
     evaluation.evaluate()
 
     assert not learnt().running
+
+
+@pytest.mark.parametrize(("lived_s", "launched"), [(10, 1), (3600, 2)])
+def test_a_runtime_that_ends_soon_after_it_registered_is_not_replaced_at_once(
+    memory, lived_s, launched
+):
+    auto(min_idle=1)
+    evaluation.evaluate()
+    come_up()
+    Launch.objects.update(started_at=Now() - timedelta(seconds=lived_s))
+    memory.running.clear()
+    Liveness.objects.update(last_heartbeat_at=Now() - timedelta(minutes=1))
+
+    services.reconcile()
+    evaluation.evaluate()
+
+    assert Launch.objects.count() == launched
+    assert ("launching failed" in newest().error) is (launched == 1)
+
+
+def test_launches_that_fail_together_have_failed_once(memory):
+    auto(min_idle=6)
+    memory.failing = "the image can't be fetched"
+    evaluation.evaluate()
+    services.reconcile()
+
+    evaluation.evaluate()
+
+    assert Launch.objects.filter(status="failed").count() == 6
+    assert newest().error.startswith("launching failed once; the next try is in")
 
 
 def learnt():

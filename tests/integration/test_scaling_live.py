@@ -165,7 +165,7 @@ def test_failed_launches_are_backed_off_and_told(memory, submit):
 
     assert Launch.objects.count() == failed
     refused = ScalingDecision.objects.filter(pool="code").first()
-    assert "launches failed" in refused.error
+    assert "launching failed" in refused.error
     # What was not launched starts no cool-down, and is not told again each time.
     history = History.restored(ScalingState.objects.get(pool="code").history)
     assert history.last_up_at < refused.at.timestamp() - hearing.LAG_S

@@ -233,7 +233,7 @@ def test_a_wake_goes_on_while_launches_fail(memory, make_agent, submit):
     evaluation.evaluate()
 
     assert Request.objects.filter(status="granted").count() == 2
-    assert "launches failed" in newest().error
+    assert "launching failed" in newest().error
     assert (newest().event.woken, newest().event.launches.count()) == (1, 0)
 
 
