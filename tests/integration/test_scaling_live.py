@@ -6,11 +6,14 @@ from datetime import timedelta
 import psycopg
 import pytest
 from django.conf import settings
+from django.contrib.auth import get_user_model
 from django.db import connection
 from django.db.models.functions import Now
+from django.urls import reverse
 
 from agentpool.live import due
 from agentpool.registry import queries as registry_queries
+from agentpool.registry import roles
 from agentpool.registry.models import (
     MODES,
     SCALING_RULES,
@@ -333,3 +336,18 @@ def test_it_is_due_when_something_is_asked_for_or_half_a_minute_has_passed(memor
 
     assert (at_first, rested, asked, again, after) == (True, False, True, False, True)
     assert gone_back
+
+
+def test_announced_work_is_shown_for_as_long_as_it_may_still_come(memory, client):
+    an_hour_ago = registry_queries.now() - timedelta(hours=1)
+    for name, spread_s in (("old-one", 60), ("slow-one", 7200)):
+        Announcement.objects.create(
+            pool_id="code", at=an_hour_ago, count=9, spread_s=spread_s, name=name
+        )
+    roles.make_user("olga", group="viewer")
+    client.force_login(get_user_model().objects.get(username="olga"))
+
+    shown = client.get(reverse("scaling")).content.decode()
+
+    assert "slow-one" in shown
+    assert "old-one" not in shown

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
-from django.db.models import Avg, F, Func, OuterRef, Subquery, Value
+from django.db.models import Avg, ExpressionWrapper, F, Func, OuterRef, Subquery, Value
 from django.db.models.fields import DateTimeField
 
 from agentpool.console import charts, page, series
@@ -353,7 +353,9 @@ def _decision(row: ScalingDecision) -> dict[str, Any]:
 
 
 def _announced(at: datetime) -> list[dict[str, Any]]:
-    rows = Announcement.objects.filter(at__gt=at - _STILL_ANNOUNCED).order_by("at")
+    over = F("at") + F("spread_s") * Value(timedelta(seconds=1))
+    rows = Announcement.objects.alias(over=ExpressionWrapper(over, output_field=DateTimeField()))
+    rows = rows.filter(over__gt=at - _STILL_ANNOUNCED).order_by("at")
     return [
         {
             "id": str(row.id),
