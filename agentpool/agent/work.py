@@ -256,7 +256,12 @@ class Work:
             workspace.refuse_private(str(source), private=private)
         place = workspace.prepare(wanted=wanted, folder=self._folder.root, git=self._git())
         workspace.keep_private(place, own=self._folder.root, private=private)
-        workspace.write_files(files=self._payload.get("files") or {}, place=place)
+        is_own = place.is_relative_to(self._folder.root)
+        workspace.write_files(
+            files=self._payload.get("files") or {},
+            place=place,
+            shared=None if is_own else self._policy.writable,
+        )
         self._variables = contract.place_secrets(
             names=self._secrets(), source=self._bench.secrets_dir, folder=self._folder
         )

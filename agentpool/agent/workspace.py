@@ -13,9 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from agentpool.agent.isolation import users
+from agentpool.agent.isolation.policy import is_writable
+
 _CLONE_S = 900.0
 _STEP_S = 0.02
 _LOCAL_TRIES = 3
+_WRITE = 'mkdir -p -- "$(dirname -- "$1")"; cat >"./$1"'
 
 
 class WorkspaceFailed(Exception):
@@ -94,20 +98,31 @@ def prepare(*, wanted: Mapping[str, Any] | None, folder: Path, git: Git) -> Path
     return place
 
 
-def write_files(*, files: Mapping[str, str], place: Path) -> None:
+def write_files(
+    *, files: Mapping[str, str], place: Path, shared: Sequence[str] | None = None
+) -> None:
     """
     Write small files into the workspace before the work starts.
 
-    Raises: WorkspaceFailed, a name leads out of the workspace, also by way of a link in it.
+    shared: of a folder that was there before, the globs in which the work may write; the files are
+    held to them, too, and are its owner's. None: the workspace is the lease's own.
+    Raises: WorkspaceFailed, a name leads out of the workspace, also by way of a link in it, or the
+    file may not be written.
     """
     root = place.resolve()
     for name, text in files.items():
         target = (root / name).resolve()
         if not target.is_relative_to(root) or target == root:
             raise WorkspaceFailed(f"file {name!r} is outside the workspace")
+        relative = str(target.relative_to(root))
+        if shared is not None and not is_writable(relative, shared):
+            raise WorkspaceFailed(f"file {name!r}: the profile lets nothing be written there")
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_text(text, encoding="utf-8")
+            if shared is not None:
+                users.as_owner(root, _WRITE, relative, content=text.encode())
+            else:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_text(text, encoding="utf-8")
         except OSError as error:
             raise WorkspaceFailed(f"file {name!r}: {error.strerror}") from error
 

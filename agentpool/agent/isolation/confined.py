@@ -174,13 +174,16 @@ class Confined:
     def _give_workspace(self) -> list[Path]:
         """Make the writable parts of the workspace, and give them to the work's user."""
         spec = self._spec
+        is_own = spec.place.is_relative_to(spec.folder)
         roots = writable_roots(spec.place, self._policy.writable)
-        for root in roots:
-            if not root.exists():
+        for root in (each for each in roots if not each.exists()):
+            if is_own:
                 root.mkdir(parents=True)
+            else:
+                name = str(root.relative_to(spec.place))
+                users.as_owner(spec.place, 'mkdir -p -- "$1"', name)
         if not self._uid:
             return roots
-        is_own = spec.place.is_relative_to(spec.folder)
         if not is_own:
             self._uid = users.owner_of(spec.place) if roots else self._uid
         for part in ("home", "tmp", "out", "in"):
