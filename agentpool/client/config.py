@@ -1,6 +1,7 @@
 """Where the control plane is and with which token to call it: environment first, then a file."""
 
 import contextlib
+import ipaddress
 import json
 import os
 import tempfile
@@ -45,6 +46,15 @@ def load(*, env: Mapping[str, str] | None = None) -> Config:
     if not (token.isascii() and token.isprintable()):
         raise ConfigInvalid("The token has characters that no token has; was it copied whole?")
     return Config(url=url, token=token)
+
+
+def is_here(url: str) -> bool:
+    """Return whether an address is this machine's own, which no proxy can reach for it."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _is_address(url: str) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from websockets.exceptions import WebSocketException
 from websockets.sync.client import ClientConnection, connect
 
-from agentpool.client import errors, gateway
+from agentpool.client import config, errors, gateway
 from agentpool.client.gateway import Message
 
 # An import fails where the environment names a kind of proxy that is not installed for.
@@ -56,6 +56,7 @@ class Line:
                     ping_interval=ping_s,
                     ping_timeout=ping_s,
                     max_queue=64,
+                    proxy=None if config.is_here(url) else True,
                 )
             )
         except _TROUBLE as error:

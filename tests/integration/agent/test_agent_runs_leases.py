@@ -319,6 +319,14 @@ def test_a_missing_program_is_a_fault_that_names_it(plane: Any, agent: Any) -> N
     assert release["result"] == {"exit_code": 78}
 
 
+def test_a_proxy_is_not_asked_for_this_machine(plane: Any, agent: Any) -> None:
+    agent(HTTP_PROXY="http://127.0.0.1:9", http_proxy="http://127.0.0.1:9", NO_PROXY="")
+
+    plane.release_of(plane.offer({"command": ["true"]}))
+
+    assert {"ws:ack", "ws:release"} <= set(plane.ways)
+
+
 def test_work_happens_in_a_clone_that_can_push(
     plane: Any, agent: Any, repository: Path, git_command: Callable[..., str]
 ) -> None:
