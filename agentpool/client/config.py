@@ -20,10 +20,20 @@ class ConfigInvalid(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """The address of the control plane, without a slash at its end, and the token ("" for none)."""
+    """
+    The address of the control plane, without a slash at its end, and the token ("" for none).
+
+    Raises: ConfigInvalid, one of them can't be used.
+    """
 
     url: str
     token: str
+
+    def __post_init__(self) -> None:
+        if not _is_address(self.url):
+            raise ConfigInvalid(f"{self.url!r} is no address: write it as http://host:port.")
+        if not (self.token.isascii() and self.token.isprintable()):
+            raise ConfigInvalid("The token has characters that no token has; was it copied whole?")
 
 
 def load(*, env: Mapping[str, str] | None = None) -> Config:
@@ -41,10 +51,6 @@ def load(*, env: Mapping[str, str] | None = None) -> Config:
     token = env.get("AGENTPOOL_TOKEN") or _from_file(env.get("AGENTPOOL_TOKEN_FILE"))
     if not token and url == stored.get("url", DEFAULT_URL).rstrip("/"):
         token = stored.get("token", "")
-    if not _is_address(url):
-        raise ConfigInvalid(f"{url!r} is no address: write it as http://host:port.")
-    if not (token.isascii() and token.isprintable()):
-        raise ConfigInvalid("The token has characters that no token has; was it copied whole?")
     return Config(url=url, token=token)
 
 
@@ -60,7 +66,8 @@ def is_here(url: str) -> bool:
 def _is_address(url: str) -> bool:
     try:
         found = urlsplit(url)
-        return found.scheme in ("http", "https") and bool(found.hostname)
+        # Looking at a port that is none raises.
+        return found.scheme in ("http", "https") and bool(found.hostname) and found.port != 0
     except ValueError:
         return False
 

@@ -75,7 +75,10 @@ def test_a_missing_token_file_is_named(tmp_path: Path) -> None:
         config.load(env=env)
 
 
-@pytest.mark.parametrize("url", ["nonsense", "ftp://pool.example", "http://", "http://[::1"])
+@pytest.mark.parametrize(
+    "url",
+    ["nonsense", "ftp://pool.example", "http://", "http://[::1", "http://h:port", "http://h:99999"],
+)
 def test_what_is_no_address_is_told_at_once(tmp_path: Path, url: str) -> None:
     env = {"AGENTPOOL_CONFIG": str(tmp_path / "none"), "AGENTPOOL_URL": url}
 
