@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import socket
+import struct
 import threading
 from collections.abc import Callable, Sequence
 
@@ -11,6 +13,8 @@ from websockets.sync.client import ClientConnection, connect
 from agentpool.client import config, errors, gateway
 from agentpool.client.gateway import Message
 
+# How long the other side may take nothing of a message, in seconds: all other questions wait.
+_SEND_S = 10
 # An import fails where the environment names a kind of proxy that is not installed for.
 _TROUBLE = (OSError, WebSocketException, TimeoutError, ValueError, ImportError)
 
@@ -59,7 +63,11 @@ class Line:
                     proxy=None if config.is_here(url) else True,
                 )
             )
+            # Neither websockets nor TCP gives up on a peer that is gone while a message goes out.
+            limit = struct.pack("ll", _SEND_S, 0)
+            self._socket.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
         except _TROUBLE as error:
+            self._opened.close()
             raise errors.Unreachable(_told(error)) from error
 
     def greet(self, tokens: Sequence[str]) -> list[Message]:
