@@ -5,11 +5,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from agentpool.agent import clock, lease_log, usage
+from agentpool.agent import lease_log, usage
 from agentpool.agent.contract import Folder
 from agentpool.agent.control import Control, Reason
 from agentpool.agent.isolation import Environment, Incident
 from agentpool.agent.isolation.policy import LONGEST_LIFE_S, TOKENS_WARN_SHARE, Policy
+from agentpool.client import clock
 
 _TOKENS_EVERY_S = 1.0
 _MOST_DETAIL = 400

@@ -15,13 +15,13 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from agentpool.agent import clock, doctor, enrolment, journal, workspace
+from agentpool.agent import doctor, enrolment, journal, workspace
 from agentpool.agent.bench import Bench
 from agentpool.agent.control import Reason
 from agentpool.agent.link import Link
 from agentpool.agent.options import Options
 from agentpool.agent.work import Work
-from agentpool.client import errors, models
+from agentpool.client import clock, errors, models
 
 DRAINED = 0
 CANNOT_START = 1

@@ -8,9 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from agentpool.agent import clock
 from agentpool.agent.isolation import Environment, Exit
-from agentpool.client import calls
+from agentpool.client import calls, clock
 
 # Looking costs CPU that the work could have: memory often, the disk seldom, both bounded.
 _SAMPLE_S = 2.0

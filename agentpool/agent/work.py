@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from agentpool.agent import (
-    clock,
     contract,
     ending,
     execution,
@@ -25,7 +24,7 @@ from agentpool.agent.control import Control, Reason
 from agentpool.agent.ending import Ending
 from agentpool.agent.isolation.policy import Policy, policy_of
 from agentpool.agent.lease_link import LeaseLink
-from agentpool.client import calls, models
+from agentpool.client import calls, clock, models
 
 _DEFAULT_ACK_S = 15.0
 # A smaller limit is not taken when more than this share of it is in use.

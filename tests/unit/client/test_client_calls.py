@@ -257,6 +257,20 @@ def test_a_lost_lease_is_told_and_not_released(
     assert not server.calls_of(f"POST /leases/{LEASE}/release")
 
 
+def test_a_lease_that_could_not_be_renewed_in_time_is_lost_by_our_own_clock(
+    server: Any, client: Client, lease_json: Callable[..., Any]
+) -> None:
+    lease = lease_json(expires_at="2026-01-01T00:00:00.6Z")
+    server.answer("POST /requests", {"id": "r1", "status": "granted", "lease": lease})
+    server.answer(f"POST /leases/{LEASE}/renew", {"code": "unavailable"}, status=503)
+
+    with pytest.raises(errors.LeaseLost), client.lease("code", project="shop") as held:
+        time.sleep(0.8)
+
+    assert held.lost
+    assert not server.calls_of(f"POST /leases/{LEASE}/release")
+
+
 def test_an_asynchronous_lease_is_renewed_and_released(
     server: Any, lease_json: Callable[..., Any]
 ) -> None:
