@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from agentpool.agent.isolation import users
 from agentpool.agent.isolation.policy import is_writable
@@ -236,7 +236,7 @@ def _mirror(source: str, git: Git) -> Iterator[Path]:
     name = hashlib.sha256(source.encode()).hexdigest()[:24]
     mirror = git.mirrors / f"{name}.git"
     with (git.mirrors / f"{name}.lock").open("w", encoding="ascii") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        _wait_for(lock, git)
         if mirror.is_dir():
             git.run("fetch", "--quiet", "--prune", "origin", cwd=mirror)
         else:
@@ -245,3 +245,15 @@ def _mirror(source: str, git: Git) -> Iterator[Path]:
             git.run("clone", "--quiet", "--mirror", "--", source, str(draft))
             draft.rename(mirror)
         yield mirror
+
+
+def _wait_for(lock: IO[str], git: Git) -> None:
+    """Take a lock that another lease may hold for as long as a clone takes. Raises: Stopped."""
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if git.is_stopped():
+                raise Stopped from None
+            time.sleep(_STEP_S)
