@@ -70,7 +70,8 @@ class Guard:
 
     def note(self, incident: Incident) -> None:
         """Tell one incident."""
-        self._told.write(incident.kind, incident.detail[:_MOST_DETAIL] or "-")
+        detail = usage.storable(incident.detail)[:_MOST_DETAIL]
+        self._told.write(incident.kind, detail or "-")
 
     def finish(self) -> None:
         """Tell what is left to tell; returns when that is done, or nobody listens any more."""

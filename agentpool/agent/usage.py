@@ -142,14 +142,14 @@ def progress(reported: Mapping[str, Any]) -> calls.Progress:
     if (counter := _amount(reported, "counter")) is not None:
         found["counter"] = int(counter)
     if isinstance(phase := reported.get("phase"), str):
-        found["phase"] = _storable(phase)[:100]
+        found["phase"] = storable(phase)[:100]
     if isinstance(text := reported.get("note"), str):
-        found["note"] = _storable(text)[:400]
+        found["note"] = storable(text)[:400]
     return found
 
 
-def _storable(text: str) -> str:
-    # Postgres has no NUL; one such note would have the heartbeat of all leases refused.
+def storable(text: str) -> str:
+    """Return text from the work without NUL, for which a whole message would be refused."""
     return text.replace("\x00", "\ufffd")
 
 

@@ -13,6 +13,7 @@ from agentpool.agent import contract, guard
 from agentpool.agent.control import Control, Reason
 from agentpool.agent.isolation import Means, Spec, tier
 from agentpool.agent.isolation.policy import policy_of
+from balancing.reports import SecurityReport
 from tests.integration.agent.tiers import needs
 
 pytestmark = pytest.mark.timeout(60)
@@ -88,6 +89,24 @@ def test_a_larger_grant_holds_in_work_that_runs(plane: Any, agent: Any, level: s
 
     assert release["outcome"] == "success", release
     assert plane.printed(lease_id) == "up\nheld\n"
+
+
+@BOTH
+def test_work_can_not_have_its_incidents_refused(plane: Any, agent: Any, level: str) -> None:
+    """What the control plane would not take goes with all that is told along with it."""
+    needs(level)
+    agent("--isolation", level)
+    command = ["sh", "-c", r"printf 'a\000b \001 \377\n' >> $AGENTPOOL_REFUSED; curl; true"]
+
+    lease_id = plane.offer({"command": command})
+    plane.release_of(lease_id, within_s=25)
+
+    said = plane.security[lease_id]
+    told = [each["detail"] for report in said for each in report.get("incidents", [])]
+    assert "curl" in told
+    for report in said:
+        heard = SecurityReport(data=report)
+        assert heard.is_valid(), heard.errors
 
 
 @BOTH
