@@ -245,12 +245,16 @@ class Runtime:
     def _take(self, message: Mapping[str, Any]) -> None:
         """Act on what the control plane says; runs in the link's or the heart's thread."""
         kind = message.get("push")
-        if kind == "offer":
-            self._take_offer(message.get("offer") or {})
-        elif kind == "command":
-            self._take_command(message.get("command") or {})
-        elif kind == "lease_lost":
-            self._lose(str(message.get("lease_id")), message.get("fencing_token"))
+        try:
+            if kind == "offer":
+                self._take_offer(message.get("offer") or {})
+            elif kind == "command":
+                self._take_command(message.get("command") or {})
+            elif kind == "lease_lost":
+                self._lose(str(message.get("lease_id")), message.get("fencing_token"))
+        except Exception as error:
+            # Without its thread the agent would be deaf, or without a pulse, and look alive.
+            journal.note("message.failed", kind=kind, error=repr(error))
 
     def _take_offer(self, offer: Mapping[str, Any]) -> None:
         try:
@@ -262,8 +266,9 @@ class Runtime:
             if work.lease_id in self._known:
                 return
             self._known.append(work.lease_id)
+            # There may be no more threads to be had: then it is nobody's, and withdrawn in time.
+            work.start()
             self._works[work.lease_id] = work
-        work.start()
 
     def _take_command(self, command: Mapping[str, Any]) -> None:
         kind, lease_id = command.get("kind"), str(command.get("lease_id") or "")

@@ -327,6 +327,21 @@ def test_a_proxy_is_not_asked_for_this_machine(plane: Any, agent: Any) -> None:
     assert {"ws:ack", "ws:release"} <= set(plane.ways)
 
 
+def test_a_message_that_makes_no_sense_stops_nothing(plane: Any, agent: Any) -> None:
+    agent("--slots", "2")
+    lease_id = plane.offer({"command": SLEEP})
+    plane.wait(lambda: plane.printed(lease_id))
+
+    plane.push({"push": "command", "command": "nonsense"})
+    # With the answer to a heartbeat.
+    plane.commands = [{"kind": "resize", "lease_id": lease_id, "grant": {"memory_mb": "lots"}}]
+    plane.wait(lambda: not plane.commands)
+    seen = len(plane.heartbeats)
+
+    plane.wait(lambda: len(plane.heartbeats) > seen + 2)
+    assert plane.release_of(plane.offer({"command": ["true"]}))["outcome"] == "success"
+
+
 def test_work_happens_in_a_clone_that_can_push(
     plane: Any, agent: Any, repository: Path, git_command: Callable[..., str]
 ) -> None:
