@@ -2,8 +2,10 @@
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -55,6 +57,17 @@ def open_workdir(said: options.Options) -> tuple[Path, str, IO[str]]:
     if said.name is None and known is not None and known.agent_type == said.pool:
         agent_id = known.agent_id
     return workdir, agent_id, lock
+
+
+def runtime_name(workdir: Path) -> str:
+    """
+    Return what the runtime of a work folder is called among all of this machine.
+
+    Not by its agent alone: two control planes may each have one of that name here.
+    """
+    folder = workdir.resolve()
+    word = re.sub(r"[^A-Za-z0-9._-]", "-", folder.name)[:64]
+    return f"{word}-{hashlib.sha256(os.fsencode(folder)).hexdigest()[:12]}"
 
 
 def enrol(

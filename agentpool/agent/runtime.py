@@ -90,9 +90,8 @@ class Runtime:
         Raises: enrolment.CannotStart, the control plane takes no such agent.
         """
         workdir, agent_id, lock = enrolment.open_workdir(self._said)
-        self._agent_id = agent_id
         with lock:
-            self._end_leftovers(workdir / "leases", agent_id)
+            self._end_leftovers(workdir)
             ability = self._ability = doctor.ability(self._said, workdir)
             identity = enrolment.enrol(
                 said=self._said,
@@ -140,9 +139,9 @@ class Runtime:
         self._interval_s = identity.heartbeat_interval_s
         self._heart = threading.Thread(target=self._beat, name="heart", daemon=True)
 
-    def _end_leftovers(self, leases: Path, agent_id: str) -> None:
+    def _end_leftovers(self, workdir: Path) -> None:
         """After a kill -9 of this runtime: its works may still run, their folders are there."""
-        ended = doctor.remove_left(agent_id)
+        ended, leases = doctor.remove_left(workdir), workdir / "leases"
         if leases.is_dir() and any(leases.iterdir()):
             workspace.remove(leases)
             journal.note("leftovers.ended", found=ended)
@@ -188,7 +187,7 @@ class Runtime:
         except errors.ApiError as error:
             journal.note("agent.not_retired", reason=str(error))
         self._link.close()
-        doctor.remove_left(self._agent_id)
+        doctor.remove_left(workdir)
         journal.note("agent.left", leases=self._acquired)
         return NOTHING_ACQUIRED if self._said.once and not self._acquired else DRAINED
 

@@ -11,6 +11,7 @@ from typing import Any
 from agentpool.agent import (
     contract,
     ending,
+    enrolment,
     execution,
     guard,
     isolation,
@@ -277,7 +278,7 @@ class Work:
         source = str((self._payload.get("workspace") or {}).get("git") or "")
         spec = isolation.Spec(
             lease_id=self.lease_id,
-            agent_id=self._bench.identity.agent_id,
+            runtime=enrolment.runtime_name(self._bench.workdir),
             folder=self._folder.root,
             place=place,
             policy=self._policy,

@@ -56,9 +56,7 @@ class Confined:
         self._uid = self._own_uid = users.take(spec.lease_id) if os.geteuid() == 0 else 0
         self._group: cgroup.Group | None = None
         if cgroup.host().works:
-            self._group = cgroup.Group(
-                agent_id=spec.agent_id, lease_id=spec.lease_id, is_top=is_top
-            )
+            self._group = cgroup.Group(runtime=spec.runtime, lease_id=spec.lease_id, is_top=is_top)
         self._machine = seccomp.machine()
         self._disk_at = self._memory_at = time.monotonic()
         self._peak_mb = 0.0

@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from agentpool.agent.isolation import cgroup
+from tests.integration.agent.conftest import Agent, Plane
 from tests.integration.agent.tiers import needs, path_without
 
 pytestmark = pytest.mark.timeout(60)
@@ -474,6 +475,26 @@ def test_work_of_a_killed_runtime_is_ended(
     for folder in {*host.parents.values(), *host.top().values()}:
         groups = [found for each in leases for found in folder.glob(f"agentpool/*/{each}")]
         plane.wait(lambda groups=groups: not any(each.exists() for each in groups), within_s=10)
+
+
+def test_a_runtime_leaves_its_namesake_of_another_control_plane_alone(
+    plane: Any, agent: Any, tmp_path: Path
+) -> None:
+    agent("--name", "bee")
+    lease_id = plane.offer({"command": SLEEP})
+    plane.wait(lambda: plane.printed(lease_id))
+    other_plane = Plane()
+    other_plane.start()
+    namesake = Agent(other_plane, tmp_path / "namesake", "--name", "bee")
+
+    other_plane.wait(lambda: other_plane.heartbeats)
+    namesake.signal(signal.SIGTERM)
+    assert namesake.exit_code() == 0
+    other_plane.stop()
+    seen = len(plane.heartbeats)
+    plane.wait(lambda: len(plane.heartbeats) > seen + 2)
+
+    assert plane.releases == []
 
 
 def test_a_newer_incarnation_cuts_the_old_one_off(plane: Any, agent: Any) -> None:

@@ -121,7 +121,7 @@ def test_an_environment_that_is_too_old_is_ended(
     policy = policy_of(profile={}, grant={"memory_mb": 200})
     spec = Spec(
         lease_id=uuid.uuid4().hex,
-        agent_id=f"aged-{uuid.uuid4().hex[:8]}",
+        runtime=f"aged-{uuid.uuid4().hex[:8]}",
         folder=folder.root,
         place=folder.root / "work",
         policy=replace(policy, pids=64),
@@ -146,7 +146,7 @@ def test_an_environment_that_is_too_old_is_ended(
     finally:
         environment.destroy()
         watcher.finish()
-        tier(level).remove_left(spec.agent_id)
+        tier(level).remove_left(spec.runtime)
 
     assert was_left_alone
     assert control.reason() is Reason.LIMIT

@@ -151,7 +151,7 @@ def test_a_clone_ends_when_the_work_is_stopped(tmp_path: Path, repository: Path)
 
 
 def test_who_waits_for_a_mirror_ends_when_the_work_is_stopped(tmp_path: Path) -> None:
-    url = "https://host.invalid/x"
+    url = "https://git.example.org/x"
     mirrors = tmp_path / "mirrors"
     mirrors.mkdir()
     stopped = workspace.Git(mirrors=mirrors, is_stopped=lambda: True)
