@@ -180,18 +180,8 @@ def _keep(agent: models.Agent, url: str, workdir: Path) -> Identity:
         credential=agent.credential,
         heartbeat_interval_s=agent.heartbeat_interval_s or 10.0,
     )
-    _store(workdir / _STATE, json.dumps(asdict(identity)))
+    config.write_private(workdir / _STATE, json.dumps(asdict(identity)))
     return identity
-
-
-def _store(path: Path, text: str) -> None:
-    """Write a private file in one step, so that a crash leaves the old or the new one."""
-    draft = path.with_suffix(".new")
-    draft.unlink(missing_ok=True)
-    number = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(number, "w", encoding="utf-8") as file:
-        file.write(text)
-    draft.replace(path)
 
 
 def _stored(workdir: Path) -> Identity | None:

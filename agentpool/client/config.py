@@ -82,16 +82,23 @@ def save(*, url: str, token: str, path: Path | None = None) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     # JSON strings are TOML basic strings.
     text = f"url = {json.dumps(url.rstrip('/'))}\ntoken = {json.dumps(token)}\n"
-    number, name = tempfile.mkstemp(dir=path.parent, prefix=".config-")
+    write_private(path, text)
+    return path
+
+
+def write_private(path: Path, text: str) -> None:
+    """Replace a file in one step, readable by its owner only; a crash leaves the old or the new."""
+    number, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-")
     try:
         with os.fdopen(number, "w", encoding="utf-8") as file:
             file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
         Path(name).replace(path)
     except BaseException:
         with contextlib.suppress(OSError):
             Path(name).unlink()
         raise
-    return path
 
 
 def config_path(*, env: Mapping[str, str] | None = None) -> Path:

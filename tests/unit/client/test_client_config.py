@@ -31,6 +31,18 @@ def test_the_file_is_private_whatever_the_umask(tmp_path: Path) -> None:
     assert [path.name] == [each.name for each in tmp_path.iterdir()]
 
 
+def test_the_file_is_on_the_disk_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a machine that loses its power may keep an empty one, and tokens are shown once."""
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda number: synced.append(os.fstat(number).st_size))
+
+    path = config.save(url="http://pool", token="t", path=tmp_path / "config.toml")
+
+    assert synced == [path.stat().st_size]
+
+
 def test_the_environment_wins(tmp_path: Path) -> None:
     path = config.save(url="http://file", token="file", path=tmp_path / "c.toml")
     env = {"AGENTPOOL_CONFIG": str(path), "AGENTPOOL_URL": "http://env", "AGENTPOOL_TOKEN": "env"}
