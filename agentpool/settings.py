@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from agentpool import __version__
-from agentpool.host import installation
+from agentpool.host import installation, lock
 
 PACKAGE_DIR = Path(__file__).resolve().parent
 BASE_DIR = PACKAGE_DIR.parent
@@ -31,15 +31,17 @@ def _number(name: str, default: float) -> float:
 def _secret_key() -> str:
     """Return the installation's signing key; made at first use, readable by its owner only."""
     file = INSTALLATION.home / "secret_key"
-    try:
+    if not _has_text(file):
         installation.make_home(INSTALLATION)
-        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return file.read_text()
-    with os.fdopen(descriptor, "w") as out:
-        key = secrets.token_urlsafe(50)
-        out.write(key)
-    return key
+        with lock.hold(INSTALLATION.run_folder / "secret_key.lock", wait_s=10):
+            # Not there, or empty: its maker was killed, or the disk was full.
+            if not _has_text(file):
+                installation.write_private(file, text=secrets.token_urlsafe(50))
+    return file.read_text()
+
+
+def _has_text(file: Path) -> bool:
+    return file.exists() and file.stat().st_size > 0
 
 
 def _database(url: str | None) -> dict[str, Any]:

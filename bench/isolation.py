@@ -52,7 +52,7 @@ def main() -> int:
             continue
         with tempfile.TemporaryDirectory() as folder:
             rows.append(row := measure(level, Path(folder), said.rounds or ROUNDS[level]))
-        tier(level).remove_left(_agent_id())
+        tier(level).remove_left(_runtime())
         print(
             f"{level:<17}{row['ours_ms']:>9}{row['bare_ms']:>9}{row['overhead_ms']:>13}"
             f"{row['at_once']:>15}: {row['at_once_s']}"
@@ -123,7 +123,7 @@ def _sandbox(level: str, folder: Path, name: str, command: list[str]) -> tuple[_
     sandbox = tier(level).create(
         Spec(
             lease_id=f"{name}-{os.getpid()}",
-            agent_id=_agent_id(),
+            runtime=_runtime(),
             folder=lease.root,
             place=place,
             policy=policy,
@@ -135,7 +135,7 @@ def _sandbox(level: str, folder: Path, name: str, command: list[str]) -> tuple[_
     return _Started(sandbox, out), lease.root
 
 
-def _agent_id() -> str:
+def _runtime() -> str:
     return f"bench-{os.getpid()}"
 
 

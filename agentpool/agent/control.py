@@ -3,7 +3,7 @@
 import threading
 from enum import StrEnum
 
-from agentpool.agent import clock
+from agentpool.client import clock
 
 # Between asking the work to end and killing it.
 GRACE_S = 10.0

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from agentpool.agent import options
-from agentpool.agent.enrolment import CannotStart
+from agentpool.agent.enrolment import CannotStart, runtime_name
 from agentpool.agent.isolation import LEVELS, Means, cgroup, qemu, seccomp, tier
 from agentpool.agent.options import Options
 
@@ -74,9 +74,10 @@ def means_of(said: Options, workdir: Path) -> Means:
     )
 
 
-def remove_left(agent_id: str) -> int:
-    """End and remove all that a killed runtime of this agent left behind, of every tier."""
-    return sum(tier(level).remove_left(agent_id) for level in LEVELS)
+def remove_left(workdir: Path) -> int:
+    """End and remove all that a killed runtime of this folder left behind, of every tier."""
+    name = runtime_name(workdir)
+    return sum(tier(level).remove_left(name) for level in LEVELS)
 
 
 def findings(means: Means) -> Iterator[Finding]:

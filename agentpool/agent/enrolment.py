@@ -2,8 +2,10 @@
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -55,6 +57,17 @@ def open_workdir(said: options.Options) -> tuple[Path, str, IO[str]]:
     if said.name is None and known is not None and known.agent_type == said.pool:
         agent_id = known.agent_id
     return workdir, agent_id, lock
+
+
+def runtime_name(workdir: Path) -> str:
+    """
+    Return what the runtime of a work folder is called among all of this machine.
+
+    Not by its agent alone: two control planes may each have one of that name here.
+    """
+    folder = workdir.resolve()
+    word = re.sub(r"[^A-Za-z0-9._-]", "-", folder.name)[:64]
+    return f"{word}-{hashlib.sha256(os.fsencode(folder)).hexdigest()[:12]}"
 
 
 def enrol(
@@ -167,18 +180,8 @@ def _keep(agent: models.Agent, url: str, workdir: Path) -> Identity:
         credential=agent.credential,
         heartbeat_interval_s=agent.heartbeat_interval_s or 10.0,
     )
-    _store(workdir / _STATE, json.dumps(asdict(identity)))
+    config.write_private(workdir / _STATE, json.dumps(asdict(identity)))
     return identity
-
-
-def _store(path: Path, text: str) -> None:
-    """Write a private file in one step, so that a crash leaves the old or the new one."""
-    draft = path.with_suffix(".new")
-    draft.unlink(missing_ok=True)
-    number = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(number, "w", encoding="utf-8") as file:
-        file.write(text)
-    draft.replace(path)
 
 
 def _stored(workdir: Path) -> Identity | None:

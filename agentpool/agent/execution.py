@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from agentpool.agent import clock
 from agentpool.agent.control import Control, Reason
 from agentpool.agent.isolation import Environment, Exit
 from agentpool.agent.usage import Meter
+from agentpool.client import clock
 
 # Output goes out after this time or size, whichever comes first.
 FLUSH_S = 0.5

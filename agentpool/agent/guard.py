@@ -5,11 +5,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from agentpool.agent import clock, lease_log, usage
+from agentpool.agent import lease_log, usage
 from agentpool.agent.contract import Folder
 from agentpool.agent.control import Control, Reason
 from agentpool.agent.isolation import Environment, Incident
 from agentpool.agent.isolation.policy import LONGEST_LIFE_S, TOKENS_WARN_SHARE, Policy
+from agentpool.client import clock
 
 _TOKENS_EVERY_S = 1.0
 _MOST_DETAIL = 400
@@ -69,7 +70,8 @@ class Guard:
 
     def note(self, incident: Incident) -> None:
         """Tell one incident."""
-        self._told.write(incident.kind, incident.detail[:_MOST_DETAIL] or "-")
+        detail = usage.storable(incident.detail)[:_MOST_DETAIL]
+        self._told.write(incident.kind, detail or "-")
 
     def finish(self) -> None:
         """Tell what is left to tell; returns when that is done, or nobody listens any more."""

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from agentpool.agent import clock, journal
+from agentpool.agent import journal
 from agentpool.agent.bench import Bench
 from agentpool.agent.control import Control
 from agentpool.agent.ending import Ending
-from agentpool.client import errors, models
+from agentpool.client import clock, errors, models
 
 _FIRST_BACKOFF_S = 0.2
 _LONGEST_BACKOFF_S = 5.0

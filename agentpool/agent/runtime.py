@@ -15,13 +15,13 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from agentpool.agent import clock, doctor, enrolment, journal, workspace
+from agentpool.agent import doctor, enrolment, journal, workspace
 from agentpool.agent.bench import Bench
 from agentpool.agent.control import Reason
 from agentpool.agent.link import Link
 from agentpool.agent.options import Options
 from agentpool.agent.work import Work
-from agentpool.client import errors, models
+from agentpool.client import clock, errors, models
 
 DRAINED = 0
 CANNOT_START = 1
@@ -90,9 +90,8 @@ class Runtime:
         Raises: enrolment.CannotStart, the control plane takes no such agent.
         """
         workdir, agent_id, lock = enrolment.open_workdir(self._said)
-        self._agent_id = agent_id
         with lock:
-            self._end_leftovers(workdir / "leases", agent_id)
+            self._end_leftovers(workdir)
             ability = self._ability = doctor.ability(self._said, workdir)
             identity = enrolment.enrol(
                 said=self._said,
@@ -140,9 +139,9 @@ class Runtime:
         self._interval_s = identity.heartbeat_interval_s
         self._heart = threading.Thread(target=self._beat, name="heart", daemon=True)
 
-    def _end_leftovers(self, leases: Path, agent_id: str) -> None:
+    def _end_leftovers(self, workdir: Path) -> None:
         """After a kill -9 of this runtime: its works may still run, their folders are there."""
-        ended = doctor.remove_left(agent_id)
+        ended, leases = doctor.remove_left(workdir), workdir / "leases"
         if leases.is_dir() and any(leases.iterdir()):
             workspace.remove(leases)
             journal.note("leftovers.ended", found=ended)
@@ -188,7 +187,7 @@ class Runtime:
         except errors.ApiError as error:
             journal.note("agent.not_retired", reason=str(error))
         self._link.close()
-        doctor.remove_left(self._agent_id)
+        doctor.remove_left(workdir)
         journal.note("agent.left", leases=self._acquired)
         return NOTHING_ACQUIRED if self._said.once and not self._acquired else DRAINED
 
@@ -245,12 +244,16 @@ class Runtime:
     def _take(self, message: Mapping[str, Any]) -> None:
         """Act on what the control plane says; runs in the link's or the heart's thread."""
         kind = message.get("push")
-        if kind == "offer":
-            self._take_offer(message.get("offer") or {})
-        elif kind == "command":
-            self._take_command(message.get("command") or {})
-        elif kind == "lease_lost":
-            self._lose(str(message.get("lease_id")), message.get("fencing_token"))
+        try:
+            if kind == "offer":
+                self._take_offer(message.get("offer") or {})
+            elif kind == "command":
+                self._take_command(message.get("command") or {})
+            elif kind == "lease_lost":
+                self._lose(str(message.get("lease_id")), message.get("fencing_token"))
+        except Exception as error:
+            # Without its thread the agent would be deaf, or without a pulse, and look alive.
+            journal.note("message.failed", kind=kind, error=repr(error))
 
     def _take_offer(self, offer: Mapping[str, Any]) -> None:
         try:
@@ -262,8 +265,9 @@ class Runtime:
             if work.lease_id in self._known:
                 return
             self._known.append(work.lease_id)
+            # There may be no more threads to be had: then it is nobody's, and withdrawn in time.
+            work.start()
             self._works[work.lease_id] = work
-        work.start()
 
     def _take_command(self, command: Mapping[str, Any]) -> None:
         kind, lease_id = command.get("kind"), str(command.get("lease_id") or "")

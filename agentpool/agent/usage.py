@@ -8,15 +8,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from agentpool.agent import clock
 from agentpool.agent.isolation import Environment, Exit
-from agentpool.client import calls
+from agentpool.client import calls, clock
 
 # Looking costs CPU that the work could have: memory often, the disk seldom, both bounded.
 _SAMPLE_S = 2.0
 _DISK_EVERY_S = 10.0
 _MOST_FILES = 20_000
 _MOST_BYTES = 256 * 1024
+# More than this is not taken as the cost of one lease.
+_MOST_USD = 100_000
 _BLOCK = 512
 _MB = 2**20
 
@@ -129,7 +130,8 @@ def tokens(reported: object) -> calls.Usage:
         found["tokens_in"] = int(count)
     if (count := _amount(reported, "output_tokens", "tokens_out")) is not None:
         found["tokens_out"] = int(count)
-    if (cost := _amount(reported, "cost_usd")) is not None:
+    cost = _amount(reported, "cost_usd")
+    if cost is not None and cost <= _MOST_USD:
         found["cost_usd"] = cost
     return found
 
@@ -140,10 +142,15 @@ def progress(reported: Mapping[str, Any]) -> calls.Progress:
     if (counter := _amount(reported, "counter")) is not None:
         found["counter"] = int(counter)
     if isinstance(phase := reported.get("phase"), str):
-        found["phase"] = phase[:100]
+        found["phase"] = storable(phase)[:100]
     if isinstance(text := reported.get("note"), str):
-        found["note"] = text[:400]
+        found["note"] = storable(text)[:400]
     return found
+
+
+def storable(text: str) -> str:
+    """Return text from the work without NUL, for which a whole message would be refused."""
+    return text.replace("\x00", "\ufffd")
 
 
 def _amount(values: Mapping[str, Any], *names: str) -> float | None:

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from agentpool.agent import (
-    clock,
     contract,
     ending,
+    enrolment,
     execution,
     guard,
     isolation,
@@ -25,7 +25,7 @@ from agentpool.agent.control import Control, Reason
 from agentpool.agent.ending import Ending
 from agentpool.agent.isolation.policy import Policy, policy_of
 from agentpool.agent.lease_link import LeaseLink
-from agentpool.client import calls, models
+from agentpool.client import calls, clock, models
 
 _DEFAULT_ACK_S = 15.0
 # A smaller limit is not taken when more than this share of it is in use.
@@ -256,7 +256,12 @@ class Work:
             workspace.refuse_private(str(source), private=private)
         place = workspace.prepare(wanted=wanted, folder=self._folder.root, git=self._git())
         workspace.keep_private(place, own=self._folder.root, private=private)
-        workspace.write_files(files=self._payload.get("files") or {}, place=place)
+        is_own = place.is_relative_to(self._folder.root)
+        workspace.write_files(
+            files=self._payload.get("files") or {},
+            place=place,
+            shared=None if is_own else self._policy.writable,
+        )
         self._variables = contract.place_secrets(
             names=self._secrets(), source=self._bench.secrets_dir, folder=self._folder
         )
@@ -273,7 +278,7 @@ class Work:
         source = str((self._payload.get("workspace") or {}).get("git") or "")
         spec = isolation.Spec(
             lease_id=self.lease_id,
-            agent_id=self._bench.identity.agent_id,
+            runtime=enrolment.runtime_name(self._bench.workdir),
             folder=self._folder.root,
             place=place,
             policy=self._policy,

@@ -11,11 +11,15 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+
+from agentpool.agent.isolation import users
+from agentpool.agent.isolation.policy import is_writable
 
 _CLONE_S = 900.0
 _STEP_S = 0.02
 _LOCAL_TRIES = 3
+_WRITE = 'mkdir -p -- "$(dirname -- "$1")"; cat >"./$1"'
 
 
 class WorkspaceFailed(Exception):
@@ -94,20 +98,31 @@ def prepare(*, wanted: Mapping[str, Any] | None, folder: Path, git: Git) -> Path
     return place
 
 
-def write_files(*, files: Mapping[str, str], place: Path) -> None:
+def write_files(
+    *, files: Mapping[str, str], place: Path, shared: Sequence[str] | None = None
+) -> None:
     """
     Write small files into the workspace before the work starts.
 
-    Raises: WorkspaceFailed, a name leads out of the workspace, also by way of a link in it.
+    shared: of a folder that was there before, the globs in which the work may write; the files are
+    held to them, too, and are its owner's. None: the workspace is the lease's own.
+    Raises: WorkspaceFailed, a name leads out of the workspace, also by way of a link in it, or the
+    file may not be written.
     """
     root = place.resolve()
     for name, text in files.items():
         target = (root / name).resolve()
         if not target.is_relative_to(root) or target == root:
             raise WorkspaceFailed(f"file {name!r} is outside the workspace")
+        relative = str(target.relative_to(root))
+        if shared is not None and not is_writable(relative, shared):
+            raise WorkspaceFailed(f"file {name!r}: the profile lets nothing be written there")
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_text(text, encoding="utf-8")
+            if shared is not None:
+                users.as_owner(root, _WRITE, relative, content=text.encode())
+            else:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_text(text, encoding="utf-8")
         except OSError as error:
             raise WorkspaceFailed(f"file {name!r}: {error.strerror}") from error
 
@@ -221,7 +236,7 @@ def _mirror(source: str, git: Git) -> Iterator[Path]:
     name = hashlib.sha256(source.encode()).hexdigest()[:24]
     mirror = git.mirrors / f"{name}.git"
     with (git.mirrors / f"{name}.lock").open("w", encoding="ascii") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        _wait_for(lock, git)
         if mirror.is_dir():
             git.run("fetch", "--quiet", "--prune", "origin", cwd=mirror)
         else:
@@ -230,3 +245,15 @@ def _mirror(source: str, git: Git) -> Iterator[Path]:
             git.run("clone", "--quiet", "--mirror", "--", source, str(draft))
             draft.rename(mirror)
         yield mirror
+
+
+def _wait_for(lock: IO[str], git: Git) -> None:
+    """Take a lock that another lease may hold for as long as a clone takes. Raises: Stopped."""
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if git.is_stopped():
+                raise Stopped from None
+            time.sleep(_STEP_S)

@@ -7,7 +7,7 @@ import json
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import WebSocketException
 
-from agentpool.client import errors, gateway
+from agentpool.client import config, errors, gateway
 from agentpool.client.gateway import Message
 
 # An import fails where the environment names a kind of proxy that is not installed for.
@@ -96,6 +96,7 @@ async def dial(url: str, *, token: str) -> tuple[AsyncLine, Message]:
             ping_interval=gateway.PING_S,
             ping_timeout=gateway.PING_S,
             max_queue=64,
+            proxy=None if config.is_here(url) else True,
         )
     except _TROUBLE as error:
         raise errors.Unreachable(_told(error)) from error

@@ -1,6 +1,7 @@
 """Where the control plane is and with which token to call it: environment first, then a file."""
 
 import contextlib
+import ipaddress
 import json
 import os
 import tempfile
@@ -19,10 +20,20 @@ class ConfigInvalid(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """The address of the control plane, without a slash at its end, and the token ("" for none)."""
+    """
+    The address of the control plane, without a slash at its end, and the token ("" for none).
+
+    Raises: ConfigInvalid, one of them can't be used.
+    """
 
     url: str
     token: str
+
+    def __post_init__(self) -> None:
+        if not _is_address(self.url):
+            raise ConfigInvalid(f"{self.url!r} is no address: write it as http://host:port.")
+        if not (self.token.isascii() and self.token.isprintable()):
+            raise ConfigInvalid("The token has characters that no token has; was it copied whole?")
 
 
 def load(*, env: Mapping[str, str] | None = None) -> Config:
@@ -40,17 +51,23 @@ def load(*, env: Mapping[str, str] | None = None) -> Config:
     token = env.get("AGENTPOOL_TOKEN") or _from_file(env.get("AGENTPOOL_TOKEN_FILE"))
     if not token and url == stored.get("url", DEFAULT_URL).rstrip("/"):
         token = stored.get("token", "")
-    if not _is_address(url):
-        raise ConfigInvalid(f"{url!r} is no address: write it as http://host:port.")
-    if not (token.isascii() and token.isprintable()):
-        raise ConfigInvalid("The token has characters that no token has; was it copied whole?")
     return Config(url=url, token=token)
+
+
+def is_here(url: str) -> bool:
+    """Return whether an address is this machine's own, which no proxy can reach for it."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _is_address(url: str) -> bool:
     try:
         found = urlsplit(url)
-        return found.scheme in ("http", "https") and bool(found.hostname)
+        # Looking at a port that is none raises.
+        return found.scheme in ("http", "https") and bool(found.hostname) and found.port != 0
     except ValueError:
         return False
 
@@ -65,16 +82,23 @@ def save(*, url: str, token: str, path: Path | None = None) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     # JSON strings are TOML basic strings.
     text = f"url = {json.dumps(url.rstrip('/'))}\ntoken = {json.dumps(token)}\n"
-    number, name = tempfile.mkstemp(dir=path.parent, prefix=".config-")
+    write_private(path, text)
+    return path
+
+
+def write_private(path: Path, text: str) -> None:
+    """Replace a file in one step, readable by its owner only; a crash leaves the old or the new."""
+    number, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-")
     try:
         with os.fdopen(number, "w", encoding="utf-8") as file:
             file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
         Path(name).replace(path)
     except BaseException:
         with contextlib.suppress(OSError):
             Path(name).unlink()
         raise
-    return path
 
 
 def config_path(*, env: Mapping[str, str] | None = None) -> Path:

@@ -184,13 +184,25 @@ async def _try(
     fields = request_fields(batch=one.batch, cycle=cycle, phase=phase, repository=one.repository)
     key = f"{one.id}:{cycle.id}:{phase.name}:{number}"
     try:
-        answered = await _send(one, calls.request(**fields, idempotency_key=key))
+        answered = await _asked(one, calls.request(**fields, idempotency_key=key))
         asked.add(answered.id)
         _tell(one, _kind(answered.status), _read(blank, answered))
         final = await _followed(one, answered, blank)
     except errors.ApiError as error:
         return replace(blank, outcome=error.code, error=str(error)), False
     return _read(blank, final), _may_help(final)
+
+
+async def _asked(one: _Run, call: calls.Call[models.Request]) -> models.Request:
+    """Return what was asked for; when the run ends meanwhile, wait for the answer to cancel it."""
+    asking = asyncio.create_task(_send(one, call))
+    try:
+        return await asyncio.shield(asking)
+    except asyncio.CancelledError:
+        with contextlib.suppress(errors.ApiError, TimeoutError):
+            async with asyncio.timeout(_CANCEL_S):
+                await one.client.send(calls.cancel_request((await asking).id))
+        raise
 
 
 async def _followed(one: _Run, answered: models.Request, blank: summary.PhaseRun) -> models.Request:

@@ -4,7 +4,7 @@ import functools
 from collections.abc import Callable, Coroutine
 from typing import Any, Generic, ParamSpec, Protocol, Self, TypeVar, overload
 
-from agentpool.client import calls
+from agentpool.client import calls, exchange
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -16,12 +16,18 @@ class Sends(Protocol):
     def send(self, call: calls.Call[T]) -> T:
         """Return the parsed answer. Raises: ApiError."""
 
+    def converse(self, talk: exchange.Conversation[T]) -> T:
+        """Carry a conversation through and return its result. Raises: ApiError."""
+
 
 class SendsAsync(Protocol):
     """The same for asyncio."""
 
     async def send(self, call: calls.Call[T]) -> T:
         """Return the parsed answer. Raises: ApiError."""
+
+    async def converse(self, talk: exchange.Conversation[T]) -> T:
+        """Carry a conversation through and return its result. Raises: ApiError."""
 
 
 class Sync(Generic[P, T]):

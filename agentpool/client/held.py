@@ -2,13 +2,13 @@
 
 import asyncio
 import contextlib
+import math
 import threading
-import time
 from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Self
 
-from agentpool.client import calls, errors
+from agentpool.client import calls, clock, errors, exchange
 from agentpool.client.faces import Sends, SendsAsync
 from agentpool.client.models import Lease
 
@@ -16,6 +16,8 @@ from agentpool.client.models import Lease
 _DEFAULT_TERM_S = 120.0
 # A renewal is also a sign of life, so it is sent at least this often however long the term.
 _LONGEST_PAUSE_S = 40.0
+# Between one that failed and the next.
+_AGAIN_S = 1.0
 
 
 class _Hold:
@@ -47,6 +49,9 @@ class _Hold:
     @property
     def lost(self) -> bool:
         """Whether the lease was taken away, or can no longer be trusted to hold."""
+        # By the clock, too: a renewal may be under way for longer than the lease holds.
+        if self._lease is not None and clock.now() >= self._ends_at:
+            self._lost.set()
         return self._lost.is_set()
 
     def check(self) -> None:
@@ -60,15 +65,27 @@ class _Hold:
         # Counted from sending: the server's own count began later, so ours ends first.
         self._ends_at = sent_at + self._term_s
 
-    def _pause_s(self) -> float:
-        return min(self._term_s / 3, _LONGEST_PAUSE_S)
+    def _pause_s(self, error: errors.ApiError | None = None) -> float:
+        """Return how long to wait until the next renewal; error: why the last one failed."""
+        pause_s = min(self._term_s / 3, _LONGEST_PAUSE_S)
+        return pause_s if error is None else min(pause_s, _AGAIN_S)
 
     def _failed(self, error: errors.ApiError) -> bool:
         """Note a renewal that failed; True when there is no use in trying again."""
-        is_refused = isinstance(error, errors.LeaseLost | errors.NotFound | errors.Forbidden)
-        if is_refused or time.monotonic() >= self._ends_at:
+        if isinstance(error, errors.LeaseLost | errors.NotFound | errors.Forbidden):
             self._lost.set()
         return self.lost
+
+    def _renewal(self) -> exchange.Conversation[Lease]:
+        """Renew once: whoever repeats it must see in between whether the block is over."""
+        return exchange.exchange(
+            calls.renew(self.id, fencing_token=self.fencing_token), patience_s=0
+        )
+
+    def _is_lost_at_the_end(self) -> bool:
+        """Return whether it was lost when the block ended; what comes later does not count."""
+        is_lost, self._ends_at = self.lost, math.inf
+        return is_lost
 
     def _ending(self, error: BaseException | None) -> calls.Call[Lease]:
         return calls.release(
@@ -91,7 +108,7 @@ class HeldLease(_Hold):
 
     def __enter__(self) -> Self:
         lease = self._acquire()
-        self._took(lease, sent_at=time.monotonic())
+        self._took(lease, sent_at=clock.now())
         self._renewer.start()
         return self
 
@@ -103,7 +120,7 @@ class HeldLease(_Hold):
     ) -> None:
         self._done.set()
         self._renewer.join(timeout=1.0)
-        if self.lost:
+        if self._is_lost_at_the_end():
             if error is None:
                 self.check()
             return
@@ -115,12 +132,14 @@ class HeldLease(_Hold):
                 raise
 
     def _renew(self) -> None:
-        while not self._done.wait(self._pause_s()):
-            sent_at = time.monotonic()
+        pause_s = self._pause_s()
+        while not self._done.wait(pause_s):
+            sent_at = clock.now()
             try:
-                call = calls.renew(self.id, fencing_token=self.fencing_token)
-                self._took(self._client.send(call), sent_at=sent_at)
+                self._took(self._client.converse(self._renewal()), sent_at=sent_at)
+                pause_s = self._pause_s()
             except errors.ApiError as error:
+                pause_s = self._pause_s(error)
                 if self._failed(error):
                     return
 
@@ -136,7 +155,7 @@ class AsyncHeldLease(_Hold):
 
     async def __aenter__(self) -> Self:
         lease = await self._acquire()
-        self._took(lease, sent_at=time.monotonic())
+        self._took(lease, sent_at=clock.now())
         self._renewer = asyncio.create_task(self._renew())
         return self
 
@@ -150,7 +169,7 @@ class AsyncHeldLease(_Hold):
             self._renewer.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._renewer
-        if self.lost:
+        if self._is_lost_at_the_end():
             if error is None:
                 self.check()
             return
@@ -161,13 +180,15 @@ class AsyncHeldLease(_Hold):
                 raise
 
     async def _renew(self) -> None:
+        pause_s = self._pause_s()
         while True:
-            await asyncio.sleep(self._pause_s())
-            sent_at = time.monotonic()
+            await asyncio.sleep(pause_s)
+            sent_at = clock.now()
             try:
-                call = calls.renew(self.id, fencing_token=self.fencing_token)
-                self._took(await self._client.send(call), sent_at=sent_at)
+                self._took(await self._client.converse(self._renewal()), sent_at=sent_at)
+                pause_s = self._pause_s()
             except errors.ApiError as error:
+                pause_s = self._pause_s(error)
                 if self._failed(error):
                     return
 

@@ -2,15 +2,19 @@
 
 import contextlib
 import json
+import socket
+import struct
 import threading
 from collections.abc import Callable, Sequence
 
 from websockets.exceptions import WebSocketException
 from websockets.sync.client import ClientConnection, connect
 
-from agentpool.client import errors, gateway
+from agentpool.client import config, errors, gateway
 from agentpool.client.gateway import Message
 
+# How long the other side may take nothing of a message, in seconds: all other questions wait.
+_SEND_S = 10
 # An import fails where the environment names a kind of proxy that is not installed for.
 _TROUBLE = (OSError, WebSocketException, TimeoutError, ValueError, ImportError)
 
@@ -56,9 +60,14 @@ class Line:
                     ping_interval=ping_s,
                     ping_timeout=ping_s,
                     max_queue=64,
+                    proxy=None if config.is_here(url) else True,
                 )
             )
+            # Neither websockets nor TCP gives up on a peer that is gone while a message goes out.
+            limit = struct.pack("ll", _SEND_S, 0)
+            self._socket.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
         except _TROUBLE as error:
+            self._opened.close()
             raise errors.Unreachable(_told(error)) from error
 
     def greet(self, tokens: Sequence[str]) -> list[Message]:

@@ -16,7 +16,11 @@ def http_options(settings: config.Config) -> dict[str, Any]:
     headers = {"Accept": "application/json, application/problem+json"}
     if settings.token:
         headers["Authorization"] = f"Bearer {settings.token}"
-    return {"base_url": settings.url, "headers": headers, "limits": _LIMITS}
+    options = {"base_url": settings.url, "headers": headers, "limits": _LIMITS}
+    if config.is_here(settings.url):
+        # Of the environment what it says of certificates, not its proxies.
+        options |= {"trust_env": False, "verify": httpx.create_ssl_context()}
+    return options
 
 
 def request_options(call: calls.Call[Any]) -> dict[str, Any]:

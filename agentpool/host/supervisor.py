@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from agentpool.host import process_tree
+from agentpool.host.installation import HostError
 from agentpool.host.output import Output
 
 _FIRST_BACKOFF_S = 0.2
@@ -186,13 +187,17 @@ class Supervisor:
         except OSError as error:
             self._schedule(place, why=f"it cannot be started: {error}")
             return
-        process_tree.remember(
-            self._run_folder, name=child.name, pid=place.process.pid, mark=self._mark
-        )
         place.relay = threading.Thread(
             target=self._relay, args=(child.name, place.process), name=child.name, daemon=True
         )
         place.relay.start()
+        try:
+            process_tree.remember(
+                self._run_folder, name=child.name, pid=place.process.pid, mark=self._mark
+            )
+        except HostError as error:
+            # A full disk must not end what runs; the note is for the case that we are killed, too.
+            self._say(place, f"no note of it is kept: {error}")
 
     def _schedule(self, place: _Place, *, why: str) -> None:
         now = time.monotonic()
@@ -224,7 +229,11 @@ class Supervisor:
         number = 0
         while not self._is_over.wait(self._pause_s()):
             number += 1
-            self._health = (number, self._poll())
+            try:
+                self._health = (number, self._poll())
+            except Exception as error:
+                # Whatever it was: without this thread nobody would notice a stall any more.
+                self._output.line("up", f"the look at the children failed: {error!r}")
 
     def _pause_s(self) -> float:
         if not self._is_settled:

@@ -3,7 +3,8 @@ The `local` driver: runtimes as detached processes on this machine.
 
 They are started through a short-lived parent, so they belong to no process of the installation:
 they outlive the job worker, a restart of the job cluster, and the supervisor's clean-up of its
-process trees. A handle (pid and start time) or the launch's mark in the environment finds them.
+process trees. A pid and the launch's mark in the environment find them; a start time would not do:
+it is a date, which moves when the machine's clock is set.
 """
 
 import contextlib
@@ -59,16 +60,20 @@ class LocalDriver:
             )
         except (OSError, subprocess.SubprocessError) as error:
             raise DriverError(f"The runtime did not start: {error}") from error
-        pid = int(done.stdout)
-        return {"pid": pid, "create_time": _create_time(pid), "folder": str(folder), **_here()}
+        handle = _handle(int(done.stdout), spec.launch_id, str(folder))
+        if _process(handle) is None:
+            raise DriverError("The runtime ended at once; its log says why.")
+        return handle
 
     def find(self, launch_id: str) -> Handle | None:
         """Look for the launch's mark among the processes of this user."""
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
-                is_runtime = "agentpool.agent" in process.cmdline()
+                command = process.cmdline()
+                is_runtime = "agentpool.agent" in command
                 if is_runtime and process.environ().get(runtimes.MARK) == launch_id:
-                    return _handle(process)
+                    folder = command[command.index("--workdir") + 1]
+                    return _handle(process.pid, launch_id, folder)
         return None
 
     def reaches(self, handle: Handle) -> bool:
@@ -104,29 +109,18 @@ class LocalDriver:
             runtimes.remove_left(Path(folder))
 
 
-def _handle(process: psutil.Process) -> Handle:
-    command = process.cmdline()
-    folder = command[command.index("--workdir") + 1] if "--workdir" in command else ""
-    return {"pid": process.pid, "create_time": process.create_time(), "folder": folder, **_here()}
-
-
-def _here() -> Handle:
-    return {"host": socket.gethostname()}
-
-
-def _create_time(pid: int) -> float:
-    try:
-        return float(psutil.Process(pid).create_time())
-    except psutil.Error as error:
-        raise DriverError("The runtime ended at once; its log says why.") from error
+def _handle(pid: int, launch_id: str, folder: str) -> Handle:
+    return {"pid": pid, "launch_id": launch_id, "folder": folder, "host": socket.gethostname()}
 
 
 def _process(handle: Handle) -> psutil.Process | None:
     try:
         process = psutil.Process(int(handle["pid"]))
-        same = abs(process.create_time() - float(handle["create_time"])) < 0.1
+        mark = process.environ().get(runtimes.MARK)
+        # Handles of earlier versions do not name the launch.
+        same = mark is not None and mark == handle.get("launch_id", mark)
         alive = same and process.status() != psutil.STATUS_ZOMBIE
-    except (psutil.Error, KeyError, TypeError):
+    except (psutil.Error, OSError, KeyError, TypeError):
         return None
     return process if alive else None
 

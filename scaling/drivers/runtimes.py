@@ -5,7 +5,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from agentpool.agent import isolation
+from agentpool.agent import doctor
 from scaling.drivers.base import Spec
 
 # Names the launch in the runtime's environment: so it is found when its handle was never stored.
@@ -52,6 +52,5 @@ def log_file(spec: Spec) -> Path:
 def remove_left(folder: Path) -> None:
     """Remove what an ended runtime has left; its log stays for whoever asks what happened."""
     # A runtime that was killed could not remove containers and control groups.
-    for level in isolation.LEVELS:
-        isolation.tier(level).remove_left(folder.name)
+    doctor.remove_left(folder)
     shutil.rmtree(folder, ignore_errors=True)

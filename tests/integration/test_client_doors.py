@@ -8,7 +8,6 @@ import threading
 import time
 import uuid
 from dataclasses import replace
-from functools import partial
 
 import pytest
 from websockets.sync.client import connect
@@ -256,9 +255,13 @@ def test_a_proxy_that_carries_no_websocket_is_a_reason_for_rest(
     web, token_of, make_agent, monkeypatch, proxy
 ):
     make_agent()
-    # For websockets only: what they can't have, plain calls may.
+    # For websockets only: what they can't have, plain calls may. None is asked for this machine, so
+    # that of another one is put in its place.
     monkeypatch.setenv("no_proxy", "")
-    monkeypatch.setattr("agentpool.client.line.connect", partial(connect, proxy=proxy))
+    monkeypatch.setattr(
+        "agentpool.client.line.connect",
+        lambda url, **said: connect(url, **{**said, "proxy": proxy}),
+    )
     with Client(url=web.url, token=token_of("orchestrator")) as client:
         assert client.acquire("code", project="p", wait_s=0).status == "active"
         assert client._door._line is None

@@ -29,6 +29,14 @@ class TestLocal(DriverKit):
     def impossible(self, spec):
         return replace(spec, root="/proc/nowhere")
 
+    def test_a_runtime_lives_on_when_the_clock_is_set(self, driver, start, spec, monkeypatch):
+        handle = start(spec)
+        # By this, time since the start of the machine becomes a date.
+        booted_at = psutil.boot_time()
+        monkeypatch.setattr("psutil._pslinux.boot_time", lambda: booted_at + 5)
+
+        assert driver.is_alive(handle)
+
 
 class TestMemory(DriverKit):
     @pytest.fixture

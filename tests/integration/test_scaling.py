@@ -268,7 +268,7 @@ def test_a_runtime_elsewhere_is_out_of_reach(local):
 def test_a_pid_given_out_again_is_not_taken_for_the_runtime(local, spec):
     handle = local.start(spec)
     try:
-        assert not local.is_alive({**handle, "create_time": handle["create_time"] - 100})
+        assert not local.is_alive({**handle, "pid": os.getpid()})
     finally:
         os.kill(handle["pid"], signal.SIGKILL)
 

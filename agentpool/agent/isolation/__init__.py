@@ -80,12 +80,13 @@ class Spec:
     """
     What an environment is made for.
 
-    folder: the private folder of the lease. place: the workspace, in the folder or one that was
-    there before. origin: the local repository that it was cloned from, None: there is none.
+    runtime: the name of the one that makes it (`enrolment.runtime_name`). folder: the private
+    folder of the lease. place: the workspace, in the folder or one that was there before. origin:
+    the local repository that it was cloned from, None: there is none.
     """
 
     lease_id: str
-    agent_id: str
+    runtime: str
     folder: Path
     place: Path
     policy: Policy
@@ -170,8 +171,8 @@ class Tier(Protocol):
     def missing(self, means: Means) -> str:
         """Return why this machine can't offer the tier, and what mends it; empty: it can."""
 
-    def remove_left(self, agent_id: str) -> int:
-        """End and remove what a killed runtime of this agent left behind; return how many."""
+    def remove_left(self, runtime: str) -> int:
+        """End and remove what a killed runtime of this name left behind; return how many."""
 
 
 def tier(level: str, *, bare: bool = False) -> Tier:

@@ -26,7 +26,7 @@ from agentpool.agent.isolation import Enforcement, Exit, Incident, Means, Measur
 from agentpool.agent.isolation.policy import ASPECTS, Policy
 from agentpool.agent.usage import disk_space_mb
 
-MARK, AGENT = "AGENTPOOL_LEASE_ID", "AGENTPOOL_AGENT_ID"
+MARK, RUNTIME = "AGENTPOOL_LEASE_ID", "AGENTPOOL_RUNTIME"
 _MB = 2**20
 _PR_SET_CHILD_SUBREAPER = 36
 _STRAY_ROUNDS = 3
@@ -61,7 +61,7 @@ class ProcessEnvironment:
         self._child = subprocess.Popen(
             [*_tied_to_parent(), *command],
             cwd=cwd,
-            env={**env, MARK: self._spec.lease_id},
+            env={**env, MARK: self._spec.lease_id, RUNTIME: self._spec.runtime},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -177,19 +177,19 @@ def measure(processes: Iterable[psutil.Process]) -> Measure:
     return Measure(memory_mb=round(memory, 1), cpu_seconds=round(cpu, 3))
 
 
-def remove_left(agent_id: str) -> int:
-    """Kill what an earlier runtime of this agent, killed itself, left running; return how many."""
-    left = [each for each in psutil.process_iter() if _is_leftover(each, agent_id)]
+def remove_left(runtime: str) -> int:
+    """Kill what an earlier runtime of this name, killed itself, left running; return how many."""
+    left = [each for each in psutil.process_iter() if _is_leftover(each, runtime)]
     for process in left:
         with contextlib.suppress(psutil.Error):
             process.kill()
     return len(left)
 
 
-def _is_leftover(process: psutil.Process, agent_id: str) -> bool:
+def _is_leftover(process: psutil.Process, runtime: str) -> bool:
     with contextlib.suppress(psutil.Error, OSError):
         environ = process.environ()
-        return MARK in environ and environ.get(AGENT) == agent_id
+        return MARK in environ and environ.get(RUNTIME) == runtime
     return False
 
 

@@ -2,8 +2,8 @@
 Control groups: the kernel's own limits on memory, CPU and processes of one lease.
 
 Version 2 and version 1 are used where this user may write them; else there is none, and the
-runtime watches instead. Groups are named by agent and lease, so that a later runtime of the agent
-finds what a killed one left behind.
+runtime watches instead. Groups are named by runtime and lease, so that the next one in the same
+folder finds what a killed one left behind.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ _MB = 2**20
 _GONE_S = 2.0
 # Of version 2: where a runtime goes that stands in the group below which leases shall have theirs.
 _LEAF = "agentpool-runtime"
-# The folder of an agent goes with its last group, and must not go while one is being made.
+# The folder of a runtime goes with its last group, and must not go while one is being made.
 _changing = threading.Lock()
 
 
@@ -68,10 +68,10 @@ class Group:
     is_top: not within this runtime's own group but above, with one path for all controllers.
     """
 
-    def __init__(self, *, agent_id: str, lease_id: str, is_top: bool = False) -> None:
+    def __init__(self, *, runtime: str, lease_id: str, is_top: bool = False) -> None:
         self._host = host()
         parents = self._host.top() if is_top else self._host.parents
-        self._folders = {n: p / "agentpool" / agent_id / lease_id for n, p in parents.items()}
+        self._folders = {n: p / "agentpool" / runtime / lease_id for n, p in parents.items()}
 
     def make(self, *, memory_mb: int, cpu_cores: float, pids: int) -> None:
         """Make the group with its limits. Raises: OSError."""
@@ -178,11 +178,11 @@ class Group:
         return 0
 
 
-def remove_left(agent_id: str) -> int:
-    """Remove the groups that a killed runtime of this agent left behind; return how many."""
+def remove_left(runtime: str) -> int:
+    """Remove the groups that a killed runtime of this name left behind; return how many."""
     count = 0
     for parent in {*host().parents.values(), *host().top().values()}:
-        own = parent / "agentpool" / agent_id
+        own = parent / "agentpool" / runtime
         if not own.is_dir():
             continue
         for folder in [each for each in own.iterdir() if each.is_dir()]:

@@ -56,9 +56,7 @@ class Confined:
         self._uid = self._own_uid = users.take(spec.lease_id) if os.geteuid() == 0 else 0
         self._group: cgroup.Group | None = None
         if cgroup.host().works:
-            self._group = cgroup.Group(
-                agent_id=spec.agent_id, lease_id=spec.lease_id, is_top=is_top
-            )
+            self._group = cgroup.Group(runtime=spec.runtime, lease_id=spec.lease_id, is_top=is_top)
         self._machine = seccomp.machine()
         self._disk_at = self._memory_at = time.monotonic()
         self._peak_mb = 0.0
@@ -174,13 +172,16 @@ class Confined:
     def _give_workspace(self) -> list[Path]:
         """Make the writable parts of the workspace, and give them to the work's user."""
         spec = self._spec
+        is_own = spec.place.is_relative_to(spec.folder)
         roots = writable_roots(spec.place, self._policy.writable)
-        for root in roots:
-            if not root.exists():
+        for root in (each for each in roots if not each.exists()):
+            if is_own:
                 root.mkdir(parents=True)
+            else:
+                name = str(root.relative_to(spec.place))
+                users.as_owner(spec.place, 'mkdir -p -- "$1"', name)
         if not self._uid:
             return roots
-        is_own = spec.place.is_relative_to(spec.folder)
         if not is_own:
             self._uid = users.owner_of(spec.place) if roots else self._uid
         for part in ("home", "tmp", "out", "in"):

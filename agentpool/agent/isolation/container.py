@@ -65,7 +65,7 @@ class Container(Confined):
     def run(self, *, command: Sequence[str], env: Mapping[str, str], cwd: Path) -> tuple[int, int]:
         """Start the command in a new container."""
         spec, is_machine = self._spec, not self._spec.means.image
-        client = self._client = engine.client(spec.agent_id)
+        client = self._client = engine.client(spec.runtime)
         commands = self._commands(around.search_path() if is_machine else "")
         if is_machine:
             self._refuse_unknown(command[0], commands, cwd)
@@ -95,7 +95,7 @@ class Container(Confined):
                 working_dir=str(self.inside(cwd)),
                 environment=dict(env),
                 entrypoint=[],
-                labels={engine.LABEL: spec.agent_id},
+                labels={engine.LABEL: spec.runtime},
                 host_config=self._host_config(client, shown),
             )
             return self._start(client)
@@ -187,7 +187,7 @@ class Container(Confined):
         )
 
     def _filter_files(self) -> tuple[Path, Path]:
-        own = engine.folder(self._spec.agent_id) / self._name
+        own = engine.folder(self._spec.runtime) / self._name
         return own.with_suffix(".json"), own.with_suffix(".sock")
 
     def _filter(self) -> list[str]:
@@ -289,9 +289,9 @@ def missing(means: Means) -> str:
     return ""
 
 
-def remove_left(agent_id: str) -> int:
-    """Remove what a killed runtime of this agent left; its keepers may have been faster."""
-    return engine.remove_left(agent_id) + cgroup.remove_left(agent_id)
+def remove_left(runtime: str) -> int:
+    """Remove what a killed runtime of this name left; its keepers may have been faster."""
+    return engine.remove_left(runtime) + cgroup.remove_left(runtime)
 
 
 @contextlib.contextmanager

@@ -88,7 +88,7 @@ class Proxy:
             return
         try:
             far_reader, far_writer = await self._connect(host, port)
-        except (OSError, TimeoutError) as error:
+        except (OSError, UnicodeError, TimeoutError) as error:
             _refuse(writer, 502, f"{host}:{port}: {error or 'no answer in time'}")
             return
         with contextlib.closing(far_writer):

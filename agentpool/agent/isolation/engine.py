@@ -42,9 +42,9 @@ _starting = threading.Lock()
 _started: dict[str, "subprocess.Popen[bytes]"] = {}
 
 
-def folder(agent_id: str) -> Path:
-    """Return where an agent keeps sockets; a socket's path has but 107 bytes."""
-    return _RUN / hashlib.sha256(agent_id.encode()).hexdigest()[:16]
+def folder(runtime: str) -> Path:
+    """Return where a runtime keeps sockets; a socket's path has but 107 bytes."""
+    return _RUN / hashlib.sha256(runtime.encode()).hexdigest()[:16]
 
 
 @cache
@@ -75,7 +75,7 @@ def has_image(image: str) -> bool:
     return _podman("image", "exists", image).returncode == 0
 
 
-def client(agent_id: str) -> "docker.APIClient":
+def client(runtime: str) -> "docker.APIClient":
     """
     Return a new client of this runtime's engine, which is started when it does not run yet.
 
@@ -83,14 +83,14 @@ def client(agent_id: str) -> "docker.APIClient":
     """
     import docker
 
-    place = folder(agent_id)
+    place = folder(runtime)
     socket = place / "podman.sock"
     with _starting:
-        child = _started.get(agent_id)
+        child = _started.get(runtime)
         if child is None or child.poll() is not None:
             place.mkdir(mode=0o700, parents=True, exist_ok=True)
             socket.unlink(missing_ok=True)
-            _start(agent_id, socket)
+            _start(runtime, socket)
     return docker.APIClient(base_url=f"unix://{socket}", version=_API, timeout=_ANSWER_S)
 
 
@@ -122,17 +122,17 @@ def remove_command(name: str) -> list[str]:
     return ["podman", "rm", "--force", "--volumes", "--time", "0", "--ignore", name]
 
 
-def remove_left(agent_id: str) -> int:
-    """End all of this agent's containers and its engine, this runtime's or that of a killed one."""
-    place = folder(agent_id)
+def remove_left(runtime: str) -> int:
+    """End all containers of a runtime and its engine, be it this one or one that was killed."""
+    place = folder(runtime)
     if not place.is_dir():
         return 0
-    found = _podman("ps", "--all", "--quiet", "--filter", f"label={LABEL}={agent_id}")
+    found = _podman("ps", "--all", "--quiet", "--filter", f"label={LABEL}={runtime}")
     left = found.stdout.split()
     if left:
         _podman("rm", "--force", "--volumes", "--time", "0", "--ignore", *left)
     with _starting:
-        child = _started.pop(agent_id, None)
+        child = _started.pop(runtime, None)
     if child is not None and child.poll() is None:
         child.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -141,7 +141,7 @@ def remove_left(agent_id: str) -> int:
     return len(left)
 
 
-def _start(agent_id: str, socket: Path) -> None:
+def _start(runtime: str, socket: Path) -> None:
     """Start the engine, in a thread that lives as long: the kernel ends it with its starter."""
     is_begun = threading.Event()
 
@@ -149,7 +149,7 @@ def _start(agent_id: str, socket: Path) -> None:
         tied = ["setpriv", "--pdeathsig", "KILL", "--"] if shutil.which("setpriv") else []
         words = ("podman", "--cgroup-manager", "cgroupfs", "system", "service", "--time", "0")
         with (socket.with_name("podman.log")).open("wb") as log:
-            child = _started[agent_id] = subprocess.Popen(
+            child = _started[runtime] = subprocess.Popen(
                 [*tied, *words, f"unix://{socket}"],
                 # Its monitors leave a file "oom" where they stand when a container has too much.
                 cwd=socket.parent,
@@ -164,7 +164,7 @@ def _start(agent_id: str, socket: Path) -> None:
     threading.Thread(target=serve, name="podman", daemon=True).start()
     until = time.monotonic() + _READY_S
     while time.monotonic() < until:
-        if is_begun.is_set() and (socket.exists() or _started[agent_id].poll() is not None):
+        if is_begun.is_set() and (socket.exists() or _started[runtime].poll() is not None):
             break
         time.sleep(0.01)
     if not socket.exists():

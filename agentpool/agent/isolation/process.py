@@ -128,7 +128,7 @@ class Sandbox(Confined):
             env={
                 "PATH": os.environ.get("PATH", os.defpath),
                 bare.MARK: self._spec.lease_id,
-                bare.AGENT: self._spec.agent_id,
+                bare.RUNTIME: self._spec.runtime,
             },
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -176,6 +176,6 @@ def missing(means: Means) -> str:
     return around.bubblewrap_fails()
 
 
-def remove_left(agent_id: str) -> int:
-    """End what a killed runtime of this agent left: processes die with it, groups stay."""
-    return bare.remove_left(agent_id) + cgroup.remove_left(agent_id)
+def remove_left(runtime: str) -> int:
+    """End what a killed runtime of this name left: processes die with it, groups stay."""
+    return bare.remove_left(runtime) + cgroup.remove_left(runtime)

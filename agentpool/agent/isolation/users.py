@@ -1,16 +1,21 @@
 """The user that sandboxed work runs as, where the runtime is root: one that nobody else is."""
 
 import contextlib
+import errno
 import hashlib
 import os
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from agentpool.agent.isolation import IsolationUnavailable
 
 # Users that nobody else on the machine should be; one for each lease.
 _FIRST_UID, _UIDS = 2_000_000, 100_000
+# How long a few words of shell may take in a folder where others may have put a pipe.
+_SHELL_S = 10.0
 _choosing = threading.Lock()
 _taken_here: set[int] = set()
 
@@ -41,6 +46,36 @@ def owner_of(place: Path) -> int:
         said = "it belongs to root, and work never runs as root: give the folder to another user"
         raise PermissionError(13, said, str(place))
     return uid
+
+
+def as_owner(place: Path, script: str, *words: str, content: bytes = b"") -> None:
+    """
+    Run a line of shell in a folder; where this runtime is root, with its owner's rights alone.
+
+    Whoever may write there may put links and pipes in our way: the kernel judges them, in time.
+    Raises: PermissionError, the folder is root's; OSError, the line failed.
+    """
+    who: dict[str, Any] = {}
+    if os.geteuid() == 0:
+        uid = owner_of(place)
+        who = {"user": uid, "group": uid, "extra_groups": []}
+    try:
+        subprocess.run(
+            ["/bin/sh", "-ec", script, "sh", *words],
+            cwd=place,
+            env={"PATH": os.defpath, "LC_ALL": "C"},
+            input=content,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            timeout=_SHELL_S,
+            check=True,
+            **who,
+        )
+    except subprocess.CalledProcessError as error:
+        said = error.stderr.decode("utf-8", "replace").strip()
+        raise OSError(errno.EACCES, said or f"exit code {error.returncode}") from error
+    except subprocess.TimeoutExpired as error:
+        raise OSError(errno.ETIMEDOUT, f"not done in {_SHELL_S:g} s") from error
 
 
 def give(path: Path, uid: int) -> None:

@@ -267,7 +267,7 @@ class Machine(process.Sandbox):
             env={
                 "PATH": os.environ.get("PATH", os.defpath),
                 bare.MARK: self._spec.lease_id,
-                bare.AGENT: self._spec.agent_id,
+                bare.RUNTIME: self._spec.runtime,
             },
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -303,9 +303,9 @@ def missing(means: Means) -> str:
     return ""
 
 
-def remove_left(agent_id: str) -> int:
-    """End what a killed runtime of this agent left: machines die with it, groups stay."""
-    return bare.remove_left(agent_id) + cgroup.remove_left(agent_id)
+def remove_left(runtime: str) -> int:
+    """End what a killed runtime of this name left: machines die with it, groups stay."""
+    return bare.remove_left(runtime) + cgroup.remove_left(runtime)
 
 
 def _fails() -> str:

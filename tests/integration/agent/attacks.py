@@ -390,7 +390,7 @@ def main(level: str, *groups: str) -> int:
         Path(folder).chmod(0o755)
         loot = machine(Path(folder))
         found = _all(level, of_groups(groups), loot)
-    tier(level).remove_left(_agent_id())
+    tier(level).remove_left(_runtime())
     json.dump({"level": level, "uid": os.geteuid(), "attacks": found}, sys.stdout)
     return 0
 
@@ -432,7 +432,7 @@ def _sandbox(
     )
     spec = Spec(
         lease_id=f"lease-{number}-{os.getpid()}",
-        agent_id=_agent_id(),
+        runtime=_runtime(),
         folder=folder.root,
         place=place,
         policy=replace(policy, pids=attack.pids),
@@ -441,7 +441,7 @@ def _sandbox(
     return tier(level).create(spec), folder, place
 
 
-def _agent_id() -> str:
+def _runtime() -> str:
     return f"attacked-{os.getpid()}"
 
 

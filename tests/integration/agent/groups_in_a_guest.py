@@ -37,7 +37,7 @@ def main() -> None:
     found = cgroup.host()
     print("alone", found.works, *set(found.parents.values()), found.why)
     print("moved", Path("/proc/self/cgroup").read_text().strip())
-    group = cgroup.Group(agent_id="agent", lease_id="lease")
+    group = cgroup.Group(runtime="agent", lease_id="lease")
     group.make(memory_mb=40, cpu_cores=0.5, pids=8)
     hold(group)
     group.remove()

@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from agentpool.agent.isolation import cgroup
+from tests.integration.agent.conftest import Agent, Plane
 from tests.integration.agent.tiers import needs, path_without
 
 pytestmark = pytest.mark.timeout(60)
@@ -319,6 +320,29 @@ def test_a_missing_program_is_a_fault_that_names_it(plane: Any, agent: Any) -> N
     assert release["result"] == {"exit_code": 78}
 
 
+def test_a_proxy_is_not_asked_for_this_machine(plane: Any, agent: Any) -> None:
+    agent(HTTP_PROXY="http://127.0.0.1:9", http_proxy="http://127.0.0.1:9", NO_PROXY="")
+
+    plane.release_of(plane.offer({"command": ["true"]}))
+
+    assert {"ws:ack", "ws:release"} <= set(plane.ways)
+
+
+def test_a_message_that_makes_no_sense_stops_nothing(plane: Any, agent: Any) -> None:
+    agent("--slots", "2")
+    lease_id = plane.offer({"command": SLEEP})
+    plane.wait(lambda: plane.printed(lease_id))
+
+    plane.push({"push": "command", "command": "nonsense"})
+    # With the answer to a heartbeat.
+    plane.commands = [{"kind": "resize", "lease_id": lease_id, "grant": {"memory_mb": "lots"}}]
+    plane.wait(lambda: not plane.commands)
+    seen = len(plane.heartbeats)
+
+    plane.wait(lambda: len(plane.heartbeats) > seen + 2)
+    assert plane.release_of(plane.offer({"command": ["true"]}))["outcome"] == "success"
+
+
 def test_work_happens_in_a_clone_that_can_push(
     plane: Any, agent: Any, repository: Path, git_command: Callable[..., str]
 ) -> None:
@@ -451,6 +475,26 @@ def test_work_of_a_killed_runtime_is_ended(
     for folder in {*host.parents.values(), *host.top().values()}:
         groups = [found for each in leases for found in folder.glob(f"agentpool/*/{each}")]
         plane.wait(lambda groups=groups: not any(each.exists() for each in groups), within_s=10)
+
+
+def test_a_runtime_leaves_its_namesake_of_another_control_plane_alone(
+    plane: Any, agent: Any, tmp_path: Path
+) -> None:
+    agent("--name", "bee")
+    lease_id = plane.offer({"command": SLEEP})
+    plane.wait(lambda: plane.printed(lease_id))
+    other_plane = Plane()
+    other_plane.start()
+    namesake = Agent(other_plane, tmp_path / "namesake", "--name", "bee")
+
+    other_plane.wait(lambda: other_plane.heartbeats)
+    namesake.signal(signal.SIGTERM)
+    assert namesake.exit_code() == 0
+    other_plane.stop()
+    seen = len(plane.heartbeats)
+    plane.wait(lambda: len(plane.heartbeats) > seen + 2)
+
+    assert plane.releases == []
 
 
 def test_a_newer_incarnation_cuts_the_old_one_off(plane: Any, agent: Any) -> None:

@@ -44,13 +44,13 @@ def image() -> Iterator[str]:
 
 
 @pytest.fixture
-def agent_id() -> Iterator[str]:
+def runtime() -> Iterator[str]:
     name = f"contained-{uuid.uuid4().hex[:8]}"
     yield name
     container.remove_left(name)
 
 
-def spec_of(tmp_path: Path, agent_id: str, *, image: str = "", **changes: object) -> Spec:
+def spec_of(tmp_path: Path, runtime: str, *, image: str = "", **changes: object) -> Spec:
     folder = contract.Folder(root=tmp_path / "lease")
     folder.make()
     place = folder.root / "work"
@@ -58,7 +58,7 @@ def spec_of(tmp_path: Path, agent_id: str, *, image: str = "", **changes: object
     policy = policy_of(profile={**PROFILE, **changes}, grant=GRANT)
     return Spec(
         lease_id=uuid.uuid4().hex,
-        agent_id=agent_id,
+        runtime=runtime,
         folder=folder.root,
         place=place,
         policy=policy,
@@ -80,9 +80,9 @@ def all_of(number: int) -> str:
 
 
 def test_work_runs_in_an_image_and_is_told_of_refused_tools(
-    image: str, tmp_path: Path, agent_id: str
+    image: str, tmp_path: Path, runtime: str
 ) -> None:
-    made = container.create(spec_of(tmp_path, agent_id, image=image))
+    made = container.create(spec_of(tmp_path, runtime, image=image))
     code = "id -u; echo here >made; git status; echo $?; cat /etc/resolv.conf; exit 7"
 
     env = {"AGENTPOOL_REFUSED": str(contract.Folder(root=Path("/lease")).refused)}
@@ -111,9 +111,9 @@ def test_an_image_that_is_not_here_is_named_with_what_fetches_it() -> None:
 
 
 def test_a_program_that_is_not_in_the_image_is_told(
-    image: str, tmp_path: Path, agent_id: str
+    image: str, tmp_path: Path, runtime: str
 ) -> None:
-    made = container.create(spec_of(tmp_path, agent_id, image=image))
+    made = container.create(spec_of(tmp_path, runtime, image=image))
 
     _, err = made.run(command=["nosuch"], env={}, cwd=made._spec.place)
     found, complained = ended(made), all_of(err)
@@ -123,9 +123,9 @@ def test_a_program_that_is_not_in_the_image_is_told(
     assert "No such file" in complained
 
 
-def test_much_output_of_both_kinds_arrives_whole(tmp_path: Path, agent_id: str) -> None:
+def test_much_output_of_both_kinds_arrives_whole(tmp_path: Path, runtime: str) -> None:
     needs("container")
-    made = container.create(spec_of(tmp_path, agent_id, allowed_tools=["read", "test_execution"]))
+    made = container.create(spec_of(tmp_path, runtime, allowed_tools=["read", "test_execution"]))
     code = "import sys; sys.stdout.write('o' * 300_000); sys.stderr.write('e' * 70_000)"
 
     out, err = made.run(command=["python3", "-c", code], env={}, cwd=made._spec.place)
@@ -138,9 +138,9 @@ def test_much_output_of_both_kinds_arrives_whole(tmp_path: Path, agent_id: str) 
     assert found.cpu_seconds > 0
 
 
-def test_it_is_resized_measured_and_killed(tmp_path: Path, agent_id: str) -> None:
+def test_it_is_resized_measured_and_killed(tmp_path: Path, runtime: str) -> None:
     needs("container")
-    made = container.create(spec_of(tmp_path, agent_id, allowed_tools=["read", "test_execution"]))
+    made = container.create(spec_of(tmp_path, runtime, allowed_tools=["read", "test_execution"]))
     code = "import time; held = b'x' * (60 * 2**20); print('up', flush=True); time.sleep(60)"
 
     out, _ = made.run(command=["python3", "-c", code], env={}, cwd=made._spec.place)
@@ -160,29 +160,27 @@ def test_it_is_resized_measured_and_killed(tmp_path: Path, agent_id: str) -> Non
     assert found.code == -signal.SIGKILL
 
 
-def test_the_keeper_removes_the_container_of_a_killed_runtime(
-    tmp_path: Path, agent_id: str
-) -> None:
+def test_the_keeper_removes_the_container_of_a_killed_runtime(tmp_path: Path, runtime: str) -> None:
     needs("container")
     program = f"""
 import time
 from pathlib import Path
 from agentpool.agent.isolation import container
 from tests.integration.agent.test_containers import spec_of
-made = container.create(spec_of(Path({str(tmp_path)!r}), {agent_id!r}))
+made = container.create(spec_of(Path({str(tmp_path)!r}), {runtime!r}))
 made.run(command=["sleep", "60"], env={{}}, cwd=made._spec.place)
 print(made._pid, flush=True)
 time.sleep(60)
 """
-    runtime = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE)
-    assert runtime.stdout is not None
-    pid = int(runtime.stdout.readline())
-    runtime.kill()
-    runtime.wait()
-    runtime.stdout.close()
+    doomed = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE)
+    assert doomed.stdout is not None
+    pid = int(doomed.stdout.readline())
+    doomed.kill()
+    doomed.wait()
+    doomed.stdout.close()
 
     until = time.monotonic() + 10
-    words = ["podman", "ps", "--all", "--quiet", "--filter", f"label=agentpool.agent={agent_id}"]
+    words = ["podman", "ps", "--all", "--quiet", "--filter", f"label=agentpool.agent={runtime}"]
     while subprocess.run(words, capture_output=True, check=True).stdout or _lives(pid):
         assert time.monotonic() < until, "the container is still there"
         time.sleep(0.1)

@@ -13,6 +13,7 @@ from agentpool.agent import contract, guard
 from agentpool.agent.control import Control, Reason
 from agentpool.agent.isolation import Means, Spec, tier
 from agentpool.agent.isolation.policy import policy_of
+from balancing.reports import SecurityReport
 from tests.integration.agent.tiers import needs
 
 pytestmark = pytest.mark.timeout(60)
@@ -91,6 +92,24 @@ def test_a_larger_grant_holds_in_work_that_runs(plane: Any, agent: Any, level: s
 
 
 @BOTH
+def test_work_can_not_have_its_incidents_refused(plane: Any, agent: Any, level: str) -> None:
+    """What the control plane would not take goes with all that is told along with it."""
+    needs(level)
+    agent("--isolation", level)
+    command = ["sh", "-c", r"printf 'a\000b \001 \377\n' >> $AGENTPOOL_REFUSED; curl; true"]
+
+    lease_id = plane.offer({"command": command})
+    plane.release_of(lease_id, within_s=25)
+
+    said = plane.security[lease_id]
+    told = [each["detail"] for report in said for each in report.get("incidents", [])]
+    assert "curl" in told
+    for report in said:
+        heard = SecurityReport(data=report)
+        assert heard.is_valid(), heard.errors
+
+
+@BOTH
 def test_an_environment_that_is_too_old_is_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, level: str
 ) -> None:
@@ -102,7 +121,7 @@ def test_an_environment_that_is_too_old_is_ended(
     policy = policy_of(profile={}, grant={"memory_mb": 200})
     spec = Spec(
         lease_id=uuid.uuid4().hex,
-        agent_id=f"aged-{uuid.uuid4().hex[:8]}",
+        runtime=f"aged-{uuid.uuid4().hex[:8]}",
         folder=folder.root,
         place=folder.root / "work",
         policy=replace(policy, pids=64),
@@ -127,7 +146,7 @@ def test_an_environment_that_is_too_old_is_ended(
     finally:
         environment.destroy()
         watcher.finish()
-        tier(level).remove_left(spec.agent_id)
+        tier(level).remove_left(spec.runtime)
 
     assert was_left_alone
     assert control.reason() is Reason.LIMIT

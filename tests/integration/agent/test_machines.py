@@ -33,21 +33,21 @@ SLOW_S = 100.0
 
 
 @pytest.fixture
-def agent_id() -> Iterator[str]:
+def runtime() -> Iterator[str]:
     needs("virtual_machine")
     name = f"machine-{uuid.uuid4().hex[:8]}"
     yield name
     vm.remove_left(name)
 
 
-def spec_of(folder: Path, agent_id: str, **changes: object) -> Spec:
+def spec_of(folder: Path, runtime: str, **changes: object) -> Spec:
     lease = contract.Folder(root=folder / f"lease-{uuid.uuid4().hex[:6]}")
     lease.make()
     place = lease.root / "work"
     place.mkdir()
     return Spec(
         lease_id=uuid.uuid4().hex,
-        agent_id=agent_id,
+        runtime=runtime,
         folder=lease.root,
         place=place,
         policy=policy_of(profile={**PROFILE, **changes}, grant=GRANT),
@@ -69,8 +69,8 @@ def all_of(number: int) -> str:
         return file.read().decode()
 
 
-def test_work_prints_writes_and_ends_in_a_machine(tmp_path: Path, agent_id: str) -> None:
-    made = vm.create(spec_of(tmp_path, agent_id))
+def test_work_prints_writes_and_ends_in_a_machine(tmp_path: Path, runtime: str) -> None:
+    made = vm.create(spec_of(tmp_path, runtime))
     code = (
         "uname -r; head -c 300000 /dev/zero | tr '\\0' o; head -c 70000 /dev/zero | tr '\\0' e >&2;"
         "git init -q . && echo 1 >a && git add a;"
@@ -97,8 +97,8 @@ def test_work_prints_writes_and_ends_in_a_machine(tmp_path: Path, agent_id: str)
     assert owner >= 2_000_000 if os.geteuid() == 0 else owner == os.getuid()
 
 
-def test_it_is_measured_resized_and_asked_to_end(tmp_path: Path, agent_id: str) -> None:
-    made = vm.create(spec_of(tmp_path, agent_id))
+def test_it_is_measured_resized_and_asked_to_end(tmp_path: Path, runtime: str) -> None:
+    made = vm.create(spec_of(tmp_path, runtime))
     code = (
         "import signal, sys, time; held = b'x' * (60 * 2**20)\n"
         "signal.signal(signal.SIGTERM, lambda *_: sys.exit(9)); print('up', flush=True)\n"
@@ -151,13 +151,13 @@ open('/lease/out/mine', 'w').write('x') if not os.path.exists('/lease/out/mine')
 
 
 def test_a_guest_that_was_overcome_meets_the_walls_around_it(
-    tmp_path: Path, agent_id: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, runtime: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Work that is root in its guest, with every right and no filter, as after a kernel's hole."""
     told = vm.Machine._told
     root = {"uid": 0, "filter": b""}
     monkeypatch.setattr(vm.Machine, "_told", lambda *words: {**told(*words), **root})
-    spec = spec_of(tmp_path, agent_id, file_access="read_only")
+    spec = spec_of(tmp_path, runtime, file_access="read_only")
     (spec.place / "a.py").write_text("x = 1\n")
     (spec.folder / "in" / "payload.json").write_text("{}")
     made = vm.create(spec)
@@ -179,13 +179,13 @@ def test_a_guest_that_was_overcome_meets_the_walls_around_it(
 
 
 def test_groups_of_version_2_hold_where_a_kernel_has_them(
-    tmp_path: Path, agent_id: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, runtime: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told = vm.Machine._told
     # Root of the guest, for nobody else may mount them.
     root = {"uid": 0, "filter": b""}
     monkeypatch.setattr(vm.Machine, "_told", lambda *words: {**told(*words), **root})
-    spec = spec_of(tmp_path, agent_id)
+    spec = spec_of(tmp_path, runtime)
     made = vm.create(replace(spec, means=replace(spec.means, exposed=(ROOT,))))
 
     command = ["python3", "-B", "-m", "tests.integration.agent.groups_in_a_guest"]
@@ -205,10 +205,10 @@ def test_groups_of_version_2_hold_where_a_kernel_has_them(
 
 
 def test_a_machine_that_cannot_start_says_why(
-    tmp_path: Path, agent_id: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, runtime: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(qemu, "_told_kernel", lambda *_: "console=ttyS0 panic=-1 rdinit=/nothing")
-    made = vm.create(spec_of(tmp_path, agent_id))
+    made = vm.create(spec_of(tmp_path, runtime))
 
     _, err = made.run(command=["sh", "-c", "true"], env={}, cwd=made._spec.place)
     complained, found = all_of(err), ended(made)
@@ -219,7 +219,7 @@ def test_a_machine_that_cannot_start_says_why(
     assert "anic" in complained
 
 
-def test_work_runs_in_an_image_and_is_told_of_refused_tools(tmp_path: Path, agent_id: str) -> None:
+def test_work_runs_in_an_image_and_is_told_of_refused_tools(tmp_path: Path, runtime: str) -> None:
     if not (make := shutil.which("mkfs.ext4", path=f"{os.environ['PATH']}:/usr/sbin:/sbin")):
         why = "mkfs.ext4 is not here: apt-get install e2fsprogs"
         pytest.fail(why) if os.environ.get("CI") == "true" else pytest.skip(why)
@@ -230,7 +230,7 @@ def test_work_runs_in_an_image_and_is_told_of_refused_tools(tmp_path: Path, agen
     (root / "etc").mkdir()
     (root / "etc" / "resolv.conf").write_text("nameserver 192.0.2.1\n")
     subprocess.run([make, "-q", "-d", str(root), str(disk), "24M"], check=True)
-    spec = spec_of(tmp_path, agent_id)
+    spec = spec_of(tmp_path, runtime)
     made = vm.create(replace(spec, means=replace(spec.means, disk=disk)))
     code = (
         "id -u; echo here >made; git status; echo $?; cat /etc/resolv.conf; echo 1 >/mine; exit 7"
@@ -250,8 +250,8 @@ def test_work_runs_in_an_image_and_is_told_of_refused_tools(tmp_path: Path, agen
     assert "tools" in made.enforcement.declared
 
 
-def test_a_machine_with_the_whole_network_reaches_this_one(tmp_path: Path, agent_id: str) -> None:
-    made = vm.create(spec_of(tmp_path, agent_id, network_access="full"))
+def test_a_machine_with_the_whole_network_reaches_this_one(tmp_path: Path, runtime: str) -> None:
+    made = vm.create(spec_of(tmp_path, runtime, network_access="full"))
     code = (
         "import socket, sys; door = socket.create_connection(('10.0.2.2', int(sys.argv[1])), 20)\n"
         "print(door.recv(9).decode(), open('/etc/resolv.conf').read())"
@@ -299,43 +299,43 @@ def test_secrets_and_results_go_through_the_runtime(plane: Any, agent: Any, tmp_
 
 
 @pytest.mark.kill
-def test_nothing_is_left_of_a_killed_runtime_with_machines(tmp_path: Path, agent_id: str) -> None:
+def test_nothing_is_left_of_a_killed_runtime_with_machines(tmp_path: Path, runtime: str) -> None:
     program = f"""
 import os, sys, threading, time
 from pathlib import Path
 from agentpool.agent.isolation import vm
 from tests.integration.agent.test_machines import spec_of
-made = [vm.create(spec_of(Path({str(tmp_path)!r}), {agent_id!r})) for _ in range(3)]
+made = [vm.create(spec_of(Path({str(tmp_path)!r}), {runtime!r})) for _ in range(3)]
 outs = [each.run(command=["sh", "-c", "echo up; sleep 300"], env={{}}, cwd=each._spec.place)[0]
         for each in made]
 assert [os.read(out, 3) for out in outs] == [b"up\\n"] * 3
 print("up", flush=True)
 time.sleep(300)
 """
-    runtime = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE)
-    assert runtime.stdout is not None
-    assert runtime.stdout.readline() == b"up\n"
-    were = _machines_of(agent_id)
-    runtime.kill()
-    runtime.wait()
-    runtime.stdout.close()
+    doomed = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE)
+    assert doomed.stdout is not None
+    assert doomed.stdout.readline() == b"up\n"
+    were = _machines_of(runtime)
+    doomed.kill()
+    doomed.wait()
+    doomed.stdout.close()
 
     until = time.monotonic() + 10
-    vm.remove_left(agent_id)
-    while _machines_of(agent_id):
+    vm.remove_left(runtime)
+    while _machines_of(runtime):
         assert time.monotonic() < until, "machines are still there"
         time.sleep(0.1)
     assert len(were) >= 3
     for parent in cgroup.host().parents.values():
-        assert not (parent / "agentpool" / agent_id).exists()
+        assert not (parent / "agentpool" / runtime).exists()
 
 
-def _machines_of(agent_id: str) -> list[int]:
+def _machines_of(runtime: str) -> list[int]:
     """Return the sandboxes of an agent's machines, and what is in them."""
     found = []
     for each in psutil.process_iter(["cmdline"]):
         try:
-            if each.environ().get("AGENTPOOL_AGENT_ID") == agent_id:
+            if each.environ().get("AGENTPOOL_RUNTIME") == runtime:
                 found += [each.pid, *(child.pid for child in each.children(recursive=True))]
         except psutil.Error:
             continue

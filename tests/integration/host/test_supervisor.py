@@ -103,6 +103,35 @@ def test_a_child_has_its_grace_until_it_was_well_once(tmp_path: Path) -> None:
     assert len(_notes(tmp_path, "slow")) == 1
 
 
+def test_a_look_that_fails_is_not_the_last_one(tmp_path: Path) -> None:
+    shown = io.StringIO()
+    stalled = _child("stalled", SLEEPER, tmp_path, stale_after_s=0.2, start_grace_s=0.2)
+    looks = iter([OSError("no memory for a process")])
+
+    def look() -> Health:
+        if trouble := next(looks, None):
+            raise trouble
+        return {"stalled": False}
+
+    supervisor = _supervisor(tmp_path, stalled, poll=look, stream=shown)
+
+    _run_until(supervisor, lambda: len(_notes(tmp_path, "stalled")) == 2)
+
+    assert "no memory for a process" in shown.getvalue()
+
+
+def test_a_child_runs_also_where_no_note_of_it_can_be_written(tmp_path: Path) -> None:
+    shown = io.StringIO()
+    mayfly = _child("mayfly", NOTE + "print(1, file=note)", tmp_path)
+    supervisor = _supervisor(tmp_path, mayfly, stream=shown)
+    # In the way of its note, as a full disk is.
+    (tmp_path / "run" / f"mayfly.child.json.{os.getpid()}.new").mkdir()
+
+    _run_until(supervisor, lambda: len(_notes(tmp_path, "mayfly")) == 2)
+
+    assert "mayfly: no note of it is kept" in shown.getvalue()
+
+
 def test_the_orphans_of_a_dead_child_are_killed_before_it_starts_again(tmp_path: Path) -> None:
     supervisor = _supervisor(tmp_path, _child("parent", FAMILY, tmp_path))
 

@@ -5,8 +5,8 @@ import time
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agentpool.agent import clock
 from agentpool.agent.control import GRACE_S, Control, Reason
+from agentpool.client import clock
 
 
 def test_work_may_go_on_while_nothing_is_known() -> None:

@@ -1,5 +1,6 @@
 """The smaller parts of the runtime: log, usage, environment, options, dependencies."""
 
+import json
 import os
 import subprocess
 import sys
@@ -12,7 +13,8 @@ from typing import Any
 import pytest
 
 from agentpool.agent import contract, execution, lease_log, options, usage, workspace
-from agentpool.client import errors
+from agentpool.client import errors, gateway
+from balancing.reports import HeartbeatLease
 
 pytestmark = pytest.mark.timeout(30)
 
@@ -131,6 +133,28 @@ def test_tokens_are_read_and_nonsense_is_dropped() -> None:
 
     assert usage.tokens(reported) == {"tokens_in": 5}
     assert usage.tokens("much") == {}
+
+
+@pytest.mark.parametrize(
+    "wrote",
+    [
+        {"counter": 10**14, "phase": "a\0b", "note": "c\0d\ud800" * 300},
+        {"usage": {"cost_usd": 10**9, "tokens_in": 10**14, "output_tokens": 1e14}},
+        {"counter": -1, "phase": 7, "usage": {"cost_usd": float("nan"), "tokens_in": True}},
+    ],
+)
+def test_what_work_wrote_of_itself_never_spoils_a_heartbeat(wrote: dict[str, Any]) -> None:
+    """One that is refused would keep the progress of all other leases from being told."""
+    told = {
+        "lease_id": "11111111-1111-4111-8111-111111111111",
+        "fencing_token": 1,
+        "progress": usage.progress(wrote),
+        "usage": usage.tokens(wrote.get("usage")),
+    }
+
+    heard = HeartbeatLease(data=json.loads(gateway.encoded(told)))
+
+    assert heard.is_valid(), heard.errors
 
 
 def test_exec_fills_in_names_and_keeps_words_apart() -> None:

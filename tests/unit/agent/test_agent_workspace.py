@@ -1,5 +1,7 @@
 """Workspaces: clones at branches, tags and commits; files that stay inside."""
 
+import fcntl
+import hashlib
 import os
 import subprocess
 import threading
@@ -146,6 +148,29 @@ def test_a_clone_ends_when_the_work_is_stopped(tmp_path: Path, repository: Path)
 
     with pytest.raises(workspace.Stopped):
         stopped.run("-c", f"core.sshCommand={slow}", "ls-remote", "ssh://host.invalid/x")
+
+
+def test_who_waits_for_a_mirror_ends_when_the_work_is_stopped(tmp_path: Path) -> None:
+    url = "https://git.example.org/x"
+    mirrors = tmp_path / "mirrors"
+    mirrors.mkdir()
+    stopped = workspace.Git(mirrors=mirrors, is_stopped=lambda: True)
+    failed: list[Exception] = []
+
+    def prepare() -> None:
+        try:
+            folder = lease_folder(tmp_path)
+            workspace.prepare(wanted={"git": url}, folder=folder, git=stopped)
+        except workspace.Stopped as error:
+            failed.append(error)
+
+    with (mirrors / f"{hashlib.sha256(url.encode()).hexdigest()[:24]}.lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)  # another lease clones it just now
+        waiting = threading.Thread(target=prepare, daemon=True)
+        waiting.start()
+        waiting.join(5)
+
+    assert len(failed) == 1
 
 
 def test_nothing_wanted_is_an_empty_folder(tmp_path: Path, git: workspace.Git) -> None:

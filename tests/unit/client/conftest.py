@@ -3,6 +3,7 @@
 import http.server
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,6 +30,8 @@ class Server:
     url: str = ""
     asked: list[Asked] = field(default_factory=list)
     answers: dict[str, list[tuple[int, Any, dict[str, str]]]] = field(default_factory=dict)
+    # How long an answer of a route takes, in seconds; it has been asked by then.
+    delays: dict[str, float] = field(default_factory=dict)
 
     def answer(self, route: str, body: Any, *, status: int = 200, **headers: str) -> None:
         """Add an answer to a route such as `GET /leases`."""
@@ -63,6 +66,7 @@ def server() -> Iterator[Server]:
                 body=json.loads(self.rfile.read(length)) if length else None,
             )
             script.asked.append(asked)
+            time.sleep(script.delays.get(f"{asked.method} {asked.path}", 0.0))
             missing = (404, {"code": "not_found", "detail": f"no answer for {asked.path}"}, {})
             answers = script.answers.get(f"{asked.method} {asked.path}", [missing])
             status, body, headers = answers.pop(0) if len(answers) > 1 else answers[0]

@@ -129,6 +129,21 @@ def test_a_run_that_is_interrupted_cancels_what_is_open(server: Any) -> None:
     assert server.calls_of("DELETE /requests/r1")
 
 
+def test_a_run_that_is_interrupted_cancels_what_it_is_asking_for(server: Any) -> None:
+    server.delays["POST /requests"] = 0.6
+    server.answer("POST /requests", {"id": "r1", "status": "waiting"}, status=202)
+    server.answer("DELETE /requests/r1", {"id": "r1", "status": "cancelled"})
+
+    async def go() -> None:
+        async with AsyncClient(url=server.url, token="t") as client, asyncio.timeout(0.3):
+            await cycles.run(batch=a_batch(), client=client)
+
+    with pytest.raises(TimeoutError):
+        asyncio.run(go())
+
+    assert server.calls_of("DELETE /requests/r1")
+
+
 def test_a_phase_with_a_ref_needs_a_repository() -> None:
     found = batch.parse(
         {

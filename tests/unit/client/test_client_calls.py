@@ -119,6 +119,24 @@ def test_nobody_there_is_unreachable() -> None:
         client.pools()
 
 
+def test_a_proxy_is_not_asked_for_this_machine(
+    server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")  # where nobody listens
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    server.answer("GET /pools", {"results": []})
+
+    async def ask() -> Any:
+        async with AsyncClient(url=server.url, token="t", patience_s=0) as client:
+            return await client.pools()
+
+    with Client(url=server.url, token="t", patience_s=0) as client:
+        assert client.pools().items == ()
+    assert asyncio.run(ask()).items == ()
+
+
 def test_a_creating_call_is_repeated_with_the_same_key(server: Any, client: Client) -> None:
     server.answer("POST /requests", {"code": "unavailable"}, status=503)
     server.answer("POST /requests", {"id": "r1", "status": "waiting"}, status=202)
@@ -236,6 +254,20 @@ def test_a_lost_lease_is_told_and_not_released(
     with pytest.raises(errors.LeaseLost), client.lease("code", project="shop") as held:
         wait_until_lost(held)
 
+    assert not server.calls_of(f"POST /leases/{LEASE}/release")
+
+
+def test_a_lease_that_could_not_be_renewed_in_time_is_lost_by_our_own_clock(
+    server: Any, client: Client, lease_json: Callable[..., Any]
+) -> None:
+    lease = lease_json(expires_at="2026-01-01T00:00:00.6Z")
+    server.answer("POST /requests", {"id": "r1", "status": "granted", "lease": lease})
+    server.answer(f"POST /leases/{LEASE}/renew", {"code": "unavailable"}, status=503)
+
+    with pytest.raises(errors.LeaseLost), client.lease("code", project="shop") as held:
+        time.sleep(0.8)
+
+    assert held.lost
     assert not server.calls_of(f"POST /leases/{LEASE}/release")
 
 

@@ -31,6 +31,18 @@ def test_the_file_is_private_whatever_the_umask(tmp_path: Path) -> None:
     assert [path.name] == [each.name for each in tmp_path.iterdir()]
 
 
+def test_the_file_is_on_the_disk_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a machine that loses its power may keep an empty one, and tokens are shown once."""
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda number: synced.append(os.fstat(number).st_size))
+
+    path = config.save(url="http://pool", token="t", path=tmp_path / "config.toml")
+
+    assert synced == [path.stat().st_size]
+
+
 def test_the_environment_wins(tmp_path: Path) -> None:
     path = config.save(url="http://file", token="file", path=tmp_path / "c.toml")
     env = {"AGENTPOOL_CONFIG": str(path), "AGENTPOOL_URL": "http://env", "AGENTPOOL_TOKEN": "env"}
@@ -75,7 +87,10 @@ def test_a_missing_token_file_is_named(tmp_path: Path) -> None:
         config.load(env=env)
 
 
-@pytest.mark.parametrize("url", ["nonsense", "ftp://pool.example", "http://", "http://[::1"])
+@pytest.mark.parametrize(
+    "url",
+    ["nonsense", "ftp://pool.example", "http://", "http://[::1", "http://h:port", "http://h:99999"],
+)
 def test_what_is_no_address_is_told_at_once(tmp_path: Path, url: str) -> None:
     env = {"AGENTPOOL_CONFIG": str(tmp_path / "none"), "AGENTPOOL_URL": url}
 

@@ -1,5 +1,6 @@
 """The `agentpool` command against a scripted server: output, exit codes, hints."""
 
+import io
 import json
 import subprocess
 import sys
@@ -186,6 +187,27 @@ def test_login_saves_only_what_the_server_accepts(server: Any, tmp_path: Path) -
     assert done.returncode == 1
     assert "agentpool login" in done.stderr
     assert not config.exists()
+
+
+@pytest.mark.parametrize(
+    ("url", "token", "told"),
+    [
+        ("http://127.0.0.1:port", "right", "http://host:port"),
+        ("ftp://127.0.0.1", "right", "http://host:port"),
+        ("http://127.0.0.1:9", "copied–by–hand", "characters that no token has"),
+    ],
+)
+def test_login_tells_what_is_wrong_with_an_address_or_a_token(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    url: str,
+    token: str,
+    told: str,
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"{token}\n"))
+
+    assert main(["login", url, "--token-stdin"]) == 2
+    assert told in capsys.readouterr().err
 
 
 def test_login_keeps_the_token_private(server: Any, tmp_path: Path) -> None:

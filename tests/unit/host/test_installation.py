@@ -1,6 +1,9 @@
 """Which folders and database an installation uses, from the environment alone."""
 
+import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -75,3 +78,30 @@ def test_making_a_folder_leaves_the_mode_of_an_existing_one_alone(tmp_path: Path
 
     modes = [stat.S_IMODE(one.stat().st_mode) for one in (tmp_path, tmp_path / "a" / "b")]
     assert modes == [0o750, 0o700]
+
+
+def test_a_signing_key_that_was_left_half_made_is_made_anew(tmp_path: Path) -> None:
+    """Whoever made it was killed, or the disk was full, between making the file and writing."""
+    (tmp_path / "main").mkdir()
+    (tmp_path / "main" / "secret_key").touch(0o600)
+    environ = {
+        **os.environ,
+        "AGENTPOOL_HOME": str(tmp_path),
+        "AGENTPOOL_INSTANCE": "main",
+        "AGENTPOOL_SECRET_KEY": "",
+        "DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none",
+    }
+
+    keys = [
+        subprocess.run(
+            [sys.executable, "-c", "from agentpool import settings; print(settings.SECRET_KEY)"],
+            env=environ,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+        for _ in range(2)
+    ]
+
+    assert len(keys[0]) > 40
+    assert keys[0] == keys[1] == (tmp_path / "main" / "secret_key").read_text()
