@@ -185,11 +185,13 @@ class Work:
             if ended.error:
                 log.write("stderr", f"[agentpool: {ended.error}]\n")
         finally:
-            if self._environment is not None:
-                self._environment.destroy()
-            log.finish()
-            if self._guard is not None:
-                self._guard.finish()
+            try:
+                if self._environment is not None:
+                    self._environment.destroy()
+            finally:
+                log.finish()
+                if self._guard is not None:
+                    self._guard.finish()
         journal.note(
             "lease.ended",
             lease=self.lease_id,

@@ -84,6 +84,8 @@ class Door(Hinge):
     def __init__(self, settings: config.Config, *, is_wanted: bool) -> None:
         super().__init__(settings, is_wanted=is_wanted)
         self._line: Line | None = None
+        # A client that nobody closed must not leave a thread behind.
+        self._end = weakref.finalize(self, _nothing)
         self._opening = threading.Lock()
         self._process = os.getpid()
 
@@ -140,9 +142,13 @@ class Door(Hinge):
             line.close()
             return None
         threading.Thread(target=line.listen, name="agentpool-gateway", daemon=True).start()
-        # A client that nobody closed must not leave a thread behind.
-        weakref.finalize(self, line.close)
+        self._end.detach()
+        self._end = weakref.finalize(self, line.close)
         return line
+
+
+def _nothing() -> None:
+    """There is no connection to end yet."""
 
 
 class AsyncDoor(Hinge):

@@ -7,6 +7,7 @@ import logging
 import threading
 import time
 import uuid
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -237,6 +238,15 @@ def test_ops_that_an_older_server_does_not_know_go_by_rest(web, token_of, make_a
         client.release(lease.id, fencing_token=lease.fencing_token)
 
     assert asked == ["release"]
+
+
+def test_a_connection_that_was_lost_is_not_kept(web, token_of):
+    with Client(url=web.url, token=token_of("viewer")) as client:
+        first = weakref.ref(client._door._open())
+        first().close()
+        _until(lambda: client._door._open() is not first())
+
+        _until(lambda: gc.collect() >= 0 and first() is None)
 
 
 def test_a_client_that_nobody_closes_leaves_no_thread(web, token_of):
