@@ -71,6 +71,28 @@ def test_what_no_text_can_hold_is_refused_in_words_that_can_be_sent(api, path, b
 
 
 @pytest.mark.parametrize(
+    "part",
+    [
+        '"payload": {"input": {"x": 1e400}}',
+        '"payload": {"files": {"a\\u0000": ""}}',
+        '"payload": {"files": {"a\\ud800": ""}}',
+        '"requirements": {"capabilities": ["a\\u0000"]}',
+        '"requirements": {"capabilities": ["a\\ud800"]}',
+    ],
+)
+def test_what_postgres_cannot_store_is_refused(api, part):
+    raw = '{"agent_type": "code", "project": "p", %s}' % part
+
+    refused(api.call("POST", "/requests", raw=raw), 422, "invalid")
+
+
+def test_a_label_without_end_is_refused(api):
+    raw = '{"agent_type": "code", "agent_id": "a", "labels": {"x": 1e400}}'
+
+    refused(api.call("POST", "", raw=raw), 422, "invalid")
+
+
+@pytest.mark.parametrize(
     ("scope", "method", "path", "status"),
     [
         ("viewer", "GET", "", 200),
