@@ -3,14 +3,21 @@
 from typing import Any, ClassVar
 from uuid import UUID
 
-from django.db.models import Q, QuerySet
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import serializers as drf
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from agentpool.registry import measuring, metrics, queries, serializers, services, showing
+from agentpool.registry import (
+    measuring,
+    metrics,
+    narrowing,
+    queries,
+    serializers,
+    services,
+    showing,
+)
 from agentpool.registry.errors import Forbidden
 from agentpool.registry.fields import MAX_BIGINT, Query, Seconds
 from agentpool.registry.models import (
@@ -28,7 +35,7 @@ from agentpool.registry.rest import (
     if_match,
     page,
 )
-from agentpool.registry.states import LIVE, Scope
+from agentpool.registry.states import Scope
 
 # What answers hold is told by docs/api.md; the schema says only that it is an object, or a page.
 OBJECT = OpenApiTypes.OBJECT
@@ -69,30 +76,10 @@ class AgentList(APIView):
         ordering = (query.get("ordering") or "-created_at").replace("agent_type", "pool")
         return page(
             self,
-            _filtered(queries.agents(), query),
+            narrowing.agents(query),
             ordering=(ordering, "id"),
             show=showing.agents_json,
         )
-
-
-def _filtered(rows: QuerySet[Agent], query: dict[str, Any]) -> QuerySet[Agent]:
-    plain = {"agent_type": "pool", "status": "status", "health": "health"}
-    for name, column in plain.items():
-        if name in query:
-            rows = rows.filter(**{column: query[name]})
-    if "project" in query:
-        rows = rows.filter(leases__project=query["project"], leases__status__in=LIVE).distinct()
-    if "capability" in query:
-        rows = rows.filter(capabilities__contains=[query["capability"]])
-    if "label" in query:
-        name, equals, value = query["label"].partition("=")
-        rows = rows.filter(**({f"labels__{name}": value} if equals else {"labels__has_key": name}))
-    if "search" in query:
-        text = query["search"]
-        rows = rows.filter(
-            Q(agent_id__icontains=text) | Q(name__icontains=text) | Q(host__icontains=text)
-        )
-    return rows
 
 
 class AgentDetail(APIView):
@@ -374,7 +361,7 @@ class MetricsHealth(APIView):
         query = checked(serializers.AgentQuery(data=request.query_params.dict()))
         return page(
             self,
-            _filtered(queries.agents(), query),
+            narrowing.agents(query),
             ordering=("-created_at", "id"),
             show=lambda agents: [_health(a) for a in showing.agents_json(agents)],
         )

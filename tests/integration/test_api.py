@@ -81,7 +81,7 @@ def test_what_no_text_can_hold_is_refused_in_words_that_can_be_sent(api, path, b
     ],
 )
 def test_what_postgres_cannot_store_is_refused(api, part):
-    raw = '{"agent_type": "code", "project": "p", %s}' % part
+    raw = f'{{"agent_type": "code", "project": "p", {part}}}'
 
     refused(api.call("POST", "/requests", raw=raw), 422, "invalid")
 
@@ -566,6 +566,29 @@ def test_lists_are_filtered(api, enrolled):
     assert found("label=zone=b") == ["a1"]
     assert found("search=B2") == ["b2"]
     assert found("health=quarantined") == []
+
+
+@pytest.mark.parametrize(
+    ("label", "found"),
+    [
+        ("zone=a", 1),
+        ("0=x", 1),
+        ("gpu=2", 1),
+        ("ssd=true", 1),
+        ("gpu=NaN", 0),
+        ("gpu=1e400", 0),
+        ("zone__regex=(", 0),
+        ("zone__range=a", 0),
+        ("zone__isnull=a", 0),
+    ],
+)
+def test_a_label_is_a_name_and_a_value_and_nothing_else(api, make_agent, label, found):
+    make_agent(labels={"zone": "a", "0": "x", "gpu": 2, "ssd": True})
+
+    answer = api.get(f"?label={label}")
+
+    assert answer.status_code == 200, answer.body
+    assert len(answer.body["results"]) == found
 
 
 def test_deleting_a_busy_agent_drains_it(api, enrolled):
