@@ -14,6 +14,7 @@ from agentpool.registry.models import (
     Pool,
     Request,
     ScalingDecision,
+    ScalingPolicy,
     ScalingState,
 )
 from balancing.services import agents
@@ -162,3 +163,20 @@ def test_a_credential_that_is_changed_later_is_no_start_up(memory):
     registry_services.rotate_credential(Agent.objects.first(), actor="test")
 
     assert hearing.startup_s("code", otherwise=60.0) == pytest.approx(20, abs=1)
+
+
+def test_a_stored_policy_that_does_not_do_hides_and_holds_up_no_other_pool(memory, api):
+    # As after an upgrade that knows a setting no more.
+    ScalingPolicy.objects.create(pool_id="code", mode="auto", settings={"nonsense": 1})
+
+    told = api.get("/scaling/policy").body["results"]
+    now = api.get("/scaling/recommendation").body
+    alone = api.get("/scaling/recommendation?agent_type=code")
+    stopped = api.post("/scaling/stop")
+
+    faults = {each["agent_type"]: each["fault"] for each in told}
+    assert "nonsense" in faults["code"] and faults["data"] == faults["qa"] == ""
+    assert [each["agent_type"] for each in now["results"]] == ["data", "design", "qa"]
+    assert list(now["faults"]) == ["code"]
+    assert (alone.status_code, alone.body["code"]) == (400, "invalid")
+    assert {each["mode"] for each in stopped.body["results"]} == {"off"}
