@@ -16,7 +16,8 @@ from agentpool.registry.models import (
     RebalancePolicy,
     Rebalancing,
 )
-from agentpool.registry.rest import OPERATORS, READERS, ApiRequest, page
+from agentpool.registry.paging import page
+from agentpool.registry.rest import OPERATORS, READERS, ApiRequest
 from balancing import rebalancing as rules
 from balancing.services import rebalancing
 

@@ -11,7 +11,8 @@ from agentpool.registry import queries as registry_queries
 from agentpool.registry.api import ANY_JSON, CREATED, OBJECT, PAGE, checked
 from agentpool.registry.errors import Invalid
 from agentpool.registry.models import Pool, ScalingDecision, ScalingEvent
-from agentpool.registry.rest import OPERATORS, ApiRequest, idempotent, page
+from agentpool.registry.paging import page
+from agentpool.registry.rest import OPERATORS, ApiRequest, idempotent
 from agentpool.registry.states import Scope
 from scaling import governance, queries, serializers, services
 

@@ -16,7 +16,8 @@ from agentpool.registry.models import (
     Optimization,
     OptimizerPolicy,
 )
-from agentpool.registry.rest import OPERATORS, READERS, ApiRequest, page
+from agentpool.registry.paging import page
+from agentpool.registry.rest import OPERATORS, READERS, ApiRequest
 from scaling import changing, optimizer, troubles
 
 

@@ -26,6 +26,7 @@ from agentpool.registry.models import (
     Pool,
     SecurityProfile,
 )
+from agentpool.registry.paging import page
 from agentpool.registry.rest import (
     OPERATORS,
     READERS,
@@ -33,7 +34,6 @@ from agentpool.registry.rest import (
     etag,
     idempotent,
     if_match,
-    page,
 )
 from agentpool.registry.states import Scope
 

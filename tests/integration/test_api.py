@@ -1,7 +1,9 @@
 """REST as its callers see it: who may, what is refused and how, what a repeat brings."""
 
+import json
 from base64 import b64encode
 from urllib.parse import quote
+from uuid import uuid4
 
 import pytest
 
@@ -551,6 +553,26 @@ def test_pages_bring_each_row_once(api, enrolled):
     assert seen == [f"a{number}" for number in range(7)]
 
 
+def test_pages_of_equal_rows_go_on_beyond_a_thousand_and_past_those_that_leave(api, make_agent):
+    agent = make_agent()
+    columns = {f.attname: getattr(agent, f.attname) for f in Agent._meta.concrete_fields}
+    del columns["id"]
+    Agent.objects.bulk_create(Agent(**columns | {"agent_id": f"b{n}"}) for n in range(2000))
+    seen, path, left = [], "?ordering=status&limit=500", set()
+    while path:
+        page = api.get(path).body
+        names = [row["agent_id"] for row in page["results"]]
+        seen += names
+        path = page["next"] and "?" + page["next"].partition("?")[2]
+        # Some that were shown already stop being equal to the rest.
+        Agent.objects.filter(agent_id__in=names[:10]).update(status="draining")
+        left |= {*names[:10]}
+        assert len(seen) <= 2001
+
+    assert len({*seen}) == len(seen) == 2001
+    assert Agent.objects.filter(status="draining").count() == len(left)
+
+
 def test_lists_are_filtered(api, enrolled):
     enrolled("a1", capabilities=["rust"], labels={"zone": "b"})
     enrolled("b2", "qa")
@@ -678,12 +700,14 @@ def test_a_cursor_that_somebody_wrote_himself_is_refused_or_begins_a_page(api):
     api.post("/requests", {**CODE, "allow_future": True})
     beyond = "9999-12-31T23:59:59-23:59"
     codes = {}
-    for said in ("p=1", "r=1&p=%00", "p=2026-01-01T00:00Z", "p=99999-01-01", f"p={beyond}"):
-        cursor = quote(b64encode(said.encode()).decode())
-        for path in ("/requests", "/leases", "", "/tokens", "/scaling/decisions"):
-            answer = api.get(f"{path}?cursor={cursor}")
-            codes[path, said] = answer.body.get("code", answer.status_code)
+    for place in ("1", "\0", "2026-01-01T00:00Z", "99999-01-01", beyond):
+        for said in (json.dumps([place]), json.dumps([place, str(uuid4())]), f"p={place}"):
+            cursor = quote(b64encode(said.encode()).decode())
+            for path in ("/requests", "/leases", "", "/tokens", "/scaling/decisions"):
+                answer = api.get(f"{path}?cursor={cursor}")
+                codes[path, said] = answer.body.get("code", answer.status_code)
 
     # A number or a moment may be one of that list's.
     assert set(codes.values()) == {"invalid", 200}, codes
-    assert codes["/requests", "p=2026-01-01T00:00Z"] == codes["/tokens", "p=1"] == "invalid"
+    assert codes["/requests", '["2026-01-01T00:00Z"]'] == codes["/tokens", "p=1"] == "invalid"
+    assert codes["/requests", '["1"]'] == 200
