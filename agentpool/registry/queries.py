@@ -224,12 +224,12 @@ def own_events(found: Sequence[Event], *, name: str) -> list[Event]:
     """
     Return the events that an orchestrator may see: all but those of requests that others made.
 
-    name: the principal's.
+    name: the principal's. A request that was refused may have left no row: its event says by whom.
     """
     asked = {event.request_id for event in found if event.request_id}
-    others = Request.objects.filter(id__in=asked).exclude(requested_by=name)
-    hidden = set(others.values_list("id", flat=True))
-    return [event for event in found if event.request_id not in hidden]
+    own = Request.objects.filter(id__in=asked, requested_by=name)
+    shown = {None, *own.values_list("id", flat=True)}
+    return [event for event in found if event.request_id in shown or event.actor == name]
 
 
 def _is_first(event: Event, seq: int) -> bool:

@@ -7,6 +7,8 @@ from uuid import uuid4
 
 import pytest
 
+from agentpool.live.connect import connect
+from agentpool.live.relay import Relay
 from agentpool.registry.models import Agent, Event, IdempotencyKey, Lease, Request
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("whole")]
@@ -164,6 +166,19 @@ def test_an_orchestrator_sees_only_what_it_asked_for(api, token_of):
     refused(api.get(f"/requests/{mine}", token=two), 404, "not_found")
     refused(api.delete(f"/requests/{mine}", token=two), 404, "not_found")
     assert api.get("/requests", token=two).body["results"] == []
+
+
+def test_an_orchestrator_does_not_see_what_was_refused_to_others(api, token_of):
+    mine, other = token_of("orchestrator"), token_of("orchestrator")
+    after = api.get("/events").body["next"]
+    refused(api.post("/assign", {**CODE, "project": "p"}, token=mine), 409, "capacity_exhausted")
+    with connect() as own:
+        Relay(own).step()
+
+    told = [api.get(f"/events?after={after}", token=t).body["events"] for t in (mine, other)]
+
+    kinds = [{event["kind"] for event in events} for events in told]
+    assert ["request.refused" in found for found in kinds] == [True, False]
 
 
 def test_a_browser_session_needs_the_csrf_token(api, pools):
