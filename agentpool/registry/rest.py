@@ -333,6 +333,7 @@ def idempotent(handler: Callable[..., Answer]) -> Callable[..., Answer]:
         )
         return Response(got.body, status=got.status, headers=dict(got.headers))
 
+    answer.is_idempotent = True  # type: ignore[attr-defined]  # which the schema tells
     return answer
 
 
