@@ -270,15 +270,21 @@ class ProfileDetail(APIView):
     def get(self, request: ApiRequest, agent_type: str) -> Response:
         """Show one profile."""
         queries.pool(agent_type)
-        profile = SecurityProfile.objects.get(pool_id=agent_type)
-        return Response(showing.profile_json(profile))
+        return _profile(SecurityProfile.objects.get(pool_id=agent_type))
 
-    @extend_schema(request=serializers.ProfileFields, responses=ANY_JSON)
+    @extend_schema(request=serializers.ProfileFields, parameters=[IF_MATCH], responses=ANY_JSON)
     def patch(self, request: ApiRequest, agent_type: str) -> Response:
         """Change a profile; its version rises."""
         fields = checked(serializers.ProfileFields(data=request.data))
-        profile = services.update_profile(agent_type, fields=fields, actor=request.user.name)
-        return Response(showing.profile_json(profile))
+        return _profile(
+            services.update_profile(
+                agent_type, fields=fields, if_version=if_match(request), actor=request.user.name
+            )
+        )
+
+
+def _profile(profile: SecurityProfile) -> Response:
+    return Response(showing.profile_json(profile), headers={"ETag": etag(profile.version)})
 
 
 # -- events and metrics --------------------------------------------------------------------------

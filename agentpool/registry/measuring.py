@@ -235,7 +235,7 @@ def series(
     step_s None: one that gives about POINTS points. Where the wanted step is finer than what is
     kept so long, it becomes that.
     """
-    at = queries.now()
+    at, since = queries.now(), max(since, metrics.EPOCH)
     length_s = max(FINEST_S, ((until or at) - since).total_seconds())
     wanted_s = step_s or min(
         (each for each in metrics.STEPS_S if length_s / each <= POINTS), default=86_400

@@ -697,6 +697,33 @@ def test_samples_give_the_series(api):
     assert [point["agent_type"] for point in series] == ["qa"]
 
 
+@pytest.mark.parametrize("step_s", [86_400, 604_800, 31 * 86_400])
+def test_a_series_may_begin_before_everything(api, step_s):
+    answer = api.get(f"/metrics/summary?since=0001-01-01T00:00:00Z&step_s={step_s}")
+
+    assert (answer.status_code, answer.body["step_s"]) == (200, step_s)
+
+
+def test_a_number_ahead_of_the_stream_is_refused(api):
+    assert refused(api.get("/events?after=999999"), 400, "invalid")["errors"][0]["field"] == "after"
+
+
+def test_what_was_learnt_of_an_agent_is_for_readers(api, make_agent, token_of):
+    make_agent(agent_id="a1")
+
+    assert api.get("/a1/learning", token=token_of("viewer")).status_code == 200
+
+
+def test_a_profile_has_a_version_that_a_change_may_name(api):
+    seen = api.get("/security/profiles/code")["ETag"]
+    changed = api.patch("/security/profiles/code", {"memory_mb": 2048}, if_match=seen)
+    stale = api.patch("/security/profiles/code", {"memory_mb": 4096}, if_match=seen)
+
+    assert (changed.status_code, changed["ETag"]) == (200, '"g2"')
+    refused(stale, 412, "stale_version")
+    assert api.get("/security/profiles/code").body["resource_limits"]["memory_mb"] == 2048
+
+
 def test_health_answers_say_what_is_missing(client, pools):
     assert client.get("/healthz").json() == {"ok": True}
 
