@@ -9,6 +9,8 @@ import pytest
 
 from agentpool.live.connect import connect
 from agentpool.live.relay import Relay
+from agentpool.registry import services
+from agentpool.registry.errors import ConcurrentUpdate
 from agentpool.registry.models import Agent, Event, IdempotencyKey, Lease, Request
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("whole")]
@@ -653,6 +655,14 @@ def test_pools_can_be_made_changed_and_not_made_twice(api):
     refused(api.patch("/pools/docs", {"min_size": 9}), 422, "invalid")
     assert api.patch("/pools/docs", {"min_size": 2}).body["min_size"] == 2
     assert api.get("/security/profiles/docs").body["network_access"] == "none"
+
+
+def test_two_changes_of_a_pool_that_contradict_each_other_are_not_both_made(pools):
+    """Each is good by what its caller saw: a least size of 10, and a most of 5."""
+    services.update_pool("code", fields={"max_size": 5}, if_generation=None, actor="one")
+
+    with pytest.raises(ConcurrentUpdate):
+        services.update_pool("code", fields={"min_size": 10}, if_generation=None, actor="other")
 
 
 def test_events_are_resumed_from_a_number(api, enrolled):
