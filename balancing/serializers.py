@@ -223,6 +223,12 @@ class Reason(serializers.Serializer[Any]):
     reason = Text(required=False, allow_blank=True, default="", max_length=400)
 
 
+class Removal(Reason):
+    """How an agent is retired: whether its leases are cancelled first."""
+
+    force = serializers.BooleanField(required=False, default=False)
+
+
 class RequestQuery(Query):
     """Filters of the list of requests."""
 

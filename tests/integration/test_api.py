@@ -665,6 +665,16 @@ def test_two_changes_of_a_pool_that_contradict_each_other_are_not_both_made(pool
         services.update_pool("code", fields={"min_size": 10}, if_generation=None, actor="other")
 
 
+@pytest.mark.parametrize(
+    ("force", "status"), [("True", 204), ("1", 204), ("tru", 422), ("no", 202)]
+)
+def test_force_is_a_flag_or_is_refused(api, make_agent, submit, force, status):
+    agent = make_agent()
+    submit()
+
+    assert api.delete(f"/{agent.id}?force={force}").status_code == status
+
+
 def test_events_are_resumed_from_a_number(api, enrolled):
     from agentpool.live.connect import connect
     from agentpool.live.relay import Relay
