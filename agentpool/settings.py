@@ -94,6 +94,7 @@ INSTALLED_APPS = [
     "rest_framework",
     "django_filters",
     "drf_spectacular",
+    "drf_spectacular_sidecar",
     "django_htmx",
     "channels",
     "django_q",
@@ -192,6 +193,9 @@ SPECTACULAR_SETTINGS = {
     "DESCRIPTION": "The control plane for fleets of AI coding agents.",
     "VERSION": __version__,
     "OAS_VERSION": "3.1.0",
+    # The page's script comes from here: another host's would act with the reader's session.
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": f"{STATIC_URL}favicon.svg",
     "SERVE_INCLUDE_SCHEMA": False,
     "SERVE_PERMISSIONS": ["rest_framework.permissions.AllowAny"],
     "SERVE_AUTHENTICATION": [],

@@ -1,6 +1,8 @@
 """REST as its callers see it: who may, what is refused and how, what a repeat brings."""
 
+import contextlib
 import json
+import re
 from base64 import b64encode
 from urllib.parse import quote
 from uuid import uuid4
@@ -755,7 +757,15 @@ def test_health_answers_say_what_is_missing(client, pools):
 
 def test_the_schema_and_its_page_are_served(client, pools):
     assert client.get("/api/schema").status_code == 200
-    assert client.get("/api/docs").status_code == 200
+    page = client.get("/api/docs")
+
+    assert page.status_code == 200
+    asked = re.findall(r'(?:src|href)="([^"]+)"', page.content.decode())
+    assert len(asked) >= 3
+    assert [each for each in asked if not each.startswith("/static/")] == []
+    for each in asked:
+        with contextlib.closing(client.get(each)) as file:
+            assert file.status_code == 200, each
 
 
 def test_a_cursor_that_somebody_wrote_himself_is_refused_or_begins_a_page(api):
