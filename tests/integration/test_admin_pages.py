@@ -18,6 +18,8 @@ from agentpool.registry.models import (
     Agent,
     Credential,
     Event,
+    Lease,
+    LeaseOutcome,
     OptimizerPolicy,
     Pool,
     PoolSample,
@@ -216,6 +218,17 @@ def test_the_dashboard_draws_the_mean_wait_of_grants_and_not_of_quiet_stretches(
     (_, wait) = dashboard.dashboard(None, {})["charts"]
 
     assert wait["words"] == "code 15 s"
+
+
+def test_an_outcome_is_shown_for_longer_than_its_lease(staff, rows):
+    outcome = LeaseOutcome.objects.get()
+    Lease.objects.filter(pk=outcome.lease_id).delete()
+
+    page = staff.get("/admin/registry/leaseoutcome/").content.decode()
+    own = staff.get(f"/admin/registry/leaseoutcome/{outcome.pk}/change/")
+
+    assert "no longer kept" in page
+    assert own.status_code == 200
 
 
 def test_a_viewer_is_refused_what_only_operators_may(sign_in, rows):
