@@ -73,11 +73,10 @@ class AgentList(APIView):
     def get(self, request: ApiRequest) -> Response:
         """List agents: cursor pages, newest first unless `ordering` says otherwise."""
         query = checked(serializers.AgentQuery(data=request.query_params.dict()))
-        ordering = (query.get("ordering") or "-created_at").replace("agent_type", "pool")
         return page(
             self,
             narrowing.agents(query),
-            ordering=(ordering, "id"),
+            ordering=narrowing.ordering(query),
             show=showing.agents_json,
         )
 
@@ -368,7 +367,7 @@ class MetricsHealth(APIView):
         return page(
             self,
             narrowing.agents(query),
-            ordering=("-created_at", "id"),
+            ordering=narrowing.ordering(query),
             show=lambda agents: [_health(a) for a in showing.agents_json(agents)],
         )
 

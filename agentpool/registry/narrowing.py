@@ -34,6 +34,11 @@ def agents(query: Mapping[str, Any]) -> QuerySet[Agent]:
     return rows
 
 
+def ordering(query: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the order that is asked for, the newest first by default, as columns."""
+    return (query.get("ordering") or "-created_at").replace("agent_type", "pool"), "id"
+
+
 def _label(said: str) -> Q:
     """Return what NAME or NAME=VALUE asks of labels; a value may stand for a number or boolean."""
     name, equals, value = said.partition("=")

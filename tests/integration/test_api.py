@@ -710,6 +710,15 @@ def test_metrics_count_what_is_there(api, enrolled):
     assert (health["agent_id"], health["reasons"]) == ("a1", [])
 
 
+def test_the_health_of_agents_is_ordered_as_their_list_is(api, make_agent):
+    for name in ("b", "c", "a"):
+        make_agent(agent_id=name)
+
+    rows = api.get("/metrics/health?ordering=agent_id").body["results"]
+
+    assert [row["agent_id"] for row in rows] == ["a", "b", "c"]
+
+
 def test_samples_give_the_series(api):
     from agentpool.registry import jobs
 
