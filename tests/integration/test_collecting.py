@@ -14,8 +14,9 @@ from django.db.models.functions import Now
 from agentpool.live.connect import connect
 from agentpool.live.relay import Relay
 from agentpool.registry import collecting, measuring, metrics, queries
-from agentpool.registry.models import Event, MetricState, MetricTotal, PoolSample
+from agentpool.registry.models import Event, MetricState, MetricTotal, PoolSample, Request
 from agentpool.registry.states import Outcome
+from balancing import jobs as balancing_jobs
 from balancing.services import leases
 from tests.locks import somebody_waits
 
@@ -117,6 +118,21 @@ def test_a_long_backlog_is_counted_in_several_batches(make_agent, submit, number
     collecting.collect()
 
     assert (counted(), counted(name="ended")) == (6, 6)
+
+
+def test_who_has_waited_for_longer_than_events_are_kept_arrives_once(make_agent, submit, numbered):
+    waiting = submit()
+    numbered()
+    collecting.collect()
+    Event.objects.filter(request_id=waiting.id).delete()
+    Request.objects.update(queued_at=Now() - timedelta(days=8), expires_at=Now() + timedelta(1))
+
+    make_agent()
+    balancing_jobs.serve()
+    numbered()
+    collecting.collect()
+
+    assert (counted(name="granted"), counted()) == (1, 1)
 
 
 def test_what_was_long_ago_is_shown_whichever_batch_has_counted_it(
