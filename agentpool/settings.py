@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from django.core.exceptions import ImproperlyConfigured
+
 from agentpool import __version__
 from agentpool.host import installation, lock
 
@@ -25,7 +27,23 @@ def _beside(name: str) -> Path:
 
 
 def _number(name: str, default: float) -> float:
-    return float(os.environ.get(name, default))
+    text = os.environ.get(name, "")
+    try:
+        return float(text or default)
+    except ValueError as error:
+        raise ImproperlyConfigured(f"{name} must be a number, not {text!r}.") from error
+
+
+def _whole(name: str, default: int) -> int:
+    number = _number(name, default)
+    if not number.is_integer():
+        raise ImproperlyConfigured(f"{name} must be a whole number, not {number:g}.")
+    return int(number)
+
+
+def _several(name: str, default: str = "") -> list[str]:
+    parts = (os.environ.get(name) or default).split(",")
+    return [part.strip() for part in parts if part.strip()]
 
 
 def _secret_key() -> str:
@@ -62,8 +80,8 @@ def _database(url: str | None) -> dict[str, Any]:
 INSTALLATION = installation.current()
 DEBUG = os.environ.get("AGENTPOOL_DEBUG") == "1"
 SECRET_KEY = os.environ.get("AGENTPOOL_SECRET_KEY") or _secret_key()
-ALLOWED_HOSTS = os.environ.get("AGENTPOOL_ALLOWED_HOSTS", "*").split(",")
-CSRF_TRUSTED_ORIGINS = [o for o in os.environ.get("AGENTPOOL_ORIGINS", "").split(",") if o]
+ALLOWED_HOSTS = _several("AGENTPOOL_ALLOWED_HOSTS", "*")
+CSRF_TRUSTED_ORIGINS = _several("AGENTPOOL_ORIGINS")
 
 INSTALLED_APPS = [
     "unfold.apps.BasicAppConfig",
@@ -78,6 +96,7 @@ INSTALLED_APPS = [
     "rest_framework",
     "django_filters",
     "drf_spectacular",
+    "drf_spectacular_sidecar",
     "django_htmx",
     "channels",
     "django_q",
@@ -120,7 +139,7 @@ TEMPLATES = [
 
 # The web process sets AGENTPOOL_DB_POOL: there threads come and go, so connections are pooled.
 # The job cluster forks its workers and must never share a pool's sockets with them.
-DB_POOL_SIZE = int(os.environ.get("AGENTPOOL_DB_POOL", "0"))
+DB_POOL_SIZE = _whole("AGENTPOOL_DB_POOL", 0)
 DATABASES = {"default": _database(installation.database_url())}
 if DB_POOL_SIZE:
     DATABASES["default"]["OPTIONS"]["pool"] = {
@@ -176,6 +195,9 @@ SPECTACULAR_SETTINGS = {
     "DESCRIPTION": "The control plane for fleets of AI coding agents.",
     "VERSION": __version__,
     "OAS_VERSION": "3.1.0",
+    # The page's script comes from here: another host's would act with the reader's session.
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": f"{STATIC_URL}favicon.svg",
     "SERVE_INCLUDE_SCHEMA": False,
     "SERVE_PERMISSIONS": ["rest_framework.permissions.AllowAny"],
     "SERVE_AUTHENTICATION": [],
@@ -189,7 +211,7 @@ SPECTACULAR_SETTINGS = {
 Q_CLUSTER = {
     "name": "agentpool",
     "orm": "default",
-    "workers": int(os.environ.get("AGENTPOOL_JOB_WORKERS", "2")),
+    "workers": _whole("AGENTPOOL_JOB_WORKERS", 2),
     "timeout": 25,
     "retry": 30,
     "max_attempts": 2,
@@ -215,13 +237,13 @@ RUN_LEASE_S = _number("AGENTPOOL_RUN_LEASE_S", 120)
 HARD_END_S = _number("AGENTPOOL_HARD_END_S", 14_400)
 REAP_SLACK_S = _number("AGENTPOOL_REAP_SLACK_S", 5)
 BACKOFF_S = _number("AGENTPOOL_BACKOFF_S", 5)
-MAX_ATTEMPTS = int(_number("AGENTPOOL_MAX_ATTEMPTS", 3))
+MAX_ATTEMPTS = _whole("AGENTPOOL_MAX_ATTEMPTS", 3)
 # The gateway and the event stream: one connection's bounds.
 FLUSH_S = _number("AGENTPOOL_FLUSH_S", 1)
-MESSAGE_BYTES = int(_number("AGENTPOOL_MESSAGE_BYTES", 524_288))
+MESSAGE_BYTES = _whole("AGENTPOOL_MESSAGE_BYTES", 524_288)
 MESSAGES_PER_S = _number("AGENTPOOL_MESSAGES_PER_S", 2000)
 SLOW_READER_S = _number("AGENTPOOL_SLOW_READER_S", 30)
-LOG_CAP_BYTES = int(_number("AGENTPOOL_LOG_CAP_BYTES", 1_000_000))
+LOG_CAP_BYTES = _whole("AGENTPOOL_LOG_CAP_BYTES", 1_000_000)
 CANARY_EVERY_S = _number("AGENTPOOL_CANARY_EVERY_S", 5)
 STALE_S = _number("AGENTPOOL_STALE_S", 15)
 

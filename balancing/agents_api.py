@@ -3,7 +3,7 @@
 from typing import Any, ClassVar
 from uuid import UUID
 
-from drf_spectacular.utils import OpenApiParameter, extend_schema
+from drf_spectacular.utils import extend_schema
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
@@ -102,18 +102,19 @@ class AgentDetail(registry_api.AgentDetail):
         return shown(request, agent)
 
     @extend_schema(
-        parameters=[IF_MATCH, OpenApiParameter("force", bool), callers.REASON],
+        parameters=[IF_MATCH, serializers.Removal],
         responses={202: OBJECT, 204: None},
     )
     def delete(self, request: ApiRequest, pool_id: UUID) -> Response:
         """Retire an agent: at once when it holds nothing, else after its leases."""
         agent = callers.own(request, registry_queries.agent_by(id=pool_id))
+        query = checked(serializers.Removal(data=request.query_params.dict()))
         after = agents.unregister(
             agent,
-            force=request.query_params.get("force") == "true",
+            force=query["force"],
             if_generation=if_match(request),
             actor=request.user.name,
-            reason=callers.reason(request) or "unregistered",
+            reason=query["reason"] or "unregistered",
         )
         if after.status == AgentStatus.RETIRED:
             return Response(status=204)

@@ -15,6 +15,7 @@ from agentpool.registry import services as registry_services
 from agentpool.registry import showing as registry_showing
 from agentpool.registry.api import ANY_JSON, PAGE, checked
 from agentpool.registry.models import Lease
+from agentpool.registry.paging import page
 from agentpool.registry.rest import (
     AGENTS,
     HOLDERS,
@@ -22,7 +23,6 @@ from agentpool.registry.rest import (
     Answer,
     ApiRequest,
     Ready,
-    page,
     remembering,
 )
 from agentpool.registry.states import (

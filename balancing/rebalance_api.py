@@ -10,13 +10,14 @@ from rest_framework.views import APIView
 
 from agentpool.registry import policy_api
 from agentpool.registry.api import ANY_JSON, PAGE, checked
-from agentpool.registry.fields import Query
+from agentpool.registry.fields import Query, Strict
 from agentpool.registry.models import (
     REBALANCING_STATUSES,
     RebalancePolicy,
     Rebalancing,
 )
-from agentpool.registry.rest import OPERATORS, READERS, ApiRequest, page
+from agentpool.registry.paging import page
+from agentpool.registry.rest import OPERATORS, READERS, ApiRequest
 from balancing import rebalancing as rules
 from balancing.services import rebalancing
 
@@ -27,7 +28,7 @@ class RunQuery(drf.Serializer[Any]):
     dry_run = drf.BooleanField(default=False)
 
 
-class RunBody(drf.Serializer[Any]):
+class RunBody(Strict):
     """Of which pool; of all by default."""
 
     agent_type = drf.CharField(max_length=63, required=False)

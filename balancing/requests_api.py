@@ -12,6 +12,7 @@ from agentpool.registry import queries as registry_queries
 from agentpool.registry.api import ANY_JSON, CREATED, OBJECT, PAGE, checked
 from agentpool.registry.errors import NotFound
 from agentpool.registry.models import Lease, Request
+from agentpool.registry.paging import page
 from agentpool.registry.rest import (
     ORCHESTRATORS,
     READERS,
@@ -19,7 +20,6 @@ from agentpool.registry.rest import (
     ApiRequest,
     Ready,
     idempotent,
-    page,
     remembering,
 )
 from agentpool.registry.states import (

@@ -64,7 +64,7 @@ class LearningOfAgent(APIView):
     @extend_schema(operation_id="agent_pool_learning_of_agent", responses=OBJECT)
     def get(self, request: ApiRequest, agent_id: str) -> Response:
         """Return its predictions at each kind of work, with bounds, leases and date."""
-        return Response(insight.agent(callers.named(request, agent_id)))
+        return Response(insight.agent(registry_queries.agent_row(agent_id)))
 
 
 class ResourceLimits(APIView):

@@ -17,8 +17,10 @@ from agentpool.registry.fields import (
     Seconds,
     Strict,
     Text,
+    Value,
     Whole,
     Words,
+    check_storable,
 )
 from agentpool.registry.models import (
     AFFINITIES,
@@ -50,9 +52,7 @@ class Requirements(Strict):
     disk_space_mb = Whole(default=500)
     network_access = Flag(default=True)
     special_tools = Words(default=list)
-    capabilities = serializers.ListField(
-        child=serializers.JSONField(), max_length=100, default=list
-    )
+    capabilities = serializers.ListField(child=Value(), max_length=100, default=list)
     labels = Object(default=dict)
     security_level = Level(SecurityLevel, default="standard")
     isolation_level = Level(IsolationLevel, default="process")
@@ -131,6 +131,11 @@ class Payload(Strict):
             _ENV_NAME(name)
             if name.startswith("AGENTPOOL_"):
                 raise serializers.ValidationError(f"{name} is set by the runtime.")
+        return value
+
+    def validate_files(self, value: dict[str, str]) -> dict[str, str]:
+        """Refuse names that cannot be stored; their texts are checked one by one."""
+        check_storable(list(value))
         return value
 
 
@@ -216,6 +221,12 @@ class Reason(serializers.Serializer[Any]):
     """Why something is deleted."""
 
     reason = Text(required=False, allow_blank=True, default="", max_length=400)
+
+
+class Removal(Reason):
+    """How an agent is retired: whether its leases are cancelled first."""
+
+    force = serializers.BooleanField(required=False, default=False)
 
 
 class RequestQuery(Query):

@@ -1,5 +1,6 @@
 """Reads what running leases use of what they hold, and what is remembered of each."""
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from agentpool.registry import policies as registry_policies
 from agentpool.registry.models import RebalancePolicy
 from balancing import rebalancing
 from balancing.rebalancing import CPU, MEMORY, Held, Mode, Rules, Use
+
+log = logging.getLogger("agentpool.rebalancing")
 
 # Over at least so many seconds the CPU use of "now" is taken; runtimes report it each 10 s or so.
 CPU_OVER_S = 20.0
@@ -85,11 +88,18 @@ class Watched:
 
 
 def policies() -> Mapping[str, tuple[Mode, Rules]]:
-    """Return each pool's mode and rules; without a row of its own it recommends by the usual."""
-    return {
-        row.pool_id: (Mode(row.mode), rebalancing.rules_of(row.settings))
-        for row in registry_policies.policies(RebalancePolicy)
-    }
+    """
+    Return each pool's mode and rules; without a row of its own it recommends by the usual.
+
+    A pool whose stored settings make no rules is left out, and told in the log.
+    """
+    found = {}
+    for row in registry_policies.policies(RebalancePolicy):
+        try:
+            found[row.pool_id] = (Mode(row.mode), rebalancing.rules_of(row.settings))
+        except ValueError as error:
+            log.warning("not watched pool=%s: its policy does not do: %s", row.pool_id, error)
+    return found
 
 
 def leases(rules: Mapping[str, Rules]) -> Sequence[Watched]:

@@ -1,6 +1,7 @@
 """REST doors to how many agents there are."""
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from drf_spectacular.utils import extend_schema
 from rest_framework.response import Response
@@ -8,8 +9,10 @@ from rest_framework.views import APIView
 
 from agentpool.registry import queries as registry_queries
 from agentpool.registry.api import ANY_JSON, CREATED, OBJECT, PAGE, checked
+from agentpool.registry.errors import Invalid
 from agentpool.registry.models import Pool, ScalingDecision, ScalingEvent
-from agentpool.registry.rest import OPERATORS, ApiRequest, idempotent, page
+from agentpool.registry.paging import page
+from agentpool.registry.rest import OPERATORS, ApiRequest, idempotent
 from agentpool.registry.states import Scope
 from scaling import governance, queries, serializers, services
 
@@ -59,19 +62,24 @@ class Recommendation(APIView):
     def get(self, request: ApiRequest) -> Response:
         """Decide for one pool, or each, without carrying anything out."""
         query = checked(serializers.HistoryQuery(data=request.query_params.dict()))
-        # Only here: the core's arrays cost each web process 20 MB.
-        from scaling import evaluation
-
-        looks = evaluation.recommend(query.get("agent_type"))
         grown = queries.growth()
-        return Response(
-            {
-                "results": [
-                    serializers.look_json(look, grown.get(look.pool.agent_type, (0, 0)))
-                    for look in looks
-                ]
-            }
-        )
+        if "agent_type" in query:
+            return Response({"results": [_recommended(query["agent_type"], grown)], "faults": {}})
+        results, faults = [], {}
+        for pool in Pool.objects.order_by("agent_type"):
+            try:
+                results.append(_recommended(pool.agent_type, grown))
+            except Invalid as refusal:
+                faults[pool.agent_type] = refusal.detail
+        return Response({"results": results, "faults": faults})
+
+
+def _recommended(agent_type: str, grown: Mapping[str, tuple[int, int]]) -> dict[str, Any]:
+    # Only here: the core's arrays cost each web process 20 MB.
+    from scaling import evaluation
+
+    (look,) = evaluation.recommend(agent_type)
+    return serializers.look_json(look, grown.get(agent_type, (0, 0)))
 
 
 class Decisions(APIView):

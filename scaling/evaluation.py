@@ -18,7 +18,7 @@ from django.db.models import Avg, Count, Q, Sum
 
 from agentpool.registry import counters
 from agentpool.registry import queries as registry_queries
-from agentpool.registry.errors import Refusal
+from agentpool.registry.errors import Invalid, Refusal
 from agentpool.registry.models import (
     Announcement,
     Launch,
@@ -92,7 +92,7 @@ def recommend(agent_type: str | None = None, *, mode: Mode | None = None) -> lis
     """
     Return what would be decided now, and decide nothing.
 
-    mode: as if the pool were in it. Raises: NotFound.
+    mode: as if the pool were in it. Raises: NotFound; Invalid, a pool's policy does not do.
     """
     pools = (
         [registry_queries.pool(agent_type)]
@@ -100,7 +100,10 @@ def recommend(agent_type: str | None = None, *, mode: Mode | None = None) -> lis
         else list(Pool.objects.order_by("agent_type"))
     )
     now = registry_queries.now()
-    return [_look(pool, _state(pool), now=now, mode=mode) for pool in pools]
+    try:
+        return [_look(pool, _state(pool), now=now, mode=mode) for pool in pools]
+    except PolicyInvalid as error:
+        raise Invalid(str(error), errors=[(error.field, error.message)]) from error
 
 
 def _evaluate(pool: Pool) -> Look | None:

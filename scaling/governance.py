@@ -68,7 +68,8 @@ def set_policy(
     """
     Change a pool's policy; what is not given stays, a setting that is None goes back to its usual.
 
-    Judged as a whole. Locks the pool. Raises: Invalid, naming the field; NotFound.
+    Judged as a whole, but for what is only switched off: that must work whatever is stored. Locks
+    the pool. Raises: Invalid, naming the field; NotFound.
     """
     pool = _locked(agent_type)
     row = row_of(pool)
@@ -77,7 +78,8 @@ def set_policy(
     if mode is not None:
         row.mode = mode
         row.mode_before = mode if mode != Mode.OFF else row.mode_before
-    edited(row, rule=rule, settings=settings)
+    if rule or settings or row.mode != Mode.OFF:
+        edited(row, rule=rule, settings=settings)
     row.generation = 1 if is_new else row.generation + 1
     row.updated_by = actor
     row.updated_at = registry_queries.now()

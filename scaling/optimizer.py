@@ -62,7 +62,8 @@ def look(agent_type: str | None = None, *, actor: str = "", note: str = "") -> L
     Judge what was applied, propose what would help, and in mode `auto` apply it, within limits.
 
     agent_type: of one pool, whatever its mode. actor: who asked for it, "": the job. A pool of more
-    than MOST_AGENTS is passed over. Raises: NotFound; Invalid, the pool is that large.
+    than MOST_AGENTS, or whose policy does not do, is passed over. Raises: NotFound; Invalid, the
+    pool is such a one.
     """
     pools = [registry_queries.pool(agent_type)] if agent_type else list(Pool.objects.all())
     found, applied, judged = [], 0, 0
@@ -70,24 +71,37 @@ def look(agent_type: str | None = None, *, actor: str = "", note: str = "") -> L
         policy = policy_of(pool)
         if agent_type is None and policy.mode == Mode.OFF:
             continue
-        if (size := queries.size(pool.agent_type)) > MOST_AGENTS:
-            said = f"{pool.agent_type} has {size} agents; up to {MOST_AGENTS} can be replayed."
+        try:
+            looked = _look_at(pool, policy)
+        except Exception as error:
             if agent_type is not None:
-                raise Invalid(said)
-            log.warning("not looked at: %s", said)
+                raise
+            # The edge of the loop: one pool that can't be looked at must not stop the rest.
+            unforeseen = None if isinstance(error, Refusal) else error
+            log.warning("not looked at pool=%s: %s", pool.agent_type, error, exc_info=unforeseen)
             continue
-        rules = troubles.rules_of(policy.settings)
-        judged += _judge(pool, rules)
-        rows = _propose(pool, rules)
-        for row in rows if policy.mode == Mode.AUTO else []:
-            applied += _apply_alone(row, rules)
-        found += [row for row in rows if row.status == "open"]
+        found += looked.found
+        applied, judged = applied + looked.applied, judged + looked.judged
     if actor:
         counts: dict[str, Any] = {"found": len(found), "applied": applied, "judged": judged}
         events.append(
             "optimizer.looked", agent_type=agent_type or "", actor=actor, note=note, **counts
         )
     return Looked(found, applied, judged)
+
+
+def _look_at(pool: Pool, policy: OptimizerPolicy) -> Looked:
+    if (size := queries.size(pool.agent_type)) > MOST_AGENTS:
+        raise Invalid(f"{pool.agent_type} has {size} agents; up to {MOST_AGENTS} can be replayed.")
+    try:
+        rules = troubles.rules_of(policy.settings)
+    except ValueError as error:
+        raise Invalid(f"The policy of {pool.agent_type} does not do: {error}") from error
+    judged = _judge(pool, rules)
+    rows = _propose(pool, rules)
+    is_auto = policy.mode == Mode.AUTO
+    applied = sum(_apply_alone(row, rules) for row in rows) if is_auto else 0
+    return Looked([row for row in rows if row.status == "open"], applied, judged)
 
 
 def policy_of(pool: Pool) -> OptimizerPolicy:

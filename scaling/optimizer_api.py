@@ -10,17 +10,18 @@ from rest_framework.views import APIView
 
 from agentpool.registry import policy_api
 from agentpool.registry.api import ANY_JSON, PAGE, checked
-from agentpool.registry.fields import Query
+from agentpool.registry.fields import Query, Strict
 from agentpool.registry.models import (
     OPTIMIZATION_STATUSES,
     Optimization,
     OptimizerPolicy,
 )
-from agentpool.registry.rest import OPERATORS, READERS, ApiRequest, page
+from agentpool.registry.paging import page
+from agentpool.registry.rest import OPERATORS, READERS, ApiRequest
 from scaling import changing, optimizer, troubles
 
 
-class LookBody(drf.Serializer[Any]):
+class LookBody(Strict):
     """At which pool; at all that are not off by default."""
 
     agent_type = drf.CharField(max_length=63, required=False)
@@ -33,7 +34,7 @@ class OptimizeQuery(Query):
     status = drf.ChoiceField(OPTIMIZATION_STATUSES, required=False)
 
 
-class NoteBody(drf.Serializer[Any]):
+class NoteBody(Strict):
     """Why."""
 
     note = drf.CharField(max_length=400, required=False, allow_blank=True, default="")

@@ -16,7 +16,7 @@ from agentpool.registry.models import (
 )
 from agentpool.registry.showing import pool_json
 from scaling import governance, queries, standby
-from scaling.policies import Mode, Rule
+from scaling.policies import Mode, PolicyInvalid, Rule
 
 if TYPE_CHECKING:
     from scaling.evaluation import Look
@@ -80,14 +80,24 @@ def event_json(event: ScalingEvent) -> dict[str, Any]:
 
 
 def policy_json(row: ScalingPolicy, pool: Pool) -> dict[str, Any]:
-    """Return one pool's policy: what was said, and what holds with the usual values."""
-    policy = governance.policy_of(pool, row)
+    """
+    Return one pool's policy: what was said, and what holds with the usual values.
+
+    fault: why nothing holds, as after an upgrade that knows a setting no more; else "".
+    """
+    effective, fault = {}, ""
+    try:
+        policy = governance.policy_of(pool, row)
+        effective = {name: _plain(getattr(policy, name)) for name in governance.SETTINGS}
+    except PolicyInvalid as error:
+        fault = str(error)
     return {
         "agent_type": pool.agent_type,
         "rule": row.rule,
         "mode": row.mode,
         "settings": row.settings,
-        "effective": {name: _plain(getattr(policy, name)) for name in governance.SETTINGS},
+        "effective": effective,
+        "fault": fault,
         "min_size": pool.min_size,
         "max_size": pool.max_size,
         "generation": row.generation,

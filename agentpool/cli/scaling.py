@@ -58,6 +58,8 @@ def show_now(*, agent_type: str | None, is_json: bool) -> None:
         for each in found["results"]
     ]
     show.table(columns, rows, empty="There are no pools.")
+    for name, why in found.get("faults", {}).items():
+        click.echo(f"{name} is not decided about, its policy does not do: {why}", err=True)
 
 
 def _standby(found: Mapping[str, Any]) -> tuple[str, str]:

@@ -22,8 +22,8 @@ from agentpool.console.pages import PAGES
 from agentpool.live import origin
 from agentpool.live.listener import Event, Subscription, listener
 from agentpool.live.threads import in_thread
-from agentpool.registry.errors import NotFound
-from agentpool.registry.rest import principal_of_user
+from agentpool.registry.errors import NotFound, Unauthenticated
+from agentpool.registry.rest import principal_of_session, principal_of_user
 
 log = logging.getLogger("agentpool.console")
 
@@ -34,6 +34,8 @@ DRAW_EVERY_S = 0.25
 REST_PER_DRAWING = 2.0
 # Reasons to wait and lateness change without any event.
 REDRAW_EVERY_S = 10.0
+# How often it is asked whether the person may still look, and act.
+CHECK_EVERY_S = 5.0
 # A browser says at once what it has; one that says nothing gets all.
 TOLD_WITHIN_S = 3.0
 MOST_TOLD = 20_000
@@ -59,7 +61,9 @@ class ConsoleSocket(AsyncWebsocketConsumer):
             return
         self.page: Page = page
         self.params = page.params_of(query)
+        self.session_key = str(self.scope["session"].session_key)
         self.may_act = (await in_thread(principal_of_user, user)).is_operator
+        self.checked_at = time.monotonic()
         self.seen = Seen()
         self.told = asyncio.Event()
         self.news = Subscription()
@@ -95,6 +99,8 @@ class ConsoleSocket(AsyncWebsocketConsumer):
             await self._follow()
         except NotFound:
             await self.close(code=4404)  # what the page was about is gone
+        except Unauthenticated:
+            await self.close(code=4401)  # the person has signed out, or may not look any more
         except (DatabaseError, InterfaceError) as error:
             # The browser comes back, again and again, and says meanwhile that it is not live.
             log.warning("page not drawn page=%s error=%s", self.page.name, type(error).__name__)
@@ -108,6 +114,9 @@ class ConsoleSocket(AsyncWebsocketConsumer):
         heard = time.monotonic()
         while True:
             began = time.monotonic()
+            if began - self.checked_at >= CHECK_EVERY_S:
+                who = await in_thread(principal_of_session, self.session_key)
+                self.may_act, self.checked_at = who.is_operator, began
             drawing = await _drawing(self.page, self.params, self.may_act, since=heard)
             # Something is sent in any case: the browser knows by it that what it shows is so.
             clock = _CLOCK % (time.time() * 1000)

@@ -66,6 +66,7 @@ class _Reader:
     def __init__(self, outlet: Outlet, caller: callers.Caller, after: int) -> None:
         self.outlet, self.caller, self.seq = outlet, caller, after
         self._behind = asyncio.Event()
+        self._checked_at = asyncio.get_running_loop().time()
         # An orchestrator's own events are chosen by a query, so it is served from the table only.
         self._owner = caller.name if caller.scope is Scope.ORCHESTRATOR else None
 
@@ -100,6 +101,8 @@ class _Reader:
     async def _serve(self, news: Subscription) -> None:
         """Bring the reader up to date, then wait until something is to be done for it."""
         self._behind.clear()
+        if asyncio.get_running_loop().time() - self._checked_at > PING_EVERY_S:
+            await self._ping()  # where there is news all the time, too
         if self._owner is None and broadcast.join(self):
             await self._idle()
             return
@@ -131,6 +134,7 @@ class _Reader:
 
     async def _ping(self) -> None:
         await callers.checks.call(self.caller)
+        self._checked_at = asyncio.get_running_loop().time()
         self.outlet.write(json.dumps({"ping": True, "after": self.seq}))
 
 

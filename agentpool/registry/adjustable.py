@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 
 _NAME = "setting"
+# No number of ours makes sense above it: 30 years in seconds, a petabyte in MB.
+MOST = 1e9
 R = TypeVar("R")
 
 
@@ -25,7 +27,7 @@ class Setting:
 
 
 def number(
-    usual: float, label: str, unit: str = "", *, most: float = math.inf, above: float = -math.inf
+    usual: float, label: str, unit: str = "", *, most: float = MOST, above: float = -math.inf
 ) -> Any:
     """Return a field of rules; its value is 0 or more."""
     return field(default=usual, metadata={_NAME: Setting(label, unit, most, above)})
@@ -48,10 +50,12 @@ def chosen(kind: type[R], settings: Mapping[str, Any]) -> R:
         if name not in known:
             raise ValueError(f"{name}: there is no such setting.")
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not is_number or not math.isfinite(value) or value < 0:
+        if not is_number or not value >= 0:
             raise ValueError(f"{name}: a number, 0 or more.")
-        if value > known[name].most:
-            raise ValueError(f"{name}: a share, 0 to 1.")
+        most = known[name].most
+        if value > most:
+            said = "a share, 0 to 1" if most == 1 else f"at most {most:,.0f}"
+            raise ValueError(f"{name}: {said}.")
         if value <= known[name].above:
             raise ValueError(f"{name}: above {known[name].above:g}.")
     return kind(**{name: float(value) for name, value in settings.items()})

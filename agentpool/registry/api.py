@@ -3,14 +3,21 @@
 from typing import Any, ClassVar
 from uuid import UUID
 
-from django.db.models import Q, QuerySet
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import serializers as drf
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from agentpool.registry import measuring, metrics, queries, serializers, services, showing
+from agentpool.registry import (
+    measuring,
+    metrics,
+    narrowing,
+    queries,
+    serializers,
+    services,
+    showing,
+)
 from agentpool.registry.errors import Forbidden
 from agentpool.registry.fields import MAX_BIGINT, Query, Seconds
 from agentpool.registry.models import (
@@ -19,6 +26,7 @@ from agentpool.registry.models import (
     Pool,
     SecurityProfile,
 )
+from agentpool.registry.paging import page
 from agentpool.registry.rest import (
     OPERATORS,
     READERS,
@@ -26,9 +34,8 @@ from agentpool.registry.rest import (
     etag,
     idempotent,
     if_match,
-    page,
 )
-from agentpool.registry.states import LIVE, Scope
+from agentpool.registry.states import Scope
 
 # What answers hold is told by docs/api.md; the schema says only that it is an object, or a page.
 OBJECT = OpenApiTypes.OBJECT
@@ -66,33 +73,12 @@ class AgentList(APIView):
     def get(self, request: ApiRequest) -> Response:
         """List agents: cursor pages, newest first unless `ordering` says otherwise."""
         query = checked(serializers.AgentQuery(data=request.query_params.dict()))
-        ordering = (query.get("ordering") or "-created_at").replace("agent_type", "pool")
         return page(
             self,
-            _filtered(queries.agents(), query),
-            ordering=(ordering, "id"),
+            narrowing.agents(query),
+            ordering=narrowing.ordering(query),
             show=showing.agents_json,
         )
-
-
-def _filtered(rows: QuerySet[Agent], query: dict[str, Any]) -> QuerySet[Agent]:
-    plain = {"agent_type": "pool", "status": "status", "health": "health"}
-    for name, column in plain.items():
-        if name in query:
-            rows = rows.filter(**{column: query[name]})
-    if "project" in query:
-        rows = rows.filter(leases__project=query["project"], leases__status__in=LIVE).distinct()
-    if "capability" in query:
-        rows = rows.filter(capabilities__contains=[query["capability"]])
-    if "label" in query:
-        name, equals, value = query["label"].partition("=")
-        rows = rows.filter(**({f"labels__{name}": value} if equals else {"labels__has_key": name}))
-    if "search" in query:
-        text = query["search"]
-        rows = rows.filter(
-            Q(agent_id__icontains=text) | Q(name__icontains=text) | Q(host__icontains=text)
-        )
-    return rows
 
 
 class AgentDetail(APIView):
@@ -283,15 +269,21 @@ class ProfileDetail(APIView):
     def get(self, request: ApiRequest, agent_type: str) -> Response:
         """Show one profile."""
         queries.pool(agent_type)
-        profile = SecurityProfile.objects.get(pool_id=agent_type)
-        return Response(showing.profile_json(profile))
+        return _profile(SecurityProfile.objects.get(pool_id=agent_type))
 
-    @extend_schema(request=serializers.ProfileFields, responses=ANY_JSON)
+    @extend_schema(request=serializers.ProfileFields, parameters=[IF_MATCH], responses=ANY_JSON)
     def patch(self, request: ApiRequest, agent_type: str) -> Response:
         """Change a profile; its version rises."""
         fields = checked(serializers.ProfileFields(data=request.data))
-        profile = services.update_profile(agent_type, fields=fields, actor=request.user.name)
-        return Response(showing.profile_json(profile))
+        return _profile(
+            services.update_profile(
+                agent_type, fields=fields, if_version=if_match(request), actor=request.user.name
+            )
+        )
+
+
+def _profile(profile: SecurityProfile) -> Response:
+    return Response(showing.profile_json(profile), headers={"ETag": etag(profile.version)})
 
 
 # -- events and metrics --------------------------------------------------------------------------
@@ -374,8 +366,8 @@ class MetricsHealth(APIView):
         query = checked(serializers.AgentQuery(data=request.query_params.dict()))
         return page(
             self,
-            _filtered(queries.agents(), query),
-            ordering=("-created_at", "id"),
+            narrowing.agents(query),
+            ordering=narrowing.ordering(query),
             show=lambda agents: [_health(a) for a in showing.agents_json(agents)],
         )
 

@@ -107,7 +107,10 @@ def _read(state: MetricState, gathered: Gathered, active: Iterable[datetime]) ->
         return 0
     found = measuring.gauges()
     quiet = max(since, end - COVERED_BACK)
-    covered = {at for at in active if since <= at < end} | {*metrics.finest_between(quiet, end)}
+    # Those that an earlier batch of a backlog has counted into, too.
+    earlier = PoolSample.objects.filter(step_s=FINEST_S, covered_s=0, at__gte=since, at__lt=end)
+    counted = {*active, *earlier.order_by().values_list("at", flat=True).distinct()}
+    covered = {at for at in counted if since <= at < end} | {*metrics.finest_between(quiet, end)}
     for begin in sorted(covered):
         for agent_type in found:
             gathered.add(agent_type, begin, Stretch(covered_s=FINEST_S))

@@ -100,7 +100,10 @@ def metrics(request: HttpRequest) -> HttpResponse:
             _may_read(request)
         except Refusal as refusal:
             return HttpResponse(refusal.detail, status=refusal.status, content_type="text/plain")
-    text, content_type = exposition(plain="text/plain" in request.headers.get("Accept", ""))
+    accepted = request.headers.get("Accept", "")
+    # Prometheus takes both, and the newer one rather.
+    is_plain = "text/plain" in accepted and "application/openmetrics-text" not in accepted
+    text, content_type = exposition(plain=is_plain)
     return HttpResponse(text, content_type=content_type)
 
 

@@ -100,15 +100,22 @@ class Flag(serializers.BooleanField):
 
 
 class Object(serializers.JSONField):
-    """A JSON object that Postgres can store: no NUL, no lone surrogate, bounded depth."""
-
-    max_depth = 20
+    """A JSON object that Postgres can store."""
 
     def to_internal_value(self, data: Any) -> dict[str, Any]:
         """Return the object."""
         if not isinstance(data, dict):
             raise serializers.ValidationError("Must be an object.")
-        _check_storable(data, self.max_depth)
+        check_storable(data)
+        return data
+
+
+class Value(serializers.JSONField):
+    """Any JSON value that Postgres can store."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        """Return the value."""
+        check_storable(data)
         return data
 
 
@@ -155,20 +162,27 @@ class Levels(serializers.ListField):
         super().__init__(child=Level(enum), allow_empty=False, **options)
 
 
-def _check_storable(value: Any, depth: int) -> None:
+def check_storable(value: Any, depth: int = 20) -> None:
+    """
+    Refuse a JSON value that Postgres cannot store: it has no NUL, no lone surrogate, no infinity.
+
+    Raises: ValidationError, also where it is nested more than `depth` deep.
+    """
     if depth < 0:
         raise serializers.ValidationError("Nested too deeply.")
     match value:
         case str():
             if "\x00" in value or any("\ud800" <= c <= "\udfff" for c in value):
                 raise serializers.ValidationError("NUL and lone surrogates cannot be stored.")
+        case float() if not math.isfinite(value):
+            raise serializers.ValidationError("Numbers must be finite.")
         case dict():
             for name, inner in value.items():
-                _check_storable(name, depth)
-                _check_storable(inner, depth - 1)
+                check_storable(name, depth)
+                check_storable(inner, depth - 1)
         case list():
             for inner in value:
-                _check_storable(inner, depth - 1)
+                check_storable(inner, depth - 1)
 
 
 class Strict(serializers.Serializer[Any]):

@@ -39,13 +39,15 @@ _GAUGES = """
       GROUP BY agent_type) q USING (agent_type)
     ORDER BY p.agent_type
 """
-# One row for each event that counts: an arrival is the first event of its request; a grant says
-# what was waited; an end has an outcome row. A request that left its queue only counts by its kind.
+# One row for each event that counts. An arrival is the first event of its request; where that has
+# waited for longer than events are kept, it was counted long ago. A grant says what was waited; an
+# end has an outcome row. A request that left its queue only counts by its kind.
 _FACTS = """
     SELECT e.agent_type, e.at, e.kind,
       CASE WHEN e.kind = 'request.waiting' THEN e.detail->>'reason' = 'arrived'
         WHEN e.kind = 'request.refused' THEN true
-        ELSE e.detail ? 'waited_s' AND e.detail->>'attempt' = '1' AND NOT EXISTS (
+        ELSE e.detail ? 'waited_s' AND e.detail->>'attempt' = '1'
+          AND (e.detail->>'waited_s')::float8 < %(kept_s)s AND NOT EXISTS (
           SELECT FROM event w WHERE w.request_id = e.request_id AND w.kind = 'request.waiting') END,
       (e.detail->>'waited_s')::float8, e.detail->>'tier', e.detail->>'error',
       o.outcome, o.duration_s, o.peak_memory_mb, o.memory_mb, o.cpu_seconds, o.cpu_cores::float8,
@@ -122,20 +124,18 @@ def gauges() -> Mapping[str, Gauges]:
 
 def facts_between(after: int, upto: int) -> Iterator[Fact]:
     """Return what the events say whose numbers are above one and not above the other."""
-    found = {"after": after, "upto": upto, "kinds": _KINDS}
-    return _facts("e.seq > %(after)s AND e.seq <= %(upto)s", found)
+    return _facts("e.seq > %(after)s AND e.seq <= %(upto)s", {"after": after, "upto": upto})
 
 
 def facts_since(seconds: float) -> Iterator[Fact]:
     """Return what happened in the last seconds, whether it is numbered yet or not."""
-    return _facts(
-        "e.at > now() - make_interval(secs => %(seconds)s)", {"seconds": seconds, "kinds": _KINDS}
-    )
+    return _facts("e.at > now() - make_interval(secs => %(seconds)s)", {"seconds": seconds})
 
 
 def _facts(range_: str, params: Mapping[str, Any]) -> Iterator[Fact]:
+    kept_s = settings.KEEP_EVENTS_DAYS * 86_400
     with connection.cursor() as cursor:
-        cursor.execute(_FACTS.format(range=range_), params)
+        cursor.execute(_FACTS.format(range=range_), {**params, "kept_s": kept_s, "kinds": _KINDS})
         yield from map(_fact, cursor.fetchall())
 
 
@@ -235,7 +235,7 @@ def series(
     step_s None: one that gives about POINTS points. Where the wanted step is finer than what is
     kept so long, it becomes that.
     """
-    at = queries.now()
+    at, since = queries.now(), max(since, metrics.EPOCH)
     length_s = max(FINEST_S, ((until or at) - since).total_seconds())
     wanted_s = step_s or min(
         (each for each in metrics.STEPS_S if length_s / each <= POINTS), default=86_400

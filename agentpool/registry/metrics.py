@@ -19,7 +19,7 @@ STEPS_S = (30, 300, 3600, 21_600, 86_400)
 FINEST_S = STEPS_S[0]
 # Weights of the parts of efficiency: memory, CPU, tokens (seed 2, PoolMetricsCollector).
 EFFICIENCY_WEIGHTS = (0.4, 0.4, 0.2)
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +218,7 @@ def efficiency_of(used: Mapping[str, float], granted: Mapping[str, float]) -> fl
 
 def begin_of(at: datetime, step_s: int) -> datetime:
     """Return when the stretch of this length began in which a moment lies; aligned to 1970."""
-    return _EPOCH + (at - _EPOCH) // timedelta(seconds=step_s) * timedelta(seconds=step_s)
+    return EPOCH + (at - EPOCH) // timedelta(seconds=step_s) * timedelta(seconds=step_s)
 
 
 def finest_between(since: datetime, until: datetime) -> Iterator[datetime]:

@@ -10,11 +10,12 @@ from rest_framework.views import APIView
 
 from agentpool.registry import policies
 from agentpool.registry.api import ANY_JSON, PAGE, checked
+from agentpool.registry.fields import Strict
 from agentpool.registry.models import MODES
 from agentpool.registry.rest import OPERATORS, READERS, ApiRequest
 
 
-class PolicyBody(serializers.Serializer[Any]):
+class PolicyBody(Strict):
     """A pool's mode and rules; a setting that is null goes back to the usual."""
 
     agent_type = serializers.CharField(max_length=63)
@@ -48,10 +49,16 @@ class Policies(APIView):
         return {}
 
     def _json(self, row: Any) -> dict[str, Any]:
+        effective, fault = {}, ""
+        try:
+            effective = asdict(self.rules_of(row.settings))
+        except ValueError as error:
+            fault = str(error)
         return {
             "agent_type": row.pool_id,
             "mode": row.mode,
             "settings": row.settings,
-            "effective": asdict(self.rules_of(row.settings)),
+            "effective": effective,
+            "fault": fault,
             "updated_by": row.updated_by,
         }

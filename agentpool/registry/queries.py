@@ -22,7 +22,7 @@ from django.db.models import (
 from django.db.models.functions import Now
 
 from agentpool.registry import health
-from agentpool.registry.errors import Gone, NotFound
+from agentpool.registry.errors import Gone, Invalid, NotFound
 from agentpool.registry.health import Absence, Windows
 from agentpool.registry.models import (
     Agent,
@@ -212,11 +212,14 @@ def events_after(seq: int, *, limit: int) -> list[Event]:
     """
     Return the events that follow a number, in order, gapless.
 
-    Raises: Gone, the next one is no longer kept.
+    Raises: Gone, the next one is no longer kept; Invalid, no event has that number yet.
     """
     found = list(Event.objects.filter(seq__gt=seq).order_by("seq")[:limit])
     if found and found[0].seq != seq + 1 and seq >= 0 and not _is_first(found[0], seq):
         raise Gone(f"Events before {found[0].seq} are no longer kept; begin there.")
+    if not found and seq > last_seq():
+        # As after a restore: waiting here for that number would miss all that comes before it.
+        raise Invalid("after is ahead of the stream.", errors=[("after", "No event has it yet.")])
     return found
 
 
@@ -224,12 +227,12 @@ def own_events(found: Sequence[Event], *, name: str) -> list[Event]:
     """
     Return the events that an orchestrator may see: all but those of requests that others made.
 
-    name: the principal's.
+    name: the principal's. A request that was refused may have left no row: its event says by whom.
     """
     asked = {event.request_id for event in found if event.request_id}
-    others = Request.objects.filter(id__in=asked).exclude(requested_by=name)
-    hidden = set(others.values_list("id", flat=True))
-    return [event for event in found if event.request_id not in hidden]
+    own = Request.objects.filter(id__in=asked, requested_by=name)
+    shown = {None, *own.values_list("id", flat=True)}
+    return [event for event in found if event.request_id in shown or event.actor == name]
 
 
 def _is_first(event: Event, seq: int) -> bool:

@@ -11,16 +11,16 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import wraps
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import UUID
 
 from django.conf import settings
+from django.contrib import auth
 from django.core.exceptions import PermissionDenied, RequestDataTooBig
-from django.core.exceptions import ValidationError as FieldInvalid
-from django.db import DataError, InterfaceError, OperationalError
-from django.db.models import QuerySet
+from django.db import InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
-from rest_framework import authentication, exceptions, pagination, parsers, permissions
+from rest_framework import authentication, exceptions, parsers, permissions
 from rest_framework.negotiation import DefaultContentNegotiation
 from rest_framework.request import Request as RestRequest
 from rest_framework.response import Response
@@ -159,6 +159,20 @@ def principal_of_user(user: Any) -> Principal:
     return Principal(scope=scope, name=f"user:{user.get_username()}")
 
 
+def principal_of_session(session_key: str) -> Principal:
+    """
+    Return what the person of a browser's session may do now.
+
+    Raises: Unauthenticated, it has ended, or the person may not sign in any more.
+    """
+    request = HttpRequest()
+    request.session = import_module(settings.SESSION_ENGINE).SessionStore(session_key)
+    user = auth.get_user(request)
+    if not user.is_authenticated or not user.is_active:
+        raise Unauthenticated("The session has ended: log in again.")
+    return principal_of_user(user)
+
+
 class Scoped(permissions.BasePermission):
     """Holds a view's table `scopes` (method > scopes) against the caller; readers by default."""
 
@@ -291,49 +305,7 @@ def plain_problem(refusal: Refusal, status: int | None = None) -> JsonResponse:
     return JsonResponse(body, status=body["status"], content_type=PROBLEM_TYPE)
 
 
-# -- pages, versions, repeats --------------------------------------------------------------------
-
-
-class Pages(pagination.CursorPagination):
-    """Cursor pages: `results` and `next`, the address of the following page or null."""
-
-    page_size = 100
-    max_page_size = 500
-    page_size_query_param = "limit"
-
-    def __init__(self, ordering: str | tuple[str, ...]) -> None:
-        self.ordering = ordering
-
-    def get_paginated_response(self, data: Any) -> Response:
-        """Return one page."""
-        return Response({"results": data, "next": self.get_next_link()})
-
-
-# What Django and Postgres say of a text that is no value of a column.
-_NO_PLACE = (ValueError, OverflowError, DataError, FieldInvalid)
-
-
-def page(
-    view: APIView,
-    rows: QuerySet[Any],
-    *,
-    ordering: tuple[str, ...],
-    show: Callable[[list[Any]], Any],
-) -> Response:
-    """
-    Return the page of rows that the request's `cursor` and `limit` name.
-
-    ordering: must end in a unique column. Raises: Invalid, the cursor is not one of ours.
-    """
-    pages = Pages(ordering)
-    try:
-        found = pages.paginate_queryset(rows, view.request, view=view)
-    except (exceptions.NotFound, *_NO_PLACE) as error:
-        # The place in a cursor is text, which becomes a value of the ordering's column only here.
-        if "cursor" not in view.request.query_params:
-            raise
-        raise Invalid("The cursor is not one that this list gave out.") from error
-    return pages.get_paginated_response(show(list(found or [])))
+# -- versions, repeats ---------------------------------------------------------------------------
 
 
 def etag(generation: int) -> str:
@@ -377,6 +349,7 @@ def idempotent(handler: Callable[..., Answer]) -> Callable[..., Answer]:
         )
         return Response(got.body, status=got.status, headers=dict(got.headers))
 
+    answer.is_idempotent = True  # type: ignore[attr-defined]  # which the schema tells
     return answer
 
 

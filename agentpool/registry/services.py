@@ -15,7 +15,12 @@ from django.utils.crypto import get_random_string
 
 from agentpool.registry import credentials, events, queries
 from agentpool.registry.credentials import Issued
-from agentpool.registry.errors import Duplicate, StaleVersion, UnsupportedTransition
+from agentpool.registry.errors import (
+    ConcurrentUpdate,
+    Duplicate,
+    StaleVersion,
+    UnsupportedTransition,
+)
 from agentpool.registry.models import (
     Agent,
     Credential,
@@ -71,13 +76,20 @@ def update_pool(
     """
     Change a pool's policy or launch template; agents that run already keep what they are.
 
-    Raises: NotFound, StaleVersion.
+    Raises: NotFound, StaleVersion; ConcurrentUpdate, another change made it contradict itself.
     """
     pool = queries.pool(agent_type)
     rows = Pool.objects.filter(agent_type=agent_type)
     if if_generation is not None:
         rows = rows.filter(generation=if_generation)
-    if not rows.update(**fields, generation=F("generation") + 1, updated_at=Now()):
+    try:
+        with transaction.atomic():
+            changed = rows.update(**fields, generation=F("generation") + 1, updated_at=Now())
+    except IntegrityError as error:
+        # Each was judged by what it saw: a least size here, a smaller most there.
+        said = "Somebody else has changed the pool in between; with that, this does not do."
+        raise ConcurrentUpdate(said) from error
+    if not changed:
         raise StaleVersion(f"The pool is at version {pool.generation}, not {if_generation}.")
     half_life_s = fields.get("share_half_life_s", pool.share_half_life_s)
     if half_life_s != pool.share_half_life_s:

@@ -13,7 +13,7 @@ from unfold.contrib.filters.admin import (
 from agentpool.registry.admin import show
 from agentpool.registry.admin.frame import ReadOnly
 from agentpool.registry.admin.moments import Between
-from agentpool.registry.models import Agent, LeaseOutcome, Outlook, Share, ShareState
+from agentpool.registry.models import Agent, Lease, LeaseOutcome, Outlook, Share, ShareState
 
 
 @admin.register(LeaseOutcome)
@@ -43,14 +43,20 @@ class LeaseOutcomeAdmin(ReadOnly):
         ("ended_at", Between),
     )
     list_filter_submit = True
-    list_select_related = ("lease", "agent")
+    list_select_related = ("agent",)
     search_fields = ("project", "cycle_id", "agent__agent_id")
     ordering = ("-ended_at",)
 
-    @show.column("lease", ordering="lease__fencing_token")
-    def of_lease(self, row: LeaseOutcome) -> str:
-        """Return the lease's number."""
-        return f"lease {row.lease.fencing_token}"
+    def get_queryset(self, request: HttpRequest) -> QuerySet[LeaseOutcome]:
+        """Return outcomes with the numbers of their leases, which they may outlive."""
+        lease = Lease.objects.filter(pk=OuterRef("lease_id"))
+        rows: QuerySet[LeaseOutcome] = super().get_queryset(request)
+        return rows.annotate(number=Subquery(lease.values("fencing_token")))
+
+    @show.column("lease", ordering="number")
+    def of_lease(self, row: Any) -> str:
+        """Return the lease's number, or that it is no longer kept."""
+        return f"lease {row.number}" if row.number else "no longer kept"
 
     @show.column("agent", ordering="agent__agent_id")
     def of_agent(self, row: LeaseOutcome) -> Any:

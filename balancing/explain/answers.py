@@ -106,7 +106,8 @@ def _filters(request: Request) -> list[Filter]:
     """Return the funnel with what comes after the agents: lock keys, ceilings, limits by name."""
     found = funnel.funnel(request)
     bounds = misses.binding(request, misses.bounds_on([request]))
-    held = LockKey.objects.filter(key__in=request.lock_keys).exists()
+    others = LockKey.objects.filter(key__in=request.lock_keys).exclude(lease__request=request)
+    held = others.exists()
     gates = [("lock keys", held), ("ceilings", bool(misses.ceilings(request, bounds)))]
     for bound in bounds:
         if bound.free != grants.UNLIMITED:

@@ -16,7 +16,7 @@ from django.db.models.functions import Now
 
 from agentpool.registry import events, policies
 from agentpool.registry import queries as registry_queries
-from agentpool.registry.errors import Refusal
+from agentpool.registry.errors import Invalid, Refusal
 from agentpool.registry.models import (
     REBALANCING_OPEN,
     Lease,
@@ -108,11 +108,13 @@ def rebalance(
     Find what could change now, whatever the pools' modes, and change it unless it is a dry run.
 
     An operator need not wait until use has been low for long; every other bound holds.
-    Raises: NotFound, there is no such pool.
+    Raises: NotFound, there is no such pool; Invalid, its policy does not do.
     """
     if agent_type is not None:
         registry_queries.pool(agent_type)
     policies = watching.policies()
+    if agent_type is not None and agent_type not in policies:
+        raise Invalid(f"The policy of {agent_type} does not do: what is stored makes no rules.")
     rules = {
         name: replace(each, hold_s=0)
         for name, (_, each) in policies.items()

@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 
 import pytest
 from django.contrib.auth import get_user_model
-from websockets.exceptions import InvalidStatus
+from django.contrib.sessions.models import Session
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from agentpool.registry import queries as registry_queries
@@ -88,6 +89,20 @@ def test_the_websocket_of_the_page_is_for_pages_of_ours(web, cookie_of):
         assert socket.recv(timeout=20)
     with pytest.raises(InvalidStatus):
         connect(address, origin="http://evil.example", additional_headers=cookie, open_timeout=20)
+
+
+@pytest.mark.timeout(60)
+def test_the_websocket_of_the_page_ends_with_the_session(web, cookie_of):
+    address = web.url.replace("http", "ws", 1) + "/ws/console/"
+    cookie = {"Cookie": "{name}={value}".format(**cookie_of("admin"))}
+
+    with connect(address, origin=web.url, additional_headers=cookie, open_timeout=20) as socket:
+        assert socket.recv(timeout=20)
+        Session.objects.all().delete()
+        with pytest.raises(ConnectionClosed):
+            list(socket)
+
+    assert socket.close_code == 4401
 
 
 @pytest.mark.parametrize("path", ["/ws/console", "/ws/consoles/"])

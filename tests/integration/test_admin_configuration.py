@@ -42,6 +42,25 @@ def test_a_strategy_is_switched_with_version_and_event(staff):
     assert "strategy" in Event.objects.get(kind="pool.updated").detail["fields"]
 
 
+def test_what_is_emptied_is_never_done(staff):
+    pool = Pool.objects.get(agent_type="code")
+    SecurityProfile.objects.filter(pool=pool).update(quarantine_after=3)
+    profile = model_to_dict(SecurityProfile.objects.get(pool=pool))
+    lists = ("allowed_tools", "allowed_hosts", "writable")
+    profile |= {name: ",".join(profile[name]) for name in lists}
+
+    changed = staff.post(
+        f"/admin/registry/pool/{pool.pk}/change/", form_of(pool, suspicion_quarantine=None)
+    )
+    said = staff.post(
+        "/admin/registry/securityprofile/code/change/", {**profile, "quarantine_after": ""}
+    )
+
+    assert (changed.status_code, said.status_code) == (302, 302), said.content
+    assert Pool.objects.get(agent_type="code").suspicion_quarantine is None
+    assert SecurityProfile.objects.get(pool=pool).quarantine_after is None
+
+
 def test_a_new_pool_gets_its_profile(staff):
     pool = Pool(agent_type="docs")
 

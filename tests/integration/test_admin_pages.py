@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import fields
+from datetime import timedelta
 
 import pytest
 from django.contrib import admin
@@ -9,15 +10,19 @@ from django.contrib.auth import get_user_model
 from django.test import Client
 from django.urls import reverse
 
-from agentpool.registry import collecting, roles
+from agentpool.registry import collecting, metrics, roles
 from agentpool.registry import queries as registry_queries
 from agentpool.registry import services as registry_services
+from agentpool.registry.admin import dashboard
 from agentpool.registry.models import (
     Agent,
     Credential,
     Event,
+    Lease,
+    LeaseOutcome,
     OptimizerPolicy,
     Pool,
+    PoolSample,
     RebalancePolicy,
     Request,
 )
@@ -191,6 +196,39 @@ def test_a_viewer_sees_no_secret_no_action_and_no_form(sign_in, rows):
     assert 'name="_save"' not in page
     assert client.get(f"{list_of(Pool)}add/").status_code == 403
     assert client.get(f"{list_of(Credential)}add/").status_code == 403
+
+
+@pytest.mark.parametrize("lookup", ["payload__env__KEY__startswith", "result__isnull"])
+def test_what_a_viewer_may_not_see_cannot_be_found_out_by_narrowing_a_list(sign_in, rows, lookup):
+    viewer, page = sign_in("viewer"), reverse("admin:registry_request_changelist")
+
+    answers = {viewer.get(f"{page}?{lookup}={word}").status_code for word in ("h", "1")}
+
+    assert answers == {400}
+
+
+def test_the_dashboard_draws_the_mean_wait_of_grants_and_not_of_quiet_stretches(pools):
+    begin = metrics.begin_of(registry_queries.now(), 300)
+    for place, (granted, waited_s) in enumerate([(1, 60.0), (0, 0.0), (3, 0.0)]):
+        at = begin + timedelta(seconds=30 * place)
+        sums = {"granted": granted, "wait_sum_s": waited_s}
+        means = {"average_wait_time_s": waited_s / max(1, granted)}
+        PoolSample.objects.create(pool_id="code", at=at, slots=2, **sums, **means)
+
+    (_, wait) = dashboard.dashboard(None, {})["charts"]
+
+    assert wait["words"] == "code 15 s"
+
+
+def test_an_outcome_is_shown_for_longer_than_its_lease(staff, rows):
+    outcome = LeaseOutcome.objects.get()
+    Lease.objects.filter(pk=outcome.lease_id).delete()
+
+    page = staff.get("/admin/registry/leaseoutcome/").content.decode()
+    own = staff.get(f"/admin/registry/leaseoutcome/{outcome.pk}/change/")
+
+    assert "no longer kept" in page
+    assert own.status_code == 200
 
 
 def test_a_viewer_is_refused_what_only_operators_may(sign_in, rows):

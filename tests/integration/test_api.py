@@ -1,10 +1,18 @@
 """REST as its callers see it: who may, what is refused and how, what a repeat brings."""
 
+import contextlib
+import json
+import re
 from base64 import b64encode
 from urllib.parse import quote
+from uuid import uuid4
 
 import pytest
 
+from agentpool.live.connect import connect
+from agentpool.live.relay import Relay
+from agentpool.registry import services
+from agentpool.registry.errors import ConcurrentUpdate
 from agentpool.registry.models import Agent, Event, IdempotencyKey, Lease, Request
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("whole")]
@@ -68,6 +76,28 @@ def test_a_revoked_token_is_refused(api):
 )
 def test_what_no_text_can_hold_is_refused_in_words_that_can_be_sent(api, path, body):
     refused(api.post(path, body), 422, "invalid")
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        '"payload": {"input": {"x": 1e400}}',
+        '"payload": {"files": {"a\\u0000": ""}}',
+        '"payload": {"files": {"a\\ud800": ""}}',
+        '"requirements": {"capabilities": ["a\\u0000"]}',
+        '"requirements": {"capabilities": ["a\\ud800"]}',
+    ],
+)
+def test_what_postgres_cannot_store_is_refused(api, part):
+    raw = f'{{"agent_type": "code", "project": "p", {part}}}'
+
+    refused(api.call("POST", "/requests", raw=raw), 422, "invalid")
+
+
+def test_a_label_without_end_is_refused(api):
+    raw = '{"agent_type": "code", "agent_id": "a", "labels": {"x": 1e400}}'
+
+    refused(api.call("POST", "", raw=raw), 422, "invalid")
 
 
 @pytest.mark.parametrize(
@@ -140,6 +170,19 @@ def test_an_orchestrator_sees_only_what_it_asked_for(api, token_of):
     refused(api.get(f"/requests/{mine}", token=two), 404, "not_found")
     refused(api.delete(f"/requests/{mine}", token=two), 404, "not_found")
     assert api.get("/requests", token=two).body["results"] == []
+
+
+def test_an_orchestrator_does_not_see_what_was_refused_to_others(api, token_of):
+    mine, other = token_of("orchestrator"), token_of("orchestrator")
+    after = api.get("/events").body["next"]
+    refused(api.post("/assign", {**CODE, "project": "p"}, token=mine), 409, "capacity_exhausted")
+    with connect() as own:
+        Relay(own).step()
+
+    told = [api.get(f"/events?after={after}", token=t).body["events"] for t in (mine, other)]
+
+    kinds = [{event["kind"] for event in events} for events in told]
+    assert ["request.refused" in found for found in kinds] == [True, False]
 
 
 def test_a_browser_session_needs_the_csrf_token(api, pools):
@@ -529,6 +572,26 @@ def test_pages_bring_each_row_once(api, enrolled):
     assert seen == [f"a{number}" for number in range(7)]
 
 
+def test_pages_of_equal_rows_go_on_beyond_a_thousand_and_past_those_that_leave(api, make_agent):
+    agent = make_agent()
+    columns = {f.attname: getattr(agent, f.attname) for f in Agent._meta.concrete_fields}
+    del columns["id"]
+    Agent.objects.bulk_create(Agent(**columns | {"agent_id": f"b{n}"}) for n in range(2000))
+    seen, path, left = [], "?ordering=status&limit=500", set()
+    while path:
+        page = api.get(path).body
+        names = [row["agent_id"] for row in page["results"]]
+        seen += names
+        path = page["next"] and "?" + page["next"].partition("?")[2]
+        # Some that were shown already stop being equal to the rest.
+        Agent.objects.filter(agent_id__in=names[:10]).update(status="draining")
+        left |= {*names[:10]}
+        assert len(seen) <= 2001
+
+    assert len({*seen}) == len(seen) == 2001
+    assert Agent.objects.filter(status="draining").count() == len(left)
+
+
 def test_lists_are_filtered(api, enrolled):
     enrolled("a1", capabilities=["rust"], labels={"zone": "b"})
     enrolled("b2", "qa")
@@ -544,6 +607,29 @@ def test_lists_are_filtered(api, enrolled):
     assert found("label=zone=b") == ["a1"]
     assert found("search=B2") == ["b2"]
     assert found("health=quarantined") == []
+
+
+@pytest.mark.parametrize(
+    ("label", "found"),
+    [
+        ("zone=a", 1),
+        ("0=x", 1),
+        ("gpu=2", 1),
+        ("ssd=true", 1),
+        ("gpu=NaN", 0),
+        ("gpu=1e400", 0),
+        ("zone__regex=(", 0),
+        ("zone__range=a", 0),
+        ("zone__isnull=a", 0),
+    ],
+)
+def test_a_label_is_a_name_and_a_value_and_nothing_else(api, make_agent, label, found):
+    make_agent(labels={"zone": "a", "0": "x", "gpu": 2, "ssd": True})
+
+    answer = api.get(f"?label={label}")
+
+    assert answer.status_code == 200, answer.body
+    assert len(answer.body["results"]) == found
 
 
 def test_deleting_a_busy_agent_drains_it(api, enrolled):
@@ -571,6 +657,24 @@ def test_pools_can_be_made_changed_and_not_made_twice(api):
     refused(api.patch("/pools/docs", {"min_size": 9}), 422, "invalid")
     assert api.patch("/pools/docs", {"min_size": 2}).body["min_size"] == 2
     assert api.get("/security/profiles/docs").body["network_access"] == "none"
+
+
+def test_two_changes_of_a_pool_that_contradict_each_other_are_not_both_made(pools):
+    """Each is good by what its caller saw: a least size of 10, and a most of 5."""
+    services.update_pool("code", fields={"max_size": 5}, if_generation=None, actor="one")
+
+    with pytest.raises(ConcurrentUpdate):
+        services.update_pool("code", fields={"min_size": 10}, if_generation=None, actor="other")
+
+
+@pytest.mark.parametrize(
+    ("force", "status"), [("True", 204), ("1", 204), ("tru", 422), ("no", 202)]
+)
+def test_force_is_a_flag_or_is_refused(api, make_agent, submit, force, status):
+    agent = make_agent()
+    submit()
+
+    assert api.delete(f"/{agent.id}?force={force}").status_code == status
 
 
 def test_events_are_resumed_from_a_number(api, enrolled):
@@ -606,6 +710,15 @@ def test_metrics_count_what_is_there(api, enrolled):
     assert (health["agent_id"], health["reasons"]) == ("a1", [])
 
 
+def test_the_health_of_agents_is_ordered_as_their_list_is(api, make_agent):
+    for name in ("b", "c", "a"):
+        make_agent(agent_id=name)
+
+    rows = api.get("/metrics/health?ordering=agent_id").body["results"]
+
+    assert [row["agent_id"] for row in rows] == ["a", "b", "c"]
+
+
 def test_samples_give_the_series(api):
     from agentpool.registry import jobs
 
@@ -613,6 +726,33 @@ def test_samples_give_the_series(api):
 
     series = api.get("/metrics/summary?since=2020-01-01T00:00:00Z&agent_type=qa").body["series"]
     assert [point["agent_type"] for point in series] == ["qa"]
+
+
+@pytest.mark.parametrize("step_s", [86_400, 604_800, 31 * 86_400])
+def test_a_series_may_begin_before_everything(api, step_s):
+    answer = api.get(f"/metrics/summary?since=0001-01-01T00:00:00Z&step_s={step_s}")
+
+    assert (answer.status_code, answer.body["step_s"]) == (200, step_s)
+
+
+def test_a_number_ahead_of_the_stream_is_refused(api):
+    assert refused(api.get("/events?after=999999"), 400, "invalid")["errors"][0]["field"] == "after"
+
+
+def test_what_was_learnt_of_an_agent_is_for_readers(api, make_agent, token_of):
+    make_agent(agent_id="a1")
+
+    assert api.get("/a1/learning", token=token_of("viewer")).status_code == 200
+
+
+def test_a_profile_has_a_version_that_a_change_may_name(api):
+    seen = api.get("/security/profiles/code")["ETag"]
+    changed = api.patch("/security/profiles/code", {"memory_mb": 2048}, if_match=seen)
+    stale = api.patch("/security/profiles/code", {"memory_mb": 4096}, if_match=seen)
+
+    assert (changed.status_code, changed["ETag"]) == (200, '"g2"')
+    refused(stale, 412, "stale_version")
+    assert api.get("/security/profiles/code").body["resource_limits"]["memory_mb"] == 2048
 
 
 def test_health_answers_say_what_is_missing(client, pools):
@@ -626,19 +766,29 @@ def test_health_answers_say_what_is_missing(client, pools):
 
 def test_the_schema_and_its_page_are_served(client, pools):
     assert client.get("/api/schema").status_code == 200
-    assert client.get("/api/docs").status_code == 200
+    page = client.get("/api/docs")
+
+    assert page.status_code == 200
+    asked = re.findall(r'(?:src|href)="([^"]+)"', page.content.decode())
+    assert len(asked) >= 3
+    assert [each for each in asked if not each.startswith("/static/")] == []
+    for each in asked:
+        with contextlib.closing(client.get(each)) as file:
+            assert file.status_code == 200, each
 
 
 def test_a_cursor_that_somebody_wrote_himself_is_refused_or_begins_a_page(api):
     api.post("/requests", {**CODE, "allow_future": True})
     beyond = "9999-12-31T23:59:59-23:59"
     codes = {}
-    for said in ("p=1", "r=1&p=%00", "p=2026-01-01T00:00Z", "p=99999-01-01", f"p={beyond}"):
-        cursor = quote(b64encode(said.encode()).decode())
-        for path in ("/requests", "/leases", "", "/tokens", "/scaling/decisions"):
-            answer = api.get(f"{path}?cursor={cursor}")
-            codes[path, said] = answer.body.get("code", answer.status_code)
+    for place in ("1", "\0", "2026-01-01T00:00Z", "99999-01-01", beyond):
+        for said in (json.dumps([place]), json.dumps([place, str(uuid4())]), f"p={place}"):
+            cursor = quote(b64encode(said.encode()).decode())
+            for path in ("/requests", "/leases", "", "/tokens", "/scaling/decisions"):
+                answer = api.get(f"{path}?cursor={cursor}")
+                codes[path, said] = answer.body.get("code", answer.status_code)
 
     # A number or a moment may be one of that list's.
     assert set(codes.values()) == {"invalid", 200}, codes
-    assert codes["/requests", "p=2026-01-01T00:00Z"] == codes["/tokens", "p=1"] == "invalid"
+    assert codes["/requests", '["2026-01-01T00:00Z"]'] == codes["/tokens", "p=1"] == "invalid"
+    assert codes["/requests", '["1"]'] == 200

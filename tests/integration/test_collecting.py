@@ -9,12 +9,14 @@ from datetime import timedelta
 
 import pytest
 from django.db import connection, transaction
+from django.db.models.functions import Now
 
 from agentpool.live.connect import connect
 from agentpool.live.relay import Relay
 from agentpool.registry import collecting, measuring, metrics, queries
-from agentpool.registry.models import Event, MetricState, MetricTotal, PoolSample
+from agentpool.registry.models import Event, MetricState, MetricTotal, PoolSample, Request
 from agentpool.registry.states import Outcome
+from balancing import jobs as balancing_jobs
 from balancing.services import leases
 from tests.locks import somebody_waits
 
@@ -116,6 +118,43 @@ def test_a_long_backlog_is_counted_in_several_batches(make_agent, submit, number
     collecting.collect()
 
     assert (counted(), counted(name="ended")) == (6, 6)
+
+
+def test_who_has_waited_for_longer_than_events_are_kept_arrives_once(make_agent, submit, numbered):
+    waiting = submit()
+    numbered()
+    collecting.collect()
+    Event.objects.filter(request_id=waiting.id).delete()
+    Request.objects.update(queued_at=Now() - timedelta(days=8), expires_at=Now() + timedelta(1))
+
+    make_agent()
+    balancing_jobs.serve()
+    numbered()
+    collecting.collect()
+
+    assert (counted(name="granted"), counted()) == (1, 1)
+
+
+def test_what_was_long_ago_is_shown_whichever_batch_has_counted_it(
+    make_agent, submit, numbered, monkeypatch
+):
+    make_agent(max_concurrent=8)
+    collecting.collect()
+    numbered()
+    collecting.collect()
+    rewind(seconds=3 * 3600)
+    for _ in range(3):
+        finish(submit())
+    Event.objects.exclude(kind="metrics.collected").update(at=Now() - timedelta(hours=2))
+    for _ in range(4):  # more than the last batch holds
+        finish(submit())
+    numbered()
+    monkeypatch.setattr(collecting, "BATCH", 4)
+
+    collecting.collect()
+
+    long_ago = measuring.samples().filter(at__lt=Now() - timedelta(hours=1.5), pool_id="code")
+    assert sum(long_ago.values_list("arrivals", flat=True)) == 3
 
 
 def test_time_that_nobody_covered_is_covered_an_hour_back(pools, numbered):

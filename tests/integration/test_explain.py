@@ -34,6 +34,14 @@ def kept(body):
     return {each["name"]: each["kept"] for each in body["filters"]}
 
 
+def test_the_lock_keys_that_a_request_holds_itself_are_not_in_its_way(api, make_agent, submit):
+    make_agent(max_concurrent=2)
+    holder, waiter = submit(lock_keys=["k"]), submit(lock_keys=["k"])
+
+    assert kept(explained(api, holder))["lock keys"] == 1
+    assert kept(explained(api, waiter))["lock keys"] == 0
+
+
 # -- refused ---------------------------------------------------------------------------------------
 
 

@@ -130,6 +130,17 @@ def test_the_older_format_is_told_to_who_wants_it(worked, client):
     assert b'agentpool_slots_used{type="code"} 1.0' in answer.content
 
 
+def test_prometheus_which_takes_both_formats_is_told_in_the_newer_one(pools, client):
+    both = (
+        "application/openmetrics-text;version=1.0.0;q=0.6,text/plain;version=0.0.4;q=0.4,*/*;q=0.1"
+    )
+
+    answer = client.get("/metrics", HTTP_ACCEPT=both)
+
+    assert answer["Content-Type"].startswith("application/openmetrics-text")
+    assert answer.content.endswith(b"# EOF\n")
+
+
 def test_the_queue_is_told_by_the_code_of_why(client, make_agent, submit):
     governance.set_policy("code", mode="auto", actor="test", settings=None)
     for kind in ("code", "qa"):

@@ -10,8 +10,9 @@ from django.db import connection
 from django.test import Client
 from websockets.exceptions import ConnectionClosed
 
+from agentpool.gateway import stream
 from agentpool.registry import events
-from agentpool.registry.models import Event
+from agentpool.registry.models import Credential, Event
 from tests.integration.gateway_talk import SOON_S
 from tests.integration.stream_talk import bearer, dial, events_of, hear, tell
 
@@ -123,6 +124,20 @@ def test_a_page_reads_with_its_session_and_a_foreign_page_does_not(web, pools):
     with dial(web, Cookie=cookie, Origin="http://evil.example") as socket:
         socket.send("{}")  # it must say who it is, as anybody
         assert hear(socket)["error"]["code"] == "unauthenticated"
+
+
+@pytest.mark.slow
+def test_a_revoked_token_reads_no_more_however_much_there_is_to_read(web, api, token_of):
+    with dial(web, **bearer(token_of("orchestrator"))) as socket:
+        assert hear(socket)["ready"]
+        api.delete(f"/tokens/{Credential.objects.get(scope='orchestrator').id}")
+        deadline, message = time.monotonic() + stream.PING_EVERY_S + SOON_S, {}
+        while "error" not in message and time.monotonic() < deadline:
+            tell(1)
+            time.sleep(0.2)
+            message = hear(socket)
+
+    assert message["error"]["code"] == "unauthenticated"
 
 
 def test_an_orchestrator_sees_its_own_requests_only(web, api, token_of, make_agent, submit):

@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 from django.db.models import F
 
-from agentpool.registry import queries
+from agentpool.registry import queries, services
 from agentpool.registry.errors import Invalid, UnsupportedTransition
 from agentpool.registry.models import (
     Agent,
@@ -321,3 +321,14 @@ def test_off_is_off_and_rules_are_judged(fleet):
     with pytest.raises(Invalid):
         optimizer.set_policy("code", actor="test", settings={"nonsense": 1})
     assert OptimizerPolicy.objects.get().mode == "off"
+
+
+def test_a_pool_whose_stored_policy_does_not_do_stops_no_other(fleet, api):
+    too_small(fleet)
+    services.create_pool("a-first", fields={}, actor="test")
+    # As after an upgrade that knows a setting no more.
+    OptimizerPolicy.objects.create(pool_id="a-first", settings={"nonsense": 1})
+
+    assert [row.pool_id for row in optimizer.look().found] == ["code"]
+    answer = api.post("/optimize", {"agent_type": "a-first"})
+    assert (answer.status_code, "nonsense" in answer.body["detail"]) == (400, True)

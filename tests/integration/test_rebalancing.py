@@ -295,6 +295,32 @@ def test_a_pool_that_is_off_is_not_looked_at(work):
     assert not UsageWatch.objects.exists()
 
 
+def test_a_pool_whose_stored_policy_does_not_do_stops_no_other(work, api):
+    RebalancePolicy.objects.create(pool_id="qa", settings={"nonsense": 1})
+    uses(work(), 100)
+
+    assert look()["watched"] == 1
+    path = "/resources/rebalance"
+    assert api.post(path, {"agent_type": "code"}).status_code == 200
+    assert api.post(path, {"agent_type": "qa"}).status_code == 400
+    told = {each["agent_type"]: each for each in api.get(f"{path}/policy").body["results"]}
+    assert (told["qa"]["effective"], "nonsense" in told["qa"]["fault"]) == ({}, True)
+    assert (told["code"]["effective"] != {}, told["code"]["fault"]) == (True, "")
+
+
+def test_a_misspelt_field_is_refused(api):
+    """It would else mean all pools, or change nothing."""
+    for path in ("/resources/rebalance", "/resources/rebalance/policy", "/optimize"):
+        assert api.post(path, {"agent_typ": "code"}).status_code == 422
+
+
+@pytest.mark.parametrize("value", [10**400, 1e300])
+def test_a_setting_beyond_all_bounds_is_refused(api, value):
+    body = {"agent_type": "code", "settings": {"hold_s": value}}
+
+    assert api.post("/resources/rebalance/policy", body).status_code == 400
+
+
 def test_never_below_the_least_of_the_caller_or_a_limit(work):
     auto()
     limits.set_limit(

@@ -17,6 +17,7 @@ from agentpool.registry.models import (
     Pool,
     Request,
     ScalingDecision,
+    ScalingPolicy,
     ScalingState,
 )
 from agentpool.registry.states import Outcome
@@ -214,3 +215,21 @@ def test_launches_that_fail_together_have_failed_once(memory):
 
 def learnt():
     return Demand.restored(ScalingState.objects.get(pool="code").demand)
+
+
+def test_a_stored_policy_that_does_not_do_hides_and_holds_up_no_other_pool(memory, api):
+    # As after an upgrade that knows a setting no more.
+    ScalingPolicy.objects.create(pool_id="code", mode="auto", settings={"nonsense": 1})
+
+    told = api.get("/scaling/policy").body["results"]
+    now = api.get("/scaling/recommendation").body
+    alone = api.get("/scaling/recommendation?agent_type=code")
+    stopped = api.post("/scaling/stop")
+
+    faults = {each["agent_type"]: each["fault"] for each in told}
+    assert "nonsense" in faults["code"]
+    assert faults["data"] == faults["qa"] == ""
+    assert [each["agent_type"] for each in now["results"]] == ["data", "design", "qa"]
+    assert list(now["faults"]) == ["code"]
+    assert (alone.status_code, alone.body["code"]) == (400, "invalid")
+    assert {each["mode"] for each in stopped.body["results"]} == {"off"}

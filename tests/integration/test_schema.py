@@ -22,7 +22,9 @@ def test_the_document_is_valid_and_raises_no_warning(tmp_path):
 
     call_command("spectacular", "--validate", "--fail-on-warn", "--file", str(file))
 
-    assert "\n  /api/agent-pool/requests/{request_id}:\n" in file.read_text()
+    told = file.read_text()
+    assert "\n  /api/agent-pool/requests/{request_id}:\n" in told
+    assert "name: Idempotency-Key" in told
 
 
 @pytest.mark.slow

@@ -167,7 +167,8 @@ def _past() -> list[tuple[str, float, float, float]]:
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT agent_type, floor(extract(epoch FROM at) / %(step)s) * %(step)s AS since,"
-            " avg(utilization), avg(average_wait_time_s) FROM pool_sample"
+            " coalesce(sum(slots_used) / nullif(sum(slots), 0), 0),"
+            " coalesce(sum(wait_sum_s) / nullif(sum(granted), 0), 0) FROM pool_sample"
             " WHERE step_s = 30 AND covered_s > 0"
             " AND at > now() - make_interval(hours => %(hours)s)"
             " GROUP BY 1, 2 ORDER BY 1, 2",

@@ -41,10 +41,12 @@ _LEVELS = {
 
 def as_rest(values: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
     """Return a form's values as a caller of REST would say them: levels by name, plain numbers."""
-    return {name: _as_rest(name, values[name]) for name in names if values.get(name) is not None}
+    return {name: _as_rest(name, values[name]) for name in names if name in values}
 
 
 def _as_rest(name: str, value: Any) -> Any:
+    if value is None:
+        return None  # emptied on purpose: never, or no such limit
     if name in _LEVELS:
         enum = _LEVELS[name]
         if isinstance(value, list):

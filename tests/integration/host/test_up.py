@@ -33,7 +33,9 @@ class Run:
         self.shown = ""
         self.process = subprocess.Popen(
             [sys.executable, "-c", MAIN, "--port", str(site.port)],
-            env=os.environ | {"PYTHONPATH": str(code_folder()), "AGENTPOOL_STALE_S": "3"},
+            env=os.environ
+            | {"PYTHONPATH": str(code_folder())}
+            | {"AGENTPOOL_STALE_S": "3", "AGENTPOOL_CANARY_EVERY_S": "1"},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
