@@ -7,7 +7,6 @@ its asker does not know of yet is pushed, and so is an end that is no release.
 
 import asyncio
 import contextlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from uuid import UUID
 

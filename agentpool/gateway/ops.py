@@ -218,13 +218,20 @@ def waiting(request_id: str) -> Reply:
     return {"request_id": request_id, "request": requests_api.request_body(UUID(request_id))}
 
 
-def open_of(agent_id: str) -> Reply:
-    """Return the offers and commands that an agent has not answered yet."""
-    return agents_api.offers_answer(registry_queries.agent_by(agent_id=agent_id))
+def open_of(speaker: Speaker) -> Reply:
+    """Return the offers and commands that an agent has not answered yet; raises Unauthenticated."""
+    credentials.check(speaker.credential)
+    return agents_api.offers_answer(registry_queries.agent_by(agent_id=speaker.name))
 
 
-def offer_of(lease_id: str) -> Reply | None:
-    """Return an offer to push, None: it is not open any more."""
+def offer_of(lease_id: str, speaker: Speaker) -> Reply | None:
+    """
+    Return an offer to push, None: it is not open any more.
+
+    Raises: Unauthenticated, the agent's credential is good no more: what it may be told to do is
+    for whoever has the new one.
+    """
+    credentials.check(speaker.credential)
     lease = queries.leases().filter(id=lease_id, status=LeaseStatus.OFFERED).first()
     return showing.offer_json(lease) if lease else None
 

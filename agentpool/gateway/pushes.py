@@ -21,7 +21,7 @@ from agentpool.gateway.wording import encoded
 from agentpool.live.listener import Event, Subscription, listener
 from agentpool.live.outgoing import Outlet
 from agentpool.live.threads import in_thread
-from agentpool.registry.errors import NotFound, Refusal
+from agentpool.registry.errors import NotFound, Refusal, Unauthenticated
 from balancing.services.heartbeats import resize_command
 
 log = logging.getLogger("agentpool.gateway")
@@ -65,8 +65,8 @@ class Pusher:
                         await self._push_all()
                     elif event is not None:
                         await self._push_event(event)
-                except NotFound:
-                    continue  # what it was about has been removed since
+                except (NotFound, Unauthenticated):
+                    continue  # what it was about, or who it was for, is not there any more
                 except (Refusal, DatabaseError):
                     log.warning("could not push event=%s", event, exc_info=True)
 
@@ -74,8 +74,11 @@ class Pusher:
         """Send everything that is still open: this reader was too slow, events were left out."""
         self._news.lagged = False
         self._news.drain()
-        for agent_id in list(self._session.agents):
-            still_open = await in_thread(ops.open_of, agent_id)
+        for agent_id, speaker in list(self._session.agents.items()):
+            try:
+                still_open = await in_thread(ops.open_of, speaker)
+            except (Unauthenticated, NotFound):
+                continue  # nothing is for it any more, and much for the others
             for offer in still_open["offers"]:
                 self._push("offer", agent_id=agent_id, offer=offer)
             for command in still_open["commands"]:
@@ -84,9 +87,9 @@ class Pusher:
 
     async def _push_event(self, event: Event) -> None:
         kind, agent_id = event["kind"], event["agent_id"]
-        if agent_id in self._session.agents:
+        if speaker := self._session.agents.get(agent_id):
             if kind == "lease.offered":
-                offer = await in_thread(ops.offer_of, event["lease_id"])
+                offer = await in_thread(ops.offer_of, event["lease_id"], speaker)
                 if offer is not None:
                     self._push("offer", agent_id=agent_id, offer=offer)
             elif kind in _LOST:
