@@ -3,19 +3,16 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
-from importlib import import_module
 from typing import Any
 from uuid import UUID
 
 from django.conf import settings
-from django.contrib import auth
-from django.http import HttpRequest
 
 from agentpool.gateway.gatherer import PerLoop
 from agentpool.gateway.greetings import speakers
 from agentpool.live import origin
 from agentpool.live.threads import in_thread
-from agentpool.registry import credentials, rest
+from agentpool.registry import credentials
 from agentpool.registry.errors import Refusal, Unauthenticated
 from agentpool.registry.states import Scope
 
@@ -63,12 +60,7 @@ def _session_key(header: bytes) -> str | None:
 
 
 def _of_session(session_key: str) -> Caller:
-    request = HttpRequest()
-    request.session = import_module(settings.SESSION_ENGINE).SessionStore(session_key)
-    user = auth.get_user(request)
-    if not user.is_authenticated or not user.is_active:
-        raise Unauthenticated("The session has ended: log in again.")
-    principal = rest.principal_of_user(user)
+    principal = origin.person_of(session_key)
     return Caller(principal.scope, principal.name, session_key=session_key)
 
 
