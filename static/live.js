@@ -102,6 +102,24 @@
     document.dispatchEvent(new Event("agentpool:pushed"));
   });
 
+  // --- filters: what is typed while an answer is on its way is typed into the next page, too -----
+  let typed = null;
+  document.addEventListener("htmx:beforeSwap", (event) => {
+    const field = document.activeElement;
+    const counts = event.detail.target.id === "live" && field.id && field.matches("input:not([type=checkbox])");
+    typed = counts ? { id: field.id, value: field.value, at: field.selectionStart } : null;
+  });
+
+  function typeOn() {
+    const field = typed && document.getElementById(typed.id);
+    if (field && field.value !== typed.value) {
+      field.value = typed.value;
+      field.setSelectionRange(typed.at, typed.at);
+      field.dispatchEvent(new Event("input", { bubbles: true }));
+    }
+    typed = null;
+  }
+
   function ready() {
     if (navigator.clipboard) {
       for (const button of document.querySelectorAll("button.copy[hidden]")) button.hidden = false;
@@ -126,7 +144,7 @@
     follow.checked = log.scrollHeight - log.scrollTop - log.clientHeight < 24;
   }, true);
 
-  document.addEventListener("htmx:afterSettle", () => { ready(); followLog(); });
+  document.addEventListener("htmx:afterSettle", () => { typeOn(); ready(); followLog(); });
   // On a telephone the menu is a strip: show where one is.
   document.querySelector(".menu [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
   ready();

@@ -356,6 +356,20 @@ def test_a_push_leaves_the_keyboard_where_it_was(live_page, make_agent):
     page.keyboard.type("d")
 
     assert page.locator("#filter-search").input_value() == "cod"
+    page.wait_for_url("**search=cod&**")
+
+    # An answer that comes while its reader types on.
+    held = []
+    page.route("**/agents?search=code&**", lambda route: held.append(route))
+    page.keyboard.type("e")
+    page.wait_for_timeout(400)
+    late = held[0].fetch()
+    page.keyboard.type("r")
+    held[0].fulfill(response=late)
+    page.wait_for_url("**search=coder&**")
+    page.keyboard.type("-2")
+    page.wait_for_url("**search=coder-2&**")
+    assert page.locator("#filter-search").input_value() == "coder-2"
 
 
 def test_a_page_whose_line_is_cut_says_so_and_comes_back_fresh(live_page, make_agent, web):
