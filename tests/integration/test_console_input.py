@@ -7,6 +7,7 @@ import pytest
 from django.contrib.auth import get_user_model
 from django.test import Client
 
+from agentpool.registry import services
 from agentpool.registry.models import Agent, Launch, Pool, ScalingEvent
 from agentpool.registry.states import AgentHealth
 from balancing.services import agents, limits
@@ -107,6 +108,18 @@ def test_the_overview_counts_all_that_needs_a_person(browser, make_agent):
     assert "Agents of code could not be started" in told
     assert "Agents of qa could not be started" in told
     assert "<dd>10</dd>" in " ".join(told.split()).replace("</svg> 10", "<dd>10")
+
+
+def test_a_lease_is_shown_and_cancelled_in_words_for_people(browser, make_agent, submit):
+    make_agent()
+    held = submit(payload={"command": ["true"]}).held
+    services.append_log(held, chunks=[("stdout", "a \x1b[1;31mred\x1b[0m \x1b]0;title\x07word")])
+
+    log = browser.get(f"/leases/{held.id}").content.decode()
+    asked = browser.get(f"/do/cancel-lease?lease={held.id}").content.decode()
+
+    assert "a red word</span>" in log
+    assert 'id="do-it">Cancel the lease</button>' in asked, "Cancel alone may mean: leave it"
 
 
 @pytest.mark.parametrize("typed", [*NO_NUMBERS, "1e300", "-5", "99999999999999999999"])

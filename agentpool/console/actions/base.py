@@ -95,6 +95,7 @@ class Action:
     on: None when it makes something new. tells: sentences in numbers, of what will happen to the
     rows. allows: whether a row's state permits it, as far as the page knows; the service decides.
     undo: the action that takes it back, "" when nothing does. tries: says what would come of it.
+    button: what the dialog's button says for one row, where the label could mean leaving it.
     """
 
     name: str
@@ -109,6 +110,7 @@ class Action:
     is_for_many: bool = False
     is_hidden: bool = False
     tries: Callable[[Row, Values], Trial] | None = None
+    button: str = ""
 
 
 @dataclass(frozen=True)
