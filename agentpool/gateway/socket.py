@@ -369,10 +369,10 @@ class Connection:
             ttl_s = _seconds(message, "ttl_s") or ops.TTL_S
             self.pusher.requests.begin(ops.asked_for(call), ttl_s=ttl_s)
 
-    def _settle(self, message: Message, call: Call, got: str | Exception | None) -> None:
+    def _settle(self, message: Message, call: Call, got: str | BaseException | None) -> None:
         """Follow no more what was refused, or has been released."""
         if isinstance(call.wish, Wish):
-            if isinstance(got, Exception):
+            if isinstance(got, BaseException):
                 self.pusher.requests.forget(ops.asked_for(call))
         elif isinstance(got, str) and not message.get("retry"):
             self.pusher.requests.forget(request_of(got))
