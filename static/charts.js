@@ -21,6 +21,18 @@
     return 4 * (steps[Math.floor(steps.length / 2)] || 0) || true;
   }
 
+  // Which points no line leads to or from: they are seen as dots, or not at all.
+  function radii(at, values) {
+    const gap = longestGap(at);
+    const known = values.flatMap((value, index) => (value === null ? [] : [index]));
+    const isFar = (a, b) => a === undefined || b === undefined || (gap !== true && Date.parse(at[b]) - Date.parse(at[a]) > gap);
+    const found = values.map(() => 0);
+    known.forEach((index, place) => {
+      if (isFar(known[place - 1], index) && isFar(index, known[place + 1])) found[index] = 3;
+    });
+    return found;
+  }
+
   // At most six round times of the reader's clock.
   function ticks(scale) {
     const minute = 60_000;
@@ -52,7 +64,7 @@
       borderDash: DASHES[index % DASHES.length],
       borderWidth: 2,
       fill: told.stacks && (index ? "-1" : "origin"),
-      pointRadius: line.values.length === 1 ? 3 : 0,
+      pointRadius: told.labels ? (line.values.length === 1 ? 3 : 0) : radii(told.at, line.values),
       spanGaps: longestGap(told.at),
       tension: 0,
       yAxisID: line.axis === "right" ? "right" : "y",
@@ -69,6 +81,9 @@
     const axis = { ticks: { color: text, maxTicksLimit: 5 }, grid: { color: colour("line") }, border: { display: false } };
     const when = moment(told);
     const plain = { ...axis, ticks: { ...axis.ticks, maxRotation: 0 }, grid: { display: false } };
+    // Of one moment alone the axis would go over years.
+    const [first, last] = [Date.parse(told.at[0]), Date.parse(told.at.at(-1))];
+    const around = first === last ? { min: first - 150_000, max: last + 150_000 } : {};
     const twoAxes = told.lines.some((line) => line.axis === "right");
     // With two axes, each says whose it is.
     const whose = (isRight) => ({
@@ -82,7 +97,7 @@
       maintainAspectRatio: false,
       interaction: { mode: "index", intersect: false },
       scales: {
-        x: told.labels ? plain : { ...plain, type: "linear", bounds: "data", afterBuildTicks: ticks, ticks: { ...plain.ticks, callback: when } },
+        x: told.labels ? plain : { ...plain, ...around, type: "linear", bounds: "data", afterBuildTicks: ticks, ticks: { ...plain.ticks, callback: when } },
         y: { ...axis, beginAtZero: true, stacked: told.stacks, max: told.most ?? undefined, title: whose(false) },
         ...(twoAxes ? { right } : {}),
       },

@@ -5,6 +5,14 @@
   const STALE_AFTER_MS = 4000;      // A shorter gap is a restart that nobody needs to read about.
   const STALLED_AFTER_MS = 35000;   // The server sends at least every 10 s, also when nothing happens.
   const RECONNECT_MS = 2000;        // The extension itself comes back only after abnormal closes.
+  const SIGNED_OUT = 4401;
+  const GONE = 4404;
+  const SIGNED_OUT_MS = 15000;      // Somebody may sign in again in another window.
+  const WORDS = {
+    [SIGNED_OUT]: ["Signed out.", "Sign in to go on.", "Sign in"],
+    [GONE]: ["Gone.", "What this page was about is not kept any more.", "Reload"],
+    0: ["Disconnected.", "Trying again.", "Reload"],
+  };
   // Its own delay grows to 64 s: a person who watches an outage wants to see its end. The jitter
   // keeps all pages from coming back at one moment.
   htmx.config.wsReconnectDelay = (retries) => 300 + Math.random() * Math.min(5000, 500 * 2 ** retries);
@@ -12,6 +20,8 @@
   let isOpen = false;
   let lastNews = Date.now();
   let closedAt = Date.now();
+  let refusal = 0;                  // the code by which the server said that it shows nothing more
+  let socket = null;
 
   function setText(element, text) {
     if (element && element.textContent !== text) element.textContent = text;
@@ -22,17 +32,22 @@
     if (!state) return;
     const now = Date.now();
     const banner = document.getElementById("disconnected");
-    const isGone = isOpen ? now - lastNews > STALLED_AFTER_MS : now - closedAt > STALE_AFTER_MS;
+    const isStalled = isOpen && now - lastNews > STALLED_AFTER_MS;
+    // A line that broke without a word (a machine that slept, a router) looks open for ever.
+    if (isStalled && socket) { socket.close(); socket = null; }
+    const isGone = refusal || isStalled || (!isOpen && now - closedAt > STALE_AFTER_MS);
     const age = times.inWords((now - lastNews) / 1000);
     if (isGone) {
       setText(state.querySelector(".live-word"), "not live");
       setText(document.getElementById("data-age"), age);
+      const words = [banner.querySelector("strong"), document.getElementById("data-next"), banner.querySelector("a")];
+      words.forEach((element, index) => setText(element, WORDS[refusal][index]));
     } else if (isOpen) {
       setText(state.querySelector(".live-word"), `live, ${age} old`);
     }
     state.dataset.state = isGone ? "gone" : isOpen ? "live" : "static";
-    if (banner.hidden === isGone) banner.hidden = !isGone;
-    document.documentElement.classList.toggle("is-gone", isGone);
+    banner.hidden = !isGone;
+    document.documentElement.classList.toggle("is-gone", Boolean(isGone));
   }
 
   // What is on the screen, so that only what differs is sent: also after a reconnect.
@@ -42,17 +57,19 @@
   }
 
   document.addEventListener("htmx:wsOpen", (event) => {
+    socket = event.detail.event.target;
     event.detail.socketWrapper.sendImmediately(JSON.stringify({ have: onScreen() }), null);
   });
 
   document.addEventListener("htmx:wsClose", (event) => {
-    if (isOpen) closedAt = Date.now();
+    if (isOpen) closedAt = Date.now() - lastNews > STALLED_AFTER_MS ? lastNews : Date.now();
     isOpen = false;
     // (A connection that a filter replaced closes on an element that is gone: not heard here.)
     const { event: close, socketWrapper } = event.detail;
-    if (close.code === 4404) { setText(document.querySelector(".live-word"), "gone"); return; }
+    if (close.code in WORDS) refusal = close.code;
     const comesBackItself = [1006, 1011, 1012, 1013].includes(close.code);
-    if (!comesBackItself) setTimeout(() => socketWrapper.reconnect(), RECONNECT_MS);
+    const pause = refusal === SIGNED_OUT ? SIGNED_OUT_MS : RECONNECT_MS;
+    if (!comesBackItself && refusal !== GONE) setTimeout(() => socketWrapper.reconnect(), pause);
     showConnection();
   });
 
@@ -60,6 +77,7 @@
   let focusedId = "";
   document.addEventListener("htmx:wsBeforeMessage", () => {
     isOpen = true;
+    refusal = 0;
     lastNews = Date.now();
     focusedId = document.activeElement ? document.activeElement.id : "";
   });
@@ -83,6 +101,24 @@
     followLog();
     document.dispatchEvent(new Event("agentpool:pushed"));
   });
+
+  // --- filters: what is typed while an answer is on its way is typed into the next page, too -----
+  let typed = null;
+  document.addEventListener("htmx:beforeSwap", (event) => {
+    const field = document.activeElement;
+    const counts = event.detail.target.id === "live" && field.id && field.matches("input:not([type=checkbox])");
+    typed = counts ? { id: field.id, value: field.value, at: field.selectionStart } : null;
+  });
+
+  function typeOn() {
+    const field = typed && document.getElementById(typed.id);
+    if (field && field.value !== typed.value) {
+      field.value = typed.value;
+      field.setSelectionRange(typed.at, typed.at);
+      field.dispatchEvent(new Event("input", { bubbles: true }));
+    }
+    typed = null;
+  }
 
   function ready() {
     if (navigator.clipboard) {
@@ -108,7 +144,7 @@
     follow.checked = log.scrollHeight - log.scrollTop - log.clientHeight < 24;
   }, true);
 
-  document.addEventListener("htmx:afterSettle", () => { ready(); followLog(); });
+  document.addEventListener("htmx:afterSettle", () => { typeOn(); ready(); followLog(); });
   // On a telephone the menu is a strip: show where one is.
   document.querySelector(".menu [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
   ready();

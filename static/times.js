@@ -12,6 +12,7 @@
     time: { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" },
     day: { year: "numeric", month: "short", day: "numeric" },
     both: { month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" },
+    other: { year: "numeric", month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" },
   };
   const formats = Object.fromEntries(
     Object.entries(SHAPES).map(([name, shape]) => [name, new Intl.DateTimeFormat(undefined, shape)]),
@@ -28,10 +29,17 @@
 
   function now() { return Date.now() + ahead; }
 
+  // Hours alone are of today, and a day without a year is of this one.
+  function shape(name, at) {
+    const today = new Date(now());
+    if (name === "day" || (name === "time" && at.toDateString() === today.toDateString())) return name;
+    return at.getFullYear() === today.getFullYear() ? "both" : "other";
+  }
+
   function localise(root) {
     for (const time of root.querySelectorAll("time[data-local]")) {
       const at = new Date(time.dateTime);
-      const text = formats[time.dataset.local].format(at);
+      const text = formats[shape(time.dataset.local, at)].format(at);
       if (time.textContent === text) continue;
       time.textContent = text;
       time.title = whole.format(at);

@@ -54,7 +54,7 @@ def choose(request: HttpRequest) -> HttpResponse:
                     "query": query,
                 },
             )
-    return _shown(request, "choose", {"title": "Nothing is chosen", "offered": []})
+    return _nothing(request, any(given.getlist(kind.name) for kind in KINDS.values()))
 
 
 @operators_only
@@ -71,7 +71,7 @@ def act(request: HttpRequest, name: str) -> HttpResponse:
     given = request.POST if request.method == "POST" else request.GET
     rows = rows_of(action.on, given.getlist(action.on.name)) if action.on else []
     if action.on and not rows:
-        return _shown(request, "choose", {"title": "Nothing is chosen", "offered": []})
+        return _nothing(request, bool(given.getlist(action.on.name)))
     if action.on and len(rows) > 1 and not action.is_for_many:
         title = f"{action.label}: one {action.on.name} at a time, not {len(rows)}"
         return _shown(request, "choose", {"title": title, "offered": []}, status=400)
@@ -91,6 +91,12 @@ def act(request: HttpRequest, name: str) -> HttpResponse:
             request, action, rows, problem=done.sentence, faults=done.faults, typed=values
         )
     return _told(request, results, values)
+
+
+def _nothing(request: HttpRequest, is_gone: bool) -> HttpResponse:
+    """Say that no row is chosen, or that those chosen have been removed meanwhile."""
+    title = "It is not there any more" if is_gone else "Nothing is chosen"
+    return _shown(request, "choose", {"title": title, "is_gone": is_gone, "offered": []})
 
 
 def _tried(

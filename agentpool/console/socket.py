@@ -23,7 +23,6 @@ from agentpool.live import origin
 from agentpool.live.listener import Event, Subscription, listener
 from agentpool.live.threads import in_thread
 from agentpool.registry.errors import NotFound, Unauthenticated
-from agentpool.registry.rest import principal_of_session, principal_of_user
 
 log = logging.getLogger("agentpool.console")
 
@@ -34,11 +33,14 @@ DRAW_EVERY_S = 0.25
 REST_PER_DRAWING = 2.0
 # Reasons to wait and lateness change without any event.
 REDRAW_EVERY_S = 10.0
-# How often it is asked whether the person may still look, and act.
-CHECK_EVERY_S = 5.0
+# Who signs out elsewhere, or may act no more, sees so much more of the page at most.
+LOOK_EVERY_S = 9.0
+SIGNED_OUT, GONE = 4401, 4404
 # A browser says at once what it has; one that says nothing gets all.
 TOLD_WITHIN_S = 3.0
 MOST_TOLD = 20_000
+# What comes of a message that says something else.
+_NO_LIST = (ValueError, TypeError, LookupError, AttributeError, RecursionError)
 
 _Key = tuple[str, bool, tuple[str, ...]]
 _shared: dict[_Key, tuple[float, "asyncio.Future[Drawing]"]] = {}
@@ -49,32 +51,33 @@ class ConsoleSocket(AsyncWebsocketConsumer):
 
     async def connect(self) -> None:
         """Accept people who are logged in, from pages of ours, for pages that there are."""
-        user = self.scope.get("user")
-        is_ours = origin.is_ours(dict(self.scope["headers"]))
-        if user is None or not user.is_authenticated or not is_ours:
-            await self.close(code=4401)
+        if not origin.is_ours(dict(self.scope["headers"])):
+            await self.close()
+            return
+        # A browser learns the code of a close only of a connection that was accepted.
+        await self.accept()
+        try:
+            await self._look_who_it_is()
+        except Unauthenticated:
+            await self.close(code=SIGNED_OUT)
             return
         query = dict(parse_qsl(self.scope["query_string"].decode(errors="replace")))
         page = PAGES.get(query.get("page", "overview"))
         if page is None:
-            await self.close(code=4404)
+            await self.close(code=GONE)
             return
         self.page: Page = page
         self.params = page.params_of(query)
-        self.session_key = str(self.scope["session"].session_key)
-        self.may_act = (await in_thread(principal_of_user, user)).is_operator
-        self.checked_at = time.monotonic()
         self.seen = Seen()
         self.told = asyncio.Event()
         self.news = Subscription()
         try:
             self.topics = [await in_thread(page.topic, self.params)]
         except NotFound:
-            await self.close(code=4404)
+            await self.close(code=GONE)
             return
         listener.ensure_running()
         listener.add(self.news, self.topics)
-        await self.accept()
         self.drawer = asyncio.create_task(self._draw())
 
     async def disconnect(self, code: int) -> None:
@@ -87,10 +90,18 @@ class ConsoleSocket(AsyncWebsocketConsumer):
         """Hear, once, what the browser has on its screen: {"have": [[id, version, list], ...]}."""
         if self.told.is_set() or not text_data:
             return
-        with contextlib.suppress(ValueError, TypeError, AttributeError):
+        with contextlib.suppress(
+            ValueError, TypeError, LookupError, AttributeError, RecursionError
+        ):
             told = json.loads(text_data).get("have") or []
             self.seen = Seen.of(told[:MOST_TOLD])
         self.told.set()
+
+    async def _look_who_it_is(self) -> None:
+        """Note what the person may do; raises Unauthenticated, nobody is signed in."""
+        key = self.scope["session"].session_key or ""
+        self.may_act = (await in_thread(origin.person_of, key)).is_operator
+        self.looked_at = time.monotonic()
 
     async def _draw(self) -> None:
         try:
@@ -98,9 +109,9 @@ class ConsoleSocket(AsyncWebsocketConsumer):
                 await asyncio.wait_for(self.told.wait(), TOLD_WITHIN_S)
             await self._follow()
         except NotFound:
-            await self.close(code=4404)  # what the page was about is gone
+            await self.close(code=GONE)  # what the page was about is not there any more
         except Unauthenticated:
-            await self.close(code=4401)  # the person has signed out, or may not look any more
+            await self.close(code=SIGNED_OUT)
         except (DatabaseError, InterfaceError) as error:
             # The browser comes back, again and again, and says meanwhile that it is not live.
             log.warning("page not drawn page=%s error=%s", self.page.name, type(error).__name__)
@@ -114,9 +125,8 @@ class ConsoleSocket(AsyncWebsocketConsumer):
         heard = time.monotonic()
         while True:
             began = time.monotonic()
-            if began - self.checked_at >= CHECK_EVERY_S:
-                who = await in_thread(principal_of_session, self.session_key)
-                self.may_act, self.checked_at = who.is_operator, began
+            if began - self.looked_at >= LOOK_EVERY_S:
+                await self._look_who_it_is()
             drawing = await _drawing(self.page, self.params, self.may_act, since=heard)
             # Something is sent in any case: the browser knows by it that what it shows is so.
             clock = _CLOCK % (time.time() * 1000)

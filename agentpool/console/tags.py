@@ -1,7 +1,7 @@
 """Template tags of the console: fragments, and how times, amounts and shares are written."""
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 from urllib.parse import urlencode
@@ -65,13 +65,24 @@ def query(context: template.Context, **changed: Any) -> str:
 
 @register.filter
 def moment(at: datetime | None, show: str = "time") -> str:
-    """Write a moment in UTC; the browser puts it into its reader's zone. show: time, day, both."""
+    """
+    Write a moment in UTC; the browser puts it into its reader's zone.
+
+    show: time (with its day when that is not today), day, both.
+    """
     if at is None:
         return ""
-    form = {"time": "%H:%M:%S", "day": "%Y-%m-%d"}.get(show, "%Y-%m-%d %H:%M:%S")
-    return format_html(
-        '<time datetime="{}" data-local="{}">{} UTC</time>', _iso(at), show, at.strftime(form)
-    )
+    text = _clock(at) if show == "time" else at.strftime(_FORMS[show])
+    return format_html('<time datetime="{}" data-local="{}">{} UTC</time>', _iso(at), show, text)
+
+
+_FORMS = {"day": "%Y-%m-%d", "both": "%Y-%m-%d %H:%M:%S"}
+
+
+def _clock(at: datetime) -> str:
+    """Write the time of day, and before it the day unless that is today: hours alone would lie."""
+    is_today = at.date() == datetime.now(UTC).date()
+    return at.strftime("%H:%M:%S" if is_today else _FORMS["both"])
 
 
 @register.filter
@@ -79,8 +90,7 @@ def since(at: datetime | None) -> str:
     """Write how long ago a moment was; the browser lets it grow."""
     if at is None:
         return ""
-    text = at.strftime("%H:%M:%S")
-    return format_html('<time datetime="{}" data-age>since {} UTC</time>', _iso(at), text)
+    return format_html('<time datetime="{}" data-age>since {} UTC</time>', _iso(at), _clock(at))
 
 
 @register.filter
@@ -88,8 +98,7 @@ def until(at: datetime | None) -> str:
     """Write how far off a moment is; the browser lets it shrink."""
     if at is None:
         return ""
-    text = at.strftime("%H:%M:%S")
-    return format_html('<time datetime="{}" data-until>until {} UTC</time>', _iso(at), text)
+    return format_html('<time datetime="{}" data-until>until {} UTC</time>', _iso(at), _clock(at))
 
 
 def _iso(at: datetime) -> str:
@@ -132,11 +141,12 @@ def amount(value: float | None) -> str:
     """Write a large number with three digits and k, M or G."""
     if value is None:
         return "–"
-    number = float(value)
+    # Three digits first: what they round up to may have the next unit.
+    number = float(f"{float(value):.3g}")
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(number) >= size:
-            return f"{number / size:.3g} {unit}"
-    return f"{number:.3g}"
+            return f"{number / size:.10g} {unit}"
+    return f"{number:.10g}"
 
 
 @register.filter

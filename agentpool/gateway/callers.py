@@ -12,7 +12,7 @@ from agentpool.gateway.gatherer import PerLoop
 from agentpool.gateway.greetings import speakers
 from agentpool.live import origin
 from agentpool.live.threads import in_thread
-from agentpool.registry import credentials, rest
+from agentpool.registry import credentials
 from agentpool.registry.errors import Refusal, Unauthenticated
 from agentpool.registry.states import Scope
 
@@ -60,7 +60,7 @@ def _session_key(header: bytes) -> str | None:
 
 
 def _of_session(session_key: str) -> Caller:
-    principal = rest.principal_of_session(session_key)
+    principal = origin.person_of(session_key)
     return Caller(principal.scope, principal.name, session_key=session_key)
 
 

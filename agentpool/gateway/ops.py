@@ -34,7 +34,7 @@ from balancing import (
     serializers,
     showing,
 )
-from balancing.services import heartbeats, leases, notes, requests
+from balancing.services import heartbeats, leases, requests
 from balancing.services.exchange import Call, Wish
 
 Reply = dict[str, Any]
@@ -218,18 +218,20 @@ def waiting(request_id: str) -> Reply:
     return {"request_id": request_id, "request": requests_api.request_body(UUID(request_id))}
 
 
-def mark_urgent(request_id: str) -> None:
-    """Note that somebody waited for a request in vain."""
-    notes.mark_urgent(UUID(request_id))
+def open_of(speaker: Speaker) -> Reply:
+    """Return the offers and commands that an agent has not answered yet; raises Unauthenticated."""
+    credentials.check(speaker.credential)
+    return agents_api.offers_answer(registry_queries.agent_by(agent_id=speaker.name))
 
 
-def open_of(agent_id: str) -> Reply:
-    """Return the offers and commands that an agent has not answered yet."""
-    return agents_api.offers_answer(registry_queries.agent_by(agent_id=agent_id))
+def offer_of(lease_id: str, speaker: Speaker) -> Reply | None:
+    """
+    Return an offer to push, None: it is not open any more.
 
-
-def offer_of(lease_id: str) -> Reply | None:
-    """Return an offer to push, None: it is not open any more."""
+    Raises: Unauthenticated, the agent's credential is good no more: what it may be told to do is
+    for whoever has the new one.
+    """
+    credentials.check(speaker.credential)
     lease = queries.leases().filter(id=lease_id, status=LeaseStatus.OFFERED).first()
     return showing.offer_json(lease) if lease else None
 
@@ -239,8 +241,20 @@ def commands_of(agent_id: str) -> list[dict[str, Any]]:
     return heartbeats.commands_for(registry_queries.agent_by(agent_id=agent_id))
 
 
-def answer_of(request_id: str) -> Reply | None:
-    """Return what became of a request, to push: its lease, or its end; None: it waits."""
+def moved_on(told: Mapping[str, int]) -> list[str]:
+    """Return which of these requests have another lease than that of the attempt told, or none."""
+    rows = Request.objects.filter(id__in=told).values_list("id", "status", "attempts")
+    known = {str(id): attempts for id, status, attempts in rows if status == RequestStatus.GRANTED}
+    return [id for id, attempt in told.items() if known.get(id) != attempt]
+
+
+def answer_of(request_id: str, asker: Speaker) -> Reply | None:
+    """
+    Return what became of a request, to push: its lease, or its end; None: it waits.
+
+    Raises: Unauthenticated, the token of whoever asked is good no more.
+    """
+    credentials.check(asker.credential)
     lease = queries.live_lease_of(UUID(request_id))
     if lease:
         told = showing.lease_json(lease)

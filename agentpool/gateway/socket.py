@@ -28,12 +28,12 @@ from agentpool.gateway.meter import Meter
 from agentpool.gateway.pushes import Pusher
 from agentpool.gateway.session import Session
 from agentpool.gateway.waits import Waits
-from agentpool.gateway.wording import encoded, parsed
+from agentpool.gateway.wording import encoded, parsed, request_of
 from agentpool.live.outgoing import Outlet, Send, outlet
 from agentpool.live.threads import in_thread
 from agentpool.registry.errors import Invalid, RateLimited, Refusal, Unauthenticated, Unavailable
 from agentpool.registry.rest import problem
-from balancing.services.exchange import Call
+from balancing.services.exchange import Call, Wish
 
 log = logging.getLogger("agentpool.gateway")
 
@@ -211,6 +211,7 @@ class Connection:
         except Exception as error:
             self._refuse(message.get("id"), error, op=message["op"])
             return
+        self._begin(message, call)
         self._asked = batcher.ask(call)
         self._asked.add_done_callback(functools.partial(self._told, message, call))
 
@@ -221,6 +222,7 @@ class Connection:
         if answer.cancelled():
             return
         got = answer.exception() or answer.result()
+        self._settle(message, call, got)
         if isinstance(got, Exception):
             self._refuse(message.get("id"), got, op=message["op"])
         elif isinstance(got, str):
@@ -307,10 +309,7 @@ class Connection:
         if name == "hello":
             return await self._hello(message)
         if name == "acquire" and "idempotency_key" in message:
-            told = await in_thread(ops.acquire_once, self.session, message)
-            if "lease" not in told:
-                await self._follow(told["request_id"], message)
-            return told
+            return await self._acquire_once(message)
         if isinstance(name, str) and name in ops.BATCHED:
             return await self._call_batched(name, message)
         call = ops.OPS.get(name) if isinstance(name, str) else None
@@ -339,19 +338,44 @@ class Connection:
             call = await in_thread(prepare, self.session, message)  # must look whose lease it is
         else:
             call = prepare(self.session, message)
-        lease = await batcher.call(call)
-        if lease is not None:
-            return ops.shown(call, lease)
-        return await self._wait(message, call)
+        self._begin(message, call)
+        try:
+            lease = await batcher.call(call)
+        except Exception as error:
+            self._settle(message, call, error)
+            raise
+        self._settle(message, call, lease)
+        return await self._wait(message, call) if lease is None else ops.shown(call, lease)
+
+    async def _acquire_once(self, message: Message) -> dict[str, Any]:
+        told = await in_thread(ops.acquire_once, self.session, message)
+        request_id, requests = told["request_id"], self.pusher.requests
+        requests.begin(request_id, ttl_s=_seconds(message, "ttl_s") or ops.TTL_S)
+        if "lease" in told:
+            # The answer may be an old one, and its lease gone since.
+            await requests.look(request_id)
+        else:
+            await requests.wait(request_id, wait_s=_seconds(message, "wait_s"))
+        return told
 
     async def _wait(self, message: Message, call: Call) -> dict[str, Any]:
         request_id = ops.asked_for(call)
-        await self._follow(request_id, message)
+        await self.pusher.requests.wait(request_id, wait_s=_seconds(message, "wait_s"))
         return await in_thread(ops.waiting, request_id)
 
-    async def _follow(self, request_id: str, message: Message) -> None:
-        wait_s, ttl_s = (float(message.get(name) or 0) for name in ("wait_s", "ttl_s"))
-        await self.pusher.follow(request_id, wait_s=wait_s, ttl_s=ttl_s or ops.TTL_S)
+    def _begin(self, message: Message, call: Call) -> None:
+        """Follow what is about to be asked for: from then on no news of it is missed."""
+        if isinstance(call.wish, Wish):
+            ttl_s = _seconds(message, "ttl_s") or ops.TTL_S
+            self.pusher.requests.begin(ops.asked_for(call), ttl_s=ttl_s)
+
+    def _settle(self, message: Message, call: Call, got: str | BaseException | None) -> None:
+        """Follow no more what was refused, or has been released."""
+        if isinstance(call.wish, Wish):
+            if isinstance(got, BaseException):
+                self.pusher.requests.forget(ops.asked_for(call))
+        elif isinstance(got, str) and not message.get("retry"):
+            self.pusher.requests.forget(request_of(got))
 
     def _refuse(self, id: Any, error: Exception, *, op: object = None) -> None:
         answer = problem(error, {})
@@ -363,3 +387,8 @@ class Connection:
             log.error("op failed op=%s", op, exc_info=error)
             body = dict(Unavailable("This failed here; it is in the log.").problem())
         self.outlet.write(encoded({"id": id, "ok": False, "error": body}))
+
+
+def _seconds(message: Message, name: str) -> float:
+    """Return a length of time that a message says, and that has been checked; 0: it does not."""
+    return float(message.get(name) or 0)

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import time
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qs
@@ -66,7 +67,7 @@ class _Reader:
     def __init__(self, outlet: Outlet, caller: callers.Caller, after: int) -> None:
         self.outlet, self.caller, self.seq = outlet, caller, after
         self._behind = asyncio.Event()
-        self._checked_at = asyncio.get_running_loop().time()
+        self._ping_at = time.monotonic() + PING_EVERY_S
         # An orchestrator's own events are chosen by a query, so it is served from the table only.
         self._owner = caller.name if caller.scope is Scope.ORCHESTRATOR else None
 
@@ -101,8 +102,9 @@ class _Reader:
     async def _serve(self, news: Subscription) -> None:
         """Bring the reader up to date, then wait until something is to be done for it."""
         self._behind.clear()
-        if asyncio.get_running_loop().time() - self._checked_at > PING_EVERY_S:
-            await self._ping()  # where there is news all the time, too
+        if time.monotonic() >= self._ping_at:
+            # Much may happen, and nothing of it be for this reader.
+            await self._ping()
         if self._owner is None and broadcast.join(self):
             await self._idle()
             return
@@ -111,8 +113,7 @@ class _Reader:
         if self._owner is None:
             await asyncio.sleep(AGAIN_S)  # the listener may be faster than the page just read
             return
-        if await news.next(PING_EVERY_S) is None:
-            await self._ping()
+        await news.next(max(0.0, self._ping_at - time.monotonic()))
         news.drain()
 
     async def _idle(self) -> None:
@@ -133,8 +134,8 @@ class _Reader:
         return len(found) == PAGE
 
     async def _ping(self) -> None:
+        self._ping_at = time.monotonic() + PING_EVERY_S
         await callers.checks.call(self.caller)
-        self._checked_at = asyncio.get_running_loop().time()
         self.outlet.write(json.dumps({"ping": True, "after": self.seq}))
 
 
@@ -151,7 +152,7 @@ async def _caller(scope: Mapping[str, Any], receive: Any) -> callers.Caller:
             event = await asyncio.wait_for(receive(), HELLO_S)
             message = json.loads(event.get("text") or "null")
             token = message["token"]
-        except (TimeoutError, ValueError, TypeError, KeyError) as error:
+        except (TimeoutError, ValueError, TypeError, KeyError, RecursionError) as error:
             said = 'Send {"token": ...} first, or an Authorization header.'
             raise Unauthenticated(said) from error
         caller = await callers.of_token(str(token))

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from typing import Any, NoReturn
 
 from rest_framework.utils.encoders import JSONEncoder
@@ -9,6 +10,7 @@ from rest_framework.utils.encoders import JSONEncoder
 from agentpool.registry.errors import Invalid
 
 _encoder = JSONEncoder()
+_REQUEST_ID = re.compile(r'"request_id": "([0-9a-f-]{36})"')
 
 
 def encoded(value: Any) -> str:
@@ -16,6 +18,14 @@ def encoded(value: Any) -> str:
     if not value and (value == [] or value == {}):
         return "[]" if value == [] else "{}"
     return _encoder.encode(value)
+
+
+def request_of(lease: str) -> str:
+    """Return the id of the request that a lease in JSON is of, without reading it all."""
+    found = _REQUEST_ID.search(lease)
+    if found is None:
+        raise ValueError("A lease names its request.")
+    return found[1]
 
 
 def parsed(text: str | None, *, most_bytes: int) -> dict[str, Any]:

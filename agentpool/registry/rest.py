@@ -11,12 +11,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import wraps
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import UUID
 
 from django.conf import settings
-from django.contrib import auth
 from django.core.exceptions import PermissionDenied, RequestDataTooBig
 from django.db import InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
@@ -157,20 +155,6 @@ def principal_of_user(user: Any) -> Principal:
     """Return what a logged-in person may do."""
     scope = Scope.OPERATOR if roles.is_operator(user) else Scope.VIEWER
     return Principal(scope=scope, name=f"user:{user.get_username()}")
-
-
-def principal_of_session(session_key: str) -> Principal:
-    """
-    Return what the person of a browser's session may do now.
-
-    Raises: Unauthenticated, it has ended, or the person may not sign in any more.
-    """
-    request = HttpRequest()
-    request.session = import_module(settings.SESSION_ENGINE).SessionStore(session_key)
-    user = auth.get_user(request)
-    if not user.is_authenticated or not user.is_active:
-        raise Unauthenticated("The session has ended: log in again.")
-    return principal_of_user(user)
 
 
 class Scoped(permissions.BasePermission):

@@ -1,12 +1,15 @@
 """The live page in a real browser: what it shows, how it moves, what it does without a line."""
 
+import contextlib
 import subprocess
 import sys
 import time
+import uuid
 from datetime import UTC, datetime
 
 import pytest
 from django.contrib.auth import get_user_model
+from django.contrib.auth.models import Group
 from django.contrib.sessions.models import Session
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
@@ -74,11 +77,54 @@ def test_logging_out_ends_the_session(open_page, web):
     assert page.url == f"{web.url}/login?next=/"
 
 
-def test_the_websocket_of_the_page_needs_a_login_too(web, pools):
+def test_the_websocket_of_the_page_needs_a_login_and_a_subject_too(web, cookie_of):
     address = web.url.replace("http", "ws", 1) + "/ws/console/"
+    cookie = {"Cookie": "{name}={value}".format(**cookie_of("admin"))}
+    gone = f"{address}?page=agent&id={uuid.uuid4()}"
 
-    with pytest.raises(InvalidStatus), connect(address, origin=web.url, open_timeout=20):
-        pass
+    for where, headers, code in ((address, {}, 4401), (gone, cookie, 4404)):
+        with connect(where, origin=web.url, additional_headers=headers, open_timeout=20) as socket:
+            with pytest.raises(ConnectionClosed) as closed:
+                socket.recv(timeout=20)
+            assert closed.value.rcvd.code == code
+
+
+def test_an_open_page_follows_what_its_person_may_still_do(web, cookie_of, make_agent):
+    make_agent()
+    address = web.url.replace("http", "ws", 1) + "/ws/console/?page=agents"
+    cookies = [cookie_of("admin"), cookie_of("guest")]
+    with contextlib.ExitStack() as opened:
+        operator, guest = (
+            opened.enter_context(
+                connect(
+                    address,
+                    origin=web.url,
+                    additional_headers={"Cookie": "{name}={value}".format(**cookie)},
+                    open_timeout=20,
+                )
+            )
+            for cookie in cookies
+        )
+        for socket in (operator, guest):
+            socket.send('{"have": {"a": 1}}')
+        assert 'id="do-' in _until(operator, 'id="agent-')
+
+        get_user_model().objects.filter(username="admin").update(is_superuser=False)
+        Group.objects.all().delete()
+        Session.objects.get(session_key=cookies[1]["value"]).delete()
+
+        assert 'id="do-' not in _until(operator, 'id="agent-')
+        with pytest.raises(ConnectionClosed) as closed:
+            _until(guest, "nothing")
+        assert closed.value.rcvd.code == 4401
+
+
+def _until(socket, text):
+    """Return the next message that has a text."""
+    deadline = time.monotonic() + 25
+    while text not in (message := socket.recv(timeout=20)):
+        assert time.monotonic() < deadline, message
+    return message
 
 
 def test_the_websocket_of_the_page_is_for_pages_of_ours(web, cookie_of):
@@ -89,20 +135,6 @@ def test_the_websocket_of_the_page_is_for_pages_of_ours(web, cookie_of):
         assert socket.recv(timeout=20)
     with pytest.raises(InvalidStatus):
         connect(address, origin="http://evil.example", additional_headers=cookie, open_timeout=20)
-
-
-@pytest.mark.timeout(60)
-def test_the_websocket_of_the_page_ends_with_the_session(web, cookie_of):
-    address = web.url.replace("http", "ws", 1) + "/ws/console/"
-    cookie = {"Cookie": "{name}={value}".format(**cookie_of("admin"))}
-
-    with connect(address, origin=web.url, additional_headers=cookie, open_timeout=20) as socket:
-        assert socket.recv(timeout=20)
-        Session.objects.all().delete()
-        with pytest.raises(ConnectionClosed):
-            list(socket)
-
-    assert socket.close_code == 4401
 
 
 @pytest.mark.parametrize("path", ["/ws/console", "/ws/consoles/"])
@@ -324,6 +356,20 @@ def test_a_push_leaves_the_keyboard_where_it_was(live_page, make_agent):
     page.keyboard.type("d")
 
     assert page.locator("#filter-search").input_value() == "cod"
+    page.wait_for_url("**search=cod&**")
+
+    # An answer that comes while its reader types on.
+    held = []
+    page.route("**/agents?search=code&**", lambda route: held.append(route))
+    page.keyboard.type("e")
+    page.wait_for_timeout(400)
+    late = held[0].fetch()
+    page.keyboard.type("r")
+    held[0].fulfill(response=late)
+    page.wait_for_url("**search=coder&**")
+    page.keyboard.type("-2")
+    page.wait_for_url("**search=coder-2&**")
+    assert page.locator("#filter-search").input_value() == "coder-2"
 
 
 def test_a_page_whose_line_is_cut_says_so_and_comes_back_fresh(live_page, make_agent, web):
@@ -343,6 +389,38 @@ def test_a_page_whose_line_is_cut_says_so_and_comes_back_fresh(live_page, make_a
     page.get_by_role("heading", name="meanwhile").wait_for()
     banner.wait_for(state="hidden")
     page.locator("#live-state[data-state=live]").wait_for()
+
+
+def test_a_silent_line_is_dialled_again_and_who_is_signed_out_is_told(open_page, make_agent):
+    make_agent("code", agent_id="before")
+    page = open_page("/login")
+    page.clock.install()
+    lines = []
+
+    def dial(browser):
+        server, number = browser.connect_to_server(), len(lines)
+        lines.append(server)
+        browser.on_message(server.send)
+        # The first one breaks without a word, as when a machine has slept.
+        server.on_message(lambda said: number < len(silent) or browser.send(said))
+
+    silent = []
+    page.route_web_socket("**/ws/console/**", dial)
+    page.goto("/agents")
+    page.locator("#live-state[data-state=live]").wait_for()
+    silent.append(1)
+    make_agent("code", agent_id="meanwhile")
+
+    page.clock.fast_forward(60_000)
+    page.get_by_role("heading", name="meanwhile").wait_for()
+    page.locator("#live-state[data-state=live]").wait_for()
+    Session.objects.all().delete()
+
+    banner = page.get_by_text("Signed out.")
+    banner.wait_for()
+    page.get_by_role("link", name="Sign in").click()
+    page.get_by_label("User name").wait_for()
+    assert page.url.endswith("/login?next=/agents")
 
 
 # -- for every hand and eye ------------------------------------------------------------------------

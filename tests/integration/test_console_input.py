@@ -1,12 +1,17 @@
 """Whatever is typed into a form of the console, or into its address, gets an answer."""
 
+import html
 from uuid import uuid4
 
 import pytest
 from django.contrib.auth import get_user_model
 from django.test import Client
 
-from agentpool.registry.models import Agent, Pool
+from agentpool.registry import services
+from agentpool.registry.models import Agent, Launch, Pool, ScalingEvent
+from agentpool.registry.states import AgentHealth
+from balancing.services import agents, limits
+from tests.integration.test_deadlines_and_priorities import limit
 
 pytestmark = [pytest.mark.django_db(transaction=True)]
 
@@ -26,7 +31,95 @@ def test_a_name_with_nul_in_the_address_is_of_no_row(browser, address):
     answer = browser.get(f"{address}a%00b")
 
     assert answer.status_code == 200
-    assert "Nothing is chosen" in answer.content.decode()
+    assert "not there any more" in answer.content.decode()
+
+
+def test_what_somebody_removed_meanwhile_is_said_to_be_gone(browser):
+    shop = limits.set_limit(limit(name="shop", memory_mb=4096), actor="t")
+    limits.remove_limit(shop.id, actor="somebody")
+
+    answers = [
+        browser.get(f"/do?limit={shop.id}"),
+        browser.get(f"/do/remove-limit?limit={shop.id}"),
+        browser.post("/do/remove-limit", {"limit": str(shop.id)}),
+    ]
+
+    for answer in answers:
+        assert "not there any more" in answer.content.decode()
+        assert "Select at least one row" not in answer.content.decode()
+    assert "Select at least one row first." in browser.get("/do/drain").content.decode()
+
+
+@pytest.mark.parametrize("status", ["all", "lost", "expired"])
+def test_no_lease_in_a_state_is_not_told_as_nothing_running(browser, make_agent, submit, status):
+    if status != "all":
+        make_agent()
+        submit()
+
+    told = browser.get(f"/leases?status={status}").content.decode()
+
+    assert "Nothing runs now" not in told
+    assert (
+        "Nothing has had an agent yet." if status == "all" else f"No lease is {status}."
+    ) in told
+
+
+def test_a_dialog_counts_only_the_slots_that_change_hands(browser, make_agent, submit):
+    drains = make_agent(agent_id="a", max_concurrent=2)
+    make_agent(agent_id="b")
+    agents.drain(drains, retire=False, actor="t", reason="", by=None)
+    agents.set_health(
+        drains, health=AgentHealth.QUARANTINED, note="", until=None, actor="t", if_generation=None
+    )
+    submit(preferred_agent="b")
+    submit()
+    chosen = f"agent={drains.id}"
+
+    def told(name):
+        return html.unescape(browser.get(f"/do/{name}?{chosen}").content.decode())
+
+    assert "No slot is free for new work yet: it is draining." in told("good")
+    assert "No slot is free for new work yet: it is quarantined." in told("resume")
+    assert "code loses 0 slots" in told("retire")
+    drains.refresh_from_db()
+    agents.set_health(
+        drains, health=AgentHealth.GOOD, note="", until=None, actor="t", if_generation=None
+    )
+    again = "2 slots are free for new work again; the 1 request that waits is looked at at once."
+    assert again in told("resume")
+
+
+def test_the_overview_counts_all_that_needs_a_person(browser, make_agent):
+    for number in range(8):
+        make_agent(agent_id=f"a{number}")
+    Agent.objects.update(status="unreachable")
+    for agent_type, agent_id in (("code", "a0"), ("qa", "q1")):
+        agent = Agent.objects.filter(agent_id=agent_id).first() or make_agent("qa", agent_id="q1")
+        event = ScalingEvent.objects.create(
+            pool_id=agent_type, at=agent.created_at, action="set", current_size=0, target_size=1
+        )
+        Launch.objects.create(
+            event=event, agent=agent, driver="memory", status="failed", error="no room"
+        )
+
+    told = browser.get("/").content.decode()
+
+    assert "3 more agents are unreachable" in told
+    assert "Agents of code could not be started" in told
+    assert "Agents of qa could not be started" in told
+    assert "<dd>10</dd>" in " ".join(told.split()).replace("</svg> 10", "<dd>10")
+
+
+def test_a_lease_is_shown_and_cancelled_in_words_for_people(browser, make_agent, submit):
+    make_agent()
+    held = submit(payload={"command": ["true"]}).held
+    services.append_log(held, chunks=[("stdout", "a \x1b[1;31mred\x1b[0m \x1b]0;title\x07word")])
+
+    log = browser.get(f"/leases/{held.id}").content.decode()
+    asked = browser.get(f"/do/cancel-lease?lease={held.id}").content.decode()
+
+    assert "a red word</span>" in log
+    assert 'id="do-it">Cancel the lease</button>' in asked, "Cancel alone may mean: leave it"
 
 
 @pytest.mark.parametrize("typed", [*NO_NUMBERS, "1e300", "-5", "99999999999999999999"])

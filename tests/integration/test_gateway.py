@@ -14,7 +14,7 @@ from agentpool.registry import credentials
 from agentpool.registry import queries as registry_queries
 from agentpool.registry.models import Agent, Credential, Event, Lease, Request
 from agentpool.registry.states import AgentStatus, Outcome
-from balancing.services import agents, leases, requests
+from balancing.services import agents, leases, queue, requests
 from tests.integration.gateway_talk import SOON_S, refusal
 
 pytest_plugins = ["tests.browser.serving", "tests.integration.gateway_lines"]
@@ -372,6 +372,25 @@ def test_a_token_that_is_revoked_after_its_hello_is_worth_nothing(line, api, enr
 
     op = {"op": "heartbeat"} if scope == "agent" else {"agent_type": "code", "project": "p"}
     refusal(mine.call(op.pop("op", "acquire"), **op), "unauthenticated")
+
+
+def test_a_token_that_is_revoked_hears_of_no_new_work(line, worker, token_of, make_agent, submit):
+    mine, token = worker("a1"), token_of("orchestrator")
+    boss = line()
+    boss.call("hello", token=token)
+    waits = boss.call("acquire", agent_type="qa", project="p")["request_id"]
+    for credential in Credential.objects.filter(scope__in=["agent", "orchestrator"]):
+        credentials.revoke(credential.id)
+
+    wish = submit(payload=PAYLOAD)
+    make_agent("qa")
+    queue.serve({"qa"})
+
+    assert wish.held.status == "offered"
+    assert Request.objects.get(id=waits).status == "granted"
+    for of_old in (mine, boss):
+        with pytest.raises(TimeoutError):
+            of_old.socket.recv(timeout=1)
 
 
 def test_a_viewer_may_not_acquire(line, token_of):

@@ -161,6 +161,28 @@ def test_an_orchestrator_sees_its_own_requests_only(web, api, token_of, make_age
     assert len({event["request_id"] for event in everything if event["request_id"]}) == 2
 
 
+@pytest.mark.slow
+def test_a_line_lives_for_its_reader_also_while_others_are_busy(web, token_of, submit):
+    with dial(web, **bearer(token_of("orchestrator"))) as socket:
+        assert hear(socket)["ready"]
+
+        deadline, told = time.monotonic() + 25, None
+        while told is None:
+            assert time.monotonic() < deadline, "no ping: the line seems dead"
+            submit()
+            with contextlib.suppress(TimeoutError):
+                told = hear(socket, 1)
+
+    assert told["ping"]
+
+
+def test_what_is_no_hello_is_refused_and_leaves_no_trace(web, pools):
+    for said in ("[" * 50_000, '"token"', b"x", '{"token": "\\ud800"}'):
+        with dial(web) as socket:
+            socket.send(said)
+            assert hear(socket)["error"]["code"] == "unauthenticated"
+
+
 def test_a_slow_reader_misses_nothing_and_holds_up_nobody(web, token_of, eventually):
     token, start, many = token_of("viewer"), settled(), 6000
     with dial(web, **bearer(token)) as slow, dial(web, **bearer(token)) as quick:

@@ -9,8 +9,8 @@ from django.db.models.functions import Now
 from websockets.exceptions import ConnectionClosed
 
 from agentpool.registry import credentials
-from agentpool.registry.models import IdempotencyKey, Lease, Request
-from balancing.services import leases, requests
+from agentpool.registry.models import Agent, IdempotencyKey, Lease, Request
+from balancing.services import leases, queue, requests
 from tests.integration.gateway_talk import refusal
 
 pytest_plugins = ["tests.browser.serving", "tests.integration.gateway_lines"]
@@ -91,6 +91,47 @@ def test_who_acquired_is_told_of_an_end_that_is_no_grant(boss, busy):
 
     ended = boss.push("ended", request_id=waiting)["request"]
     assert (ended["status"], ended["reason"]) == ("cancelled", "too late")
+
+
+@pytest.mark.parametrize("way", ["at once", "by a push", "with a key"])
+def test_whose_lease_is_lost_waits_on_by_its_connection_and_hears_of_the_next(
+    boss, pools, make_agent, way
+):
+    if way != "by a push":
+        make_agent()
+    key = {"idempotency_key": "k1"} if way == "with a key" else {}
+    answer = boss.call("acquire", **WISH, ttl_s=1, **key)
+    mine = answer["request_id"]
+    if way == "by a push":
+        make_agent()
+        queue.serve({"code"})
+        answer = boss.push("granted", request_id=mine)
+
+    leases.lose_all(Agent.objects.get(), why="gone", actor="test")
+
+    deadline = time.monotonic() + 3.0
+    while time.monotonic() < deadline:
+        assert requests.time_out_requests() == 0
+        time.sleep(0.1)
+    Request.objects.update(not_before=None)
+    queue.serve({"code"})
+    granted = boss.push("granted", request_id=mine)["lease"]
+    assert (granted["status"], granted["attempt"]) == ("active", 2)
+
+
+def test_who_acquired_is_told_when_what_was_granted_is_cancelled_and_not_of_its_release(
+    boss, make_agent
+):
+    make_agent(max_concurrent=2)
+    done, dropped = (boss.call("acquire", **WISH)["lease"] for _ in range(2))
+    held = {"lease_id": done["id"], "fencing_token": done["fencing_token"]}
+    assert boss.call("release", **held)["ok"]
+
+    requests.cancel_request(dropped["request_id"], actor="somebody", reason="too late")
+
+    ended = boss.push("ended")["request"]
+    assert (ended["id"], ended["reason"]) == (dropped["request_id"], "too late")
+    assert boss.pushed == []
 
 
 def test_a_wait_is_answered_by_news_and_holds_up_nothing(boss, busy):

@@ -2,11 +2,14 @@
 
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from agentpool.console import charts, series, tags
+from agentpool.console.actions.base import number
 from agentpool.console.charts import LANES_WIDTH, Span
+from agentpool.registry.errors import Invalid
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 MOMENTS = st.floats(0, 86_400).map(lambda s: NOON + timedelta(seconds=s))
@@ -46,6 +49,40 @@ def test_a_spark_line_stays_in_its_box(values, most):
         x, y = map(float, point.split(","))
         assert 0 <= x <= charts.SPARK_WIDTH
         assert 0 <= y <= charts.SPARK_HEIGHT
+
+
+def test_a_time_of_another_day_is_told_with_its_day():
+    now = datetime.now(UTC)
+    of_today = f"{now:%H:%M:%S} UTC<"
+
+    assert f">{of_today}" in tags.moment(now)
+    assert f">since {of_today}" in tags.since(now)
+    for write in (tags.moment, tags.since, tags.until):
+        assert "2026-03-01 12:00:00 UTC<" in write(NOON)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(999.6, "1 k"), (999_600, "1 M"), (999_999_999, "1 G"), (-999.6, "-1 k"), (0.1234, "0.123")],
+)
+def test_an_amount_that_is_rounded_up_has_the_next_unit(value, text):
+    assert tags.amount(value) == text
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [("1.5", 1.5), ("65,536", 65_536), ("1,234,567.5", 1_234_567.5), ("1 000", 1000)],
+)
+def test_a_number_may_be_typed_with_its_thousands_apart(typed, meant):
+    assert number({"n": typed}, "n", "N") == meant
+
+
+@pytest.mark.parametrize("typed", ["1,5", "0,25", "1,5000", "1.5,000", "1_000", "nan"])
+def test_a_number_that_may_mean_another_is_refused(typed):
+    with pytest.raises(Invalid) as refused:
+        number({"n": typed}, "n", "N")
+
+    assert dict(refused.value.errors).keys() == {"n"}
 
 
 def test_amounts_are_written_as_people_read_them():

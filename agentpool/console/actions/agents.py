@@ -1,6 +1,6 @@
 """What an operator may do to agents."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from datetime import datetime, timedelta
 
 from agentpool.console.actions.base import (
@@ -68,7 +68,7 @@ def _left(rows: Sequence[Agent]) -> list[str]:
     """Say what the pools lose, and who waits there: the price of taking agents out of work."""
     told = []
     for agent_type in sorted({row.pool_id for row in rows}):
-        own = [r for r in rows if r.pool_id == agent_type and r.status in PLACEABLE_STATUS]
+        own = [row for row in rows if row.pool_id == agent_type and _takes_work(row)]
         slots = sum(row.max_concurrent for row in own)
         there = Agent.objects.filter(
             pool_id=agent_type, status__in=PLACEABLE_STATUS, health__in=PLACEABLE_HEALTH
@@ -105,12 +105,30 @@ def _pause_tells(rows: Sequence[Agent]) -> list[str]:
 
 
 def _resume_tells(rows: Sequence[Agent]) -> list[str]:
-    types = {row.pool_id for row in rows}
+    kept = [row for row in rows if row.health not in PLACEABLE_HEALTH]
+    return _freed(rows, kept, {str(row.health) for row in kept})
+
+
+def _good_tells(rows: Sequence[Agent]) -> list[str]:
+    kept = [row for row in rows if row.status not in PLACEABLE_STATUS]
+    return _freed(rows, kept, {str(row.status) for row in kept})
+
+
+def _freed(rows: Sequence[Agent], kept: Sequence[Agent], why: Set[str]) -> list[str]:
+    """Say which slots take work again, and of the agents kept from it that they still are."""
+    able = [row for row in rows if row not in kept]
+    them = "it is" if len(rows) == 1 else f"{len(kept)} of them {'is' if len(kept) == 1 else 'are'}"
+    still = f"{them} {' or '.join(sorted(why))}."
+    if not able:
+        return [f"No slot is free for new work yet: {still}"]
+    slots = sum(row.max_concurrent - row.load for row in able)
+    types = {row.pool_id for row in able}
     waiting = Request.objects.filter(pool_id__in=types, status=RequestStatus.WAITING).count()
-    slots = sum(row.max_concurrent - row.load for row in rows)
+    looked = "request that waits is" if waiting == 1 else "requests that wait are"
+    served = f"; the {waiting} {looked} looked at at once" if waiting else ""
     word = "slot is" if slots == 1 else "slots are"
-    served = f"; the {count([0] * waiting, 'request')} that wait are looked at at once"
-    return [f"{slots} {word} free for new work again{served if waiting else ''}."]
+    told = [f"{slots} {word} free for new work again{served}."]
+    return [*told, f"Not yet on all: {still}"] if kept else told
 
 
 def _retire_tells(rows: Sequence[Agent]) -> list[str]:
@@ -209,6 +227,10 @@ def _release(row: Agent, values: Values, actor: str) -> Done:
     return Done(f"{count(ended, 'lease')} ended")
 
 
+def _takes_work(row: Agent) -> bool:
+    return row.status in PLACEABLE_STATUS and row.health in PLACEABLE_HEALTH
+
+
 def _is_placeable(row: Agent) -> bool:
     return row.status in PLACEABLE_STATUS
 
@@ -272,7 +294,7 @@ ACTIONS = (
         "good",
         "Good again",
         AGENT,
-        _resume_tells,
+        _good_tells,
         _judge(AgentHealth.GOOD, "is good"),
         allows=lambda row: _is_present(row) and row.health != AgentHealth.GOOD,
         undo="restore-health",
@@ -302,7 +324,7 @@ ACTIONS = (
         "restore-health",
         "Take back",
         AGENT,
-        _resume_tells,
+        _good_tells,
         _restore,
         is_for_many=True,
         is_hidden=True,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -94,6 +95,7 @@ class Action:
     on: None when it makes something new. tells: sentences in numbers, of what will happen to the
     rows. allows: whether a row's state permits it, as far as the page knows; the service decides.
     undo: the action that takes it back, "" when nothing does. tries: says what would come of it.
+    button: what the dialog's button says for one row, where the label could mean leaving it.
     """
 
     name: str
@@ -108,6 +110,7 @@ class Action:
     is_for_many: bool = False
     is_hidden: bool = False
     tries: Callable[[Row, Values], Trial] | None = None
+    button: str = ""
 
 
 @dataclass(frozen=True)
@@ -147,15 +150,22 @@ def number(values: Values, name: str, label: str) -> float | None:
     """
     Return a number that was typed, None: none was.
 
+    Commas may keep thousands apart, and nothing else: many people write one and a half as 1,5.
     Raises: Invalid.
     """
-    text = values.get(name, "").strip().replace(",", "").replace(" ", "")
+    text = values.get(name, "").replace(" ", "").strip()
     if not text:
         return None
+    if _APART.fullmatch(text):
+        text = text.replace(",", "")
     with contextlib.suppress(ValueError):
-        if math.isfinite(typed := float(text)):
+        if "_" not in text and math.isfinite(typed := float(text)):
             return typed
-    raise Invalid(f"{label}: {text[:40]!r} is no number.", errors=[(name, "No number.")])
+    fault = "No number; decimals are written with a point." if "," in text else "No number."
+    raise Invalid(f"{label}: {text[:40]!r} is no number.", errors=[(name, fault)])
+
+
+_APART = re.compile(r"[+-]?[0-9]{1,3}(,[0-9]{3})+(\.[0-9]*)?")
 
 
 def count(rows: Sequence[Row], noun: str, plural: str = "") -> str:

@@ -140,6 +140,7 @@ ACTIONS = (
         allows=lambda row: row.status in (RequestStatus.WAITING, RequestStatus.GRANTED),
         is_grave=True,
         is_for_many=True,
+        button="Cancel the request",
     ),
     Action(
         "prioritise",
@@ -170,6 +171,7 @@ ACTIONS = (
         allows=lambda row: row.status in LIVE,
         is_grave=True,
         is_for_many=True,
+        button="Cancel the lease",
     ),
     Action(
         "release-lease",

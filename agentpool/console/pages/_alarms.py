@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import TypeVar
 
 from django.conf import settings
-from django.db.models import F, Model, Q, QuerySet
+from django.db.models import Count, F, Model, Q, QuerySet, Window
 from django.urls import reverse
 
 from agentpool.registry import queries as registry_queries
@@ -38,7 +38,7 @@ class Alarm:
     One thing to look at.
 
     level: bad (work is lost or stands still) or warn. since: a moment, None: not known. action: the
-    name of an action with the row it acts on; link: where to look.
+    name of an action with the row it acts on; link: where to look. count: of how many it tells.
     """
 
     id: str
@@ -50,6 +50,12 @@ class Alarm:
     action: str = ""
     action_label: str = ""
     row: str = ""
+    count: int = 1
+
+    @property
+    def dom_id(self) -> str:
+        """Its id on the page: the same wherever it stands, so that the keyboard stays with it."""
+        return f"{self.id}-{self.what.rpartition(' ')[2]}".replace(" ", "-")
 
 
 def alarms(at: datetime) -> list[Alarm]:
@@ -79,22 +85,28 @@ def _plane() -> Iterator[Alarm]:
 
 def _agents(at: datetime) -> Iterator[Alarm]:
     unreachable = Agent.objects.filter(status=AgentStatus.UNREACHABLE).select_related("liveness")
-    for row in _some(unreachable.order_by("-load", "agent_id")):
+    rows, more = _some(unreachable.order_by("-load", "agent_id"))
+    for row in rows:
         why = f"silent; {_leases_of(row)} will be lost if it stays so" if row.load else "silent"
         heard = row.liveness.last_heartbeat_at if hasattr(row, "liveness") else None
         yield _of_agent(row, "bad", "is unreachable", why, "retire", "Retire", heard)
+    yield from _more(more, "bad", "agents are unreachable", "agents", "status=unreachable")
     judged = Agent.objects.filter(health=AgentHealth.QUARANTINED).exclude(
         status__in=[AgentStatus.RETIRED, AgentStatus.LOST]
     )
-    for row in _some(judged.order_by("agent_id")):
+    rows, more = _some(judged.order_by("agent_id"))
+    for row in rows:
         why = row.health_note or "no reason was noted"
         why = f"{why} ({row.health_by.removeprefix('user:')})" if row.health_by else why
         yield _of_agent(row, "warn", "is quarantined", why, "good", "Good again")
+    yield from _more(more, "warn", "agents are quarantined", "agents", "health=quarantined")
     overdue = Q(drain_by__lt=at) | Q(drain_by=None, updated_at__lt=at - timedelta(hours=1))
     draining = Agent.objects.filter(overdue, status=AgentStatus.DRAINING, load__gt=0)
-    for row in _some(draining.order_by("updated_at")):
-        why = f"{_leases_of(row)} are still running on it"
+    rows, more = _some(draining.order_by("updated_at"))
+    for row in rows:
+        why = f"{_leases_of(row)} still {'runs' if row.load == 1 else 'run'} on it"
         yield _of_agent(row, "warn", "drains and drains", why, "release", "Release", row.updated_at)
+    yield from _more(more, "warn", "agents drain and drain", "agents", "status=draining")
 
 
 def _of_agent(
@@ -150,18 +162,23 @@ def _requests(at: datetime) -> Iterator[Alarm]:
             reverse("request", args=[row.id]),
             row.queued_at,
         )
+    yield from _more(len(shown) - SHOWN, "warn", "reasons why others wait", "queue", "")
 
 
 def _leases(at: datetime) -> Iterator[Alarm]:
     active = Lease.objects.filter(status=LeaseStatus.ACTIVE)
     stalled = active.filter(progress_at__lt=at - STALLED_AFTER, request__payload__isnull=False)
-    for row in _some(stalled.order_by("progress_at")):
+    rows, more = _some(stalled.order_by("progress_at"))
+    for row in rows:
         why = f"no progress, {row.tokens_in + row.tokens_out:,} tokens so far"
         yield _of_lease(row, "stands still", why, row.progress_at)
+    yield from _more(more, "warn", "leases stand still", "leases", "sort=oldest")
     ending = active.filter(hard_end_at__lt=at + ENDS_SOON)
-    for row in _some(ending.order_by("hard_end_at")):
+    rows, more = _some(ending.order_by("hard_end_at"))
+    for row in rows:
         why = "its hard end is near; the work is ended then, whatever it has done"
         yield _of_lease(row, "must end soon", why, None)
+    yield from _more(more, "warn", "leases must end soon", "leases", "sort=expires")
 
 
 def _of_lease(row: Lease, what: str, why: str, since: datetime | None) -> Alarm:
@@ -216,18 +233,25 @@ def _launches(at: datetime) -> Iterator[Alarm]:
     failed = Launch.objects.filter(
         status=LaunchStatus.FAILED, created_at__gt=at - timedelta(hours=1)
     ).annotate(agent_type=F("agent__pool_id"))
-    rows = list(failed.order_by("-created_at")[:SHOWN])
-    if rows:
-        newest = rows[0]
+    # Of each pool the newest.
+    for row in failed.order_by("agent_type", "-created_at").distinct("agent_type"):
         yield Alarm(
-            "alarm-launches",
+            f"alarm-launches-{row.agent_type}",
             "bad",
-            f"Agents of {newest.agent_type} cannot be started",
-            newest.error or "the driver gave no reason",
-            reverse("settings"),
-            newest.created_at,
+            f"Agents of {row.agent_type} could not be started",
+            row.error or "the driver gave no reason",
+            reverse("scaling"),
+            row.created_at,
         )
 
 
-def _some(rows: QuerySet[Row]) -> list[Row]:
-    return list(rows[:SHOWN])
+def _some(rows: QuerySet[Row]) -> tuple[list[Row], int]:
+    """Return the first rows, and how many more there are."""
+    some = list(rows.annotate(total=Window(Count("pk")))[:SHOWN])
+    return some, some[0].total - len(some) if some else 0  # type: ignore[attr-defined]
+
+
+def _more(count: int, level: str, what: str, page: str, query: str) -> Iterator[Alarm]:
+    if count > 0:
+        link = reverse(page) + (f"?{query}" if query else "")
+        yield Alarm(f"alarm-more-{what}", level, f"{count} more {what}", "", link, count=count)

@@ -1,5 +1,7 @@
 """One lease: what it was granted, what it uses, how far it is, and what its work prints."""
 
+import re
+
 from agentpool.console import actions, page
 from agentpool.console.page import Params, Picture
 from agentpool.console.pages._rows import lease_row
@@ -10,6 +12,8 @@ from balancing import queries
 
 # Of the end of the log; all that is kept can be read by REST and the command line.
 CHUNKS_SHOWN = 1000
+# Colours and moves of the cursor, which mean something to a terminal only.
+_FOR_TERMINALS = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|[@-Z\\^_])")
 
 
 def picture(params: Params) -> Picture:
@@ -37,7 +41,7 @@ def picture(params: Params) -> Picture:
         "locks": sorted(lease.locks.values_list("key", flat=True)),
         "siblings": _siblings(lease),
         "chunks": [
-            {"dom_id": f"chunk-{chunk.id}", "stream": chunk.stream, "text": chunk.text}
+            {"dom_id": f"chunk-{chunk.id}", "stream": chunk.stream, "text": _plain(chunk.text)}
             for chunk in chunks[-CHUNKS_SHOWN:]
         ],
         "has_older": len(chunks) > CHUNKS_SHOWN,
@@ -50,3 +54,7 @@ def _siblings(lease: Lease) -> int:
     if not lease.cycle_id:
         return 0
     return Lease.objects.filter(project=lease.project, cycle_id=lease.cycle_id).count()
+
+
+def _plain(text: str) -> str:
+    return _FOR_TERMINALS.sub("", text)

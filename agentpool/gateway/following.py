@@ -1,0 +1,149 @@
+"""
+Follows the requests that one connection acquired, from the asking to their end.
+
+While one waits, also because its lease was lost, the connection keeps it waiting. Each grant that
+its asker does not know of yet is pushed, and so is an end that is no release.
+"""
+
+import asyncio
+import contextlib
+from dataclasses import dataclass
+from uuid import UUID
+
+from django.db import Error as DatabaseError
+
+from agentpool.gateway import ops
+from agentpool.gateway.keeping import Keeper
+from agentpool.gateway.session import Session
+from agentpool.gateway.wording import encoded
+from agentpool.live.listener import Event, Subscription, listener
+from agentpool.live.outgoing import Outlet
+from agentpool.live.threads import in_thread
+from agentpool.registry.states import RequestStatus
+from balancing.services import notes
+
+# What grants a request that waits, and what ends one that was never granted.
+_ANSWERS = {
+    "lease.offered",
+    "lease.active",
+    "request.timed_out",
+    "request.cancelled",
+    "request.refused",
+    "request.failed",
+}
+# The end of a lease: of its request, too, unless that waits again.
+_ENDS = {"lease.released", "lease.lost", "lease.expired", "lease.cancelled"}
+_FIRST = 1
+
+
+@dataclass(slots=True)
+class Followed:
+    """A request; told: the attempt of the newest lease that its asker knows of, 0: of none."""
+
+    ttl_s: float
+    told: int = _FIRST
+    waits: bool = False
+
+
+class Following:
+    """The requests of one connection; `news` gets the events about them."""
+
+    def __init__(self, session: Session, outlet: Outlet, news: Subscription) -> None:
+        self._session, self._outlet, self._news = session, outlet, news
+        self._followed: dict[str, Followed] = {}
+        self._urgent: set[asyncio.Task[None]] = set()
+        self._keeper = Keeper()
+
+    def begin(self, request_id: str, *, ttl_s: float, told: int = _FIRST) -> None:
+        """This will follow a request; told: its lease of this attempt is answered otherwise."""
+        self._followed[request_id] = Followed(ttl_s, told)
+        listener.add(self._news, [_topic(request_id)])
+
+    def forget(self, request_id: str) -> None:
+        """This will follow a request no more; one that is not followed is passed over."""
+        if self._followed.pop(request_id, None) is not None:
+            listener.remove(self._news, [_topic(request_id)])
+            self._keeper.drop(UUID(request_id))
+
+    def end(self) -> None:
+        """This will leave all requests to their time to live."""
+        listener.remove(self._news, map(_topic, self._followed))
+        self._followed.clear()
+        self._keeper.end()
+        for task in self._urgent:
+            task.cancel()
+
+    async def wait(self, request_id: str, *, wait_s: float) -> None:
+        """
+        Keep a request waiting for as long as the connection is open; its next grant is pushed.
+
+        One that waits `wait_s` in vain becomes urgent.
+        """
+        followed = self._followed.get(request_id)
+        if followed is None:
+            return
+        followed.told = 0
+        self._wait_on(request_id, followed)
+        if wait_s > 0:
+            task = asyncio.create_task(self._make_urgent(request_id, wait_s))
+            self._urgent.add(task)
+            task.add_done_callback(self._urgent.discard)
+        # Granted between the commit and now? Its event may have been passed over.
+        await self.look(request_id)
+
+    async def hear(self, event: Event) -> None:
+        """Push what an event means for a request that is followed here."""
+        kind, request_id = event["kind"], event["request_id"] or ""
+        followed = self._followed.get(request_id)
+        if followed is None:
+            return
+        if kind in _ENDS and event["detail"].get("waits_again"):
+            self._wait_on(request_id, followed)
+        elif kind == "lease.released":
+            self.forget(request_id)
+        elif kind in _ENDS or (followed.waits and kind in _ANSWERS):
+            await self.look(request_id)
+
+    async def look_at_all(self) -> None:
+        """Push what is not told yet of any request: events were left out."""
+        told = {request_id: followed.told for request_id, followed in self._followed.items()}
+        for request_id in await in_thread(ops.moved_on, told):
+            await self.look(request_id)
+
+    async def look(self, request_id: str) -> None:
+        """Push a request's lease or its end, if its asker does not know of it yet."""
+        followed, asker = self._followed.get(request_id), self._session.orchestrator
+        if followed is None or asker is None:
+            return
+        answer = await in_thread(ops.answer_of, request_id, asker)
+        if self._followed.get(request_id) is not followed:
+            return
+        if answer is None:
+            self._wait_on(request_id, followed)
+        elif answer["push"] == "ended":
+            self.forget(request_id)
+            if followed.waits or answer["request"]["status"] != RequestStatus.FINISHED:
+                self._outlet.write(encoded(answer))
+        else:
+            followed.waits = False
+            self._keeper.drop(UUID(request_id))
+            if answer["lease"]["attempt"] != followed.told:
+                followed.told = answer["lease"]["attempt"]
+                self._outlet.write(encoded(answer))
+
+    def _wait_on(self, request_id: str, followed: Followed) -> None:
+        asker = self._session.orchestrator
+        followed.waits = True
+        if asker is not None:
+            self._keeper.keep(UUID(request_id), ttl_s=followed.ttl_s, credential=asker.credential)
+
+    async def _make_urgent(self, request_id: str, wait_s: float) -> None:
+        await asyncio.sleep(wait_s)
+        followed = self._followed.get(request_id)
+        if followed is not None and not followed.told:
+            with contextlib.suppress(DatabaseError):
+                await in_thread(notes.mark_urgent, UUID(request_id))
+
+
+def _topic(request_id: str) -> str:
+    return f"request:{request_id}"
