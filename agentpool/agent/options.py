@@ -24,7 +24,8 @@ An agent enrols with the token in AGENTPOOL_ENROLMENT_TOKEN, AGENTPOOL_ENROLMENT
 the operator token of the user's configuration. It keeps its own credential in its work folder.
 
 signals: SIGTERM or SIGINT drains (takes no new work, finishes what runs), a second one cancels
-what runs, SIGQUIT ends at once. SIGUSR1 prints the state.
+what runs, SIGQUIT ends at once. SIGHUP (the terminal was closed) drains, too, unless it is ignored
+as under nohup. SIGUSR1 prints the state.
 exit codes: 0 drained, 1 could not start, 2 usage, 27 nothing acquired (--once), 29 cut off by a
 newer incarnation.
 """
