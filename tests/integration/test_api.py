@@ -464,6 +464,15 @@ def test_a_key_with_another_body_is_refused(api):
     refused(api.post("/requests", {**CODE, "project": "q"}, **key), 422, "invalid")
 
 
+def test_a_key_asks_for_the_same_however_long_its_caller_waits(api):
+    key = {"Idempotency-Key": "abc"}
+    first = api.post("/requests", {**CODE, "wait_s": 0.1, "allow_future": True}, **key)
+
+    again = api.post("/requests", {**CODE, "wait_s": 0, "allow_future": True}, **key)
+
+    assert (again.status_code, again.body["id"]) == (202, first.body["id"])
+
+
 def test_a_refusal_does_not_use_a_key_up(api, enrolled):
     key = {"Idempotency-Key": "abc"}
     refused(api.post("/assign", CODE, **key), 409, "capacity_exhausted")
