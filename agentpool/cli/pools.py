@@ -42,16 +42,11 @@ def show_pool(*, agent_type: str, is_json: bool) -> None:
 _NEVER = "never"
 
 
-class _Suspicion(click.ParamType[Any]):
-    """A degree of suspicion, or that none is enough."""
-
-    name = "number|never"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        return value if value == _NEVER else show.NUMBER.convert(value, param, ctx)
+def _degree(context: click.Context, option: click.Parameter, said: str | None) -> Any:
+    """Return a degree of suspicion, or that none is enough."""
+    return said if said in (None, _NEVER) else show.NUMBER.convert(said, option, context)
 
 
-_SUSPICION = _Suspicion()
 _LEVELS = click.Choice(["low", "standard", "high", "critical"])
 _ISOLATION = click.Choice(["process", "container", "virtual_machine"])
 _OPTIONS = (
@@ -80,8 +75,8 @@ _OPTIONS = (
     click.option("--max-bypass", type=click.IntRange(1), help="Grants to later requests."),
     click.option("--queue-limit", type=click.IntRange(1), help="Requests that may wait."),
     click.option("--project-queue-limit", type=click.IntRange(1), help="Of one project."),
-    click.option("--suspicion-probation", type=_SUSPICION, help="From here on; `never`."),
-    click.option("--suspicion-quarantine", type=_SUSPICION, help="From here on; `never`."),
+    click.option("--suspicion-probation", callback=_degree, help="From so much on, or `never`."),
+    click.option("--suspicion-quarantine", callback=_degree, help="From so much on, or `never`."),
     click.option("--quarantine", "quarantine_s", type=show.NUMBER, help="How long, seconds."),
 )
 
