@@ -13,6 +13,7 @@ from rich.table import Table
 
 from scaling import policies, queries, report, simulation, traces
 from scaling.clairvoyant import clairvoyant
+from scaling.management.commands.make_trace import target
 from scaling.policies import Policy
 from scaling.report import Row
 from scaling.simulation import Replay
@@ -76,11 +77,16 @@ class Command(BaseCommand):
             default=7.0,
             help="first days, not scored (default %(default)g)",
         )
-        parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows as JSON")
+        parser.add_argument("--json", type=target, metavar="FILE", help="write the rows as JSON")
         parser.add_argument(
-            "--timeline", type=Path, metavar="FILE", help="write sizes and queue as CSV, per change"
+            "--timeline",
+            type=target,
+            metavar="FILE",
+            help="write sizes and queue as CSV, per change",
         )
-        parser.add_argument("--plot", type=Path, metavar="FILE", help="draw sizes and queue as PNG")
+        parser.add_argument(
+            "--plot", type=target, metavar="FILE", help="draw sizes and queue as PNG"
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Replay, print a table, write what was asked for."""
