@@ -10,7 +10,7 @@ from rest_framework.views import APIView
 
 from agentpool.registry import policy_api
 from agentpool.registry.api import ANY_JSON, PAGE, checked
-from agentpool.registry.fields import Query, Strict
+from agentpool.registry.fields import Choice, Query, Strict
 from agentpool.registry.models import (
     REBALANCING_STATUSES,
     RebalancePolicy,
@@ -38,7 +38,7 @@ class HistoryQuery(Query):
     """Filters of the list of changes."""
 
     agent_type = drf.CharField(max_length=63, required=False)
-    status = drf.ChoiceField(REBALANCING_STATUSES, required=False)
+    status = Choice(REBALANCING_STATUSES, required=False)
 
 
 class Rebalance(APIView):

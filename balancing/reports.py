@@ -6,6 +6,7 @@ from rest_framework import serializers
 
 from agentpool.registry.fields import (
     MAX_BIGINT,
+    Choice,
     Cores,
     Flag,
     Number,
@@ -86,7 +87,7 @@ class ResizeLease(Fenced):
 class Ended(Strict):
     """How the work went."""
 
-    outcome = serializers.ChoiceField(
+    outcome = Choice(
         [v.value for v in Outcome if v is not Outcome.LOST],
         default=Outcome.SUCCESS.value,
     )
@@ -124,7 +125,7 @@ class LogText(Text):
 class Chunk(Strict):
     """Some lines of one stream."""
 
-    stream = serializers.ChoiceField(["stdout", "stderr"])
+    stream = Choice(["stdout", "stderr"])
     text = LogText()
 
 
@@ -146,7 +147,7 @@ class Enforcement(Strict):
 class Incident(Strict):
     """Something that a sandbox refused, or ended the work for."""
 
-    kind = serializers.ChoiceField(security.KINDS)
+    kind = Choice(security.KINDS)
     detail = Text(max_length=400, allow_blank=True, default="")
 
 

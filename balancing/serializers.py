@@ -8,6 +8,7 @@ from rest_framework import serializers
 
 from agentpool.registry.fields import (
     MAX_BIGINT,
+    Choice,
     Cores,
     Flag,
     Level,
@@ -151,7 +152,7 @@ class NewRequest(Strict):
     paths = Words(default=list, max_length=1000)
     priority = Whole(max_value=100, default=50)
     requirements = Requirements(required=False)
-    strategy = serializers.ChoiceField([v.value for v in Strategy], required=False, default="")
+    strategy = Choice([v.value for v in Strategy], required=False, default="")
     preferred_agent = Text(
         required=False,
         allow_blank=True,
@@ -159,7 +160,7 @@ class NewRequest(Strict):
         max_length=128,
         validators=[AGENT_ID],
     )
-    affinity = serializers.ChoiceField(AFFINITIES, default="soft")
+    affinity = Choice(AFFINITIES, default="soft")
     avoid_agents = Words(default=list)
     lock_keys = Words(default=list, max_length=20)
     expected_duration_s = Seconds(min_value=0, max_value=1e7, required=False, allow_null=True)
@@ -180,7 +181,7 @@ class Batch(Strict):
 class NewLimit(Strict):
     """A resource limit as a whole: what is not named is not limited."""
 
-    level = serializers.ChoiceField([v.value for v in LimitLevel])
+    level = Choice([v.value for v in LimitLevel])
     name = Text(required=False, allow_blank=True, default="")
     memory_mb = Whole(max_value=MAX_BIGINT, required=False, allow_null=True, default=None)
     cpu_cores = Cores(max_value=999_999, required=False, allow_null=True, default=None)
@@ -232,7 +233,7 @@ class Removal(Reason):
 class RequestQuery(Query):
     """Filters of the list of requests."""
 
-    status = serializers.ChoiceField([v.value for v in RequestStatus], required=False)
+    status = Choice([v.value for v in RequestStatus], required=False)
     agent_type = serializers.CharField(max_length=63, required=False)
     project = serializers.CharField(max_length=200, required=False)
     cycle_id = serializers.CharField(max_length=200, required=False)
@@ -247,7 +248,7 @@ class LearningQuery(serializers.Serializer[Any]):
 class LeaseQuery(Query):
     """Filters of the list of leases."""
 
-    status = serializers.ChoiceField([v.value for v in LeaseStatus], required=False)
+    status = Choice([v.value for v in LeaseStatus], required=False)
     agent_type = serializers.CharField(max_length=63, required=False)
     project = serializers.CharField(max_length=200, required=False)
     cycle_id = serializers.CharField(max_length=200, required=False)
@@ -258,14 +259,14 @@ class WaitQuery(serializers.Serializer[Any]):
     """How long an answer may take, and what the caller has seen already."""
 
     wait = Seconds(min_value=0, max_value=60, required=False)
-    seen = serializers.ChoiceField([v.value for v in RequestStatus], required=False)
+    seen = Choice([v.value for v in RequestStatus], required=False)
 
 
 class Wait(Strict):
     """The same in a message of the gateway."""
 
     wait_s = Seconds(min_value=0, max_value=60, required=False, default=0)
-    seen = serializers.ChoiceField([v.value for v in RequestStatus], required=False)
+    seen = Choice([v.value for v in RequestStatus], required=False)
 
 
 class LogQuery(WaitQuery):

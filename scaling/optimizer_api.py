@@ -10,7 +10,7 @@ from rest_framework.views import APIView
 
 from agentpool.registry import policy_api
 from agentpool.registry.api import ANY_JSON, PAGE, checked
-from agentpool.registry.fields import Query, Strict
+from agentpool.registry.fields import Choice, Query, Strict
 from agentpool.registry.models import (
     OPTIMIZATION_STATUSES,
     Optimization,
@@ -31,7 +31,7 @@ class OptimizeQuery(Query):
     """Filters of the list of proposals."""
 
     agent_type = drf.CharField(max_length=63, required=False)
-    status = drf.ChoiceField(OPTIMIZATION_STATUSES, required=False)
+    status = Choice(OPTIMIZATION_STATUSES, required=False)
 
 
 class NoteBody(Strict):

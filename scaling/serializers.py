@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from rest_framework import serializers
 
-from agentpool.registry.fields import Query, Strict, Text, Whole
+from agentpool.registry.fields import Choice, Query, Strict, Text, Whole
 from agentpool.registry.models import (
     SCALING_ACTIONS,
     TYPE_NAME,
@@ -26,7 +26,7 @@ class Execute(Strict):
     """A change of a pool's size."""
 
     agent_type = Text(max_length=63, validators=[TYPE_NAME])
-    action = serializers.ChoiceField(SCALING_ACTIONS)
+    action = Choice(SCALING_ACTIONS)
     count = Whole(max_value=10_000)
     reason = Text(required=False, allow_blank=True, default="", max_length=400)
 
@@ -35,8 +35,8 @@ class Policy(Strict):
     """A pool's policy; what is not said stays, a setting that is null goes back to its usual."""
 
     agent_type = Text(max_length=63, validators=[TYPE_NAME])
-    rule = serializers.ChoiceField(list(Rule), required=False)
-    mode = serializers.ChoiceField(list(Mode), required=False)
+    rule = Choice(list(Rule), required=False)
+    mode = Choice(list(Mode), required=False)
     settings = serializers.DictField(required=False)
 
 

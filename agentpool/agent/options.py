@@ -24,7 +24,8 @@ An agent enrols with the token in AGENTPOOL_ENROLMENT_TOKEN, AGENTPOOL_ENROLMENT
 the operator token of the user's configuration. It keeps its own credential in its work folder.
 
 signals: SIGTERM or SIGINT drains (takes no new work, finishes what runs), a second one cancels
-what runs, SIGQUIT ends at once. SIGUSR1 prints the state.
+what runs, SIGQUIT ends at once. SIGHUP (the terminal was closed) drains, too, unless it is ignored
+as under nohup. SIGUSR1 prints the state.
 exit codes: 0 drained, 1 could not start, 2 usage, 27 nothing acquired (--once), 29 cut off by a
 newer incarnation.
 """
@@ -154,23 +155,47 @@ def _add_identity(parser: argparse.ArgumentParser) -> None:
     add("--pool", required=True, metavar="TYPE", help="the agent type, such as code")
     add("--name", type=_agent_id, metavar="ID", help="external id (default: made up)")
     add("--exec", metavar="CMD", help="run CMD for each lease instead of the payload's command")
-    add("--label", type=_label, action="append", default=[], metavar="K=V", help="repeatable")
-    add("--capability", action="append", default=[], metavar="WORD", help="repeatable")
-    add("--tool", action="append", default=[], metavar="WORD", help="repeatable")
+    add(
+        "--label",
+        type=_label,
+        action="append",
+        default=[],
+        metavar="K=V",
+        help="which requests ask for; repeatable",
+    )
+    add("--capability", action="append", default=[], metavar="WORD", help="what it can; repeatable")
+    add("--tool", action="append", default=[], metavar="WORD", help="what it has; repeatable")
     add("--provider", metavar="NAME", help="the model provider whose limits it shares")
-    add("--security-level", choices=("low", "standard", "high", "critical"))
-    add("--workdir", type=_folder, metavar="DIR", help="where credential and workspaces live")
+    levels = ("low", "standard", "high", "critical")
+    add("--security-level", choices=levels, help="the highest it may serve; else the pool's")
+    add(
+        "--workdir",
+        type=_folder,
+        metavar="DIR",
+        help="for credential and workspaces (default: one of its own"
+        " in $AGENTPOOL_HOME/agents, else in the user's data folder)",
+    )
     add("--secrets-dir", type=_folder, metavar="DIR", help="one file per secret, named like it")
-    add("--enrolment-token-file", type=Path, metavar="FILE")
+    add("--enrolment-token-file", type=Path, metavar="FILE", help="holds the token to register")
 
 
 def _add_size(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--slots", type=_positive, default=1, metavar="N", help="leases at once (default 1)")
-    add("--memory-mb", type=_positive, metavar="MB", help="memory it may lease out")
-    add("--cpu-cores", type=float, metavar="N")
-    add("--token-budget", type=_positive, metavar="N")
-    add("--disk-space-mb", type=_positive, metavar="MB")
+    add(
+        "--memory-mb",
+        type=_positive,
+        metavar="MB",
+        help="memory of all its slots (default of this and the next three: the pool's template)",
+    )
+    add("--cpu-cores", type=float, metavar="N", help="CPU cores of all its slots")
+    add(
+        "--token-budget",
+        type=_positive,
+        metavar="N",
+        help="model tokens its leases may hold at once",
+    )
+    add("--disk-space-mb", type=_positive, metavar="MB", help="disk of all its slots")
 
 
 def add_isolation(parser: argparse.ArgumentParser) -> None:

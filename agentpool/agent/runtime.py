@@ -34,7 +34,7 @@ _FIRST_BACKOFF_S = 0.5
 _LEAVE_S = 15.0
 _LEAVE_NOW_S = 2.0
 _REMEMBERED = 1000
-_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1)
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1, signal.SIGHUP)
 
 
 class Signals:
@@ -44,7 +44,9 @@ class Signals:
         self._out, self._in = os.pipe()
         os.set_blocking(self._in, False)
         for number in _SIGNALS:
-            signal.signal(number, self._came)
+            # Who starts it under nohup wants it to outlive the terminal.
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, self._came)
 
     def wait(self, seconds: float) -> list[int]:
         """Return the signals that came, waiting up to `seconds` for the first."""
@@ -197,6 +199,9 @@ class Runtime:
         for number in numbers:
             if number == signal.SIGUSR1:
                 self._tell_state()
+            elif number == signal.SIGHUP:
+                # A terminal that closes says so more than once (its shell, the kernel).
+                self._drain(signal.Signals(number).name)
             elif number == signal.SIGQUIT or self._leaves_at is not None:
                 self._cancel_all(_LEAVE_NOW_S, is_urgent=True)
             elif self._draining:

@@ -57,7 +57,7 @@ def show_agent(*, agent_id: str, is_json: bool) -> None:
     show.json_value(found.raw) if is_json else show.pairs(found.raw)
 
 
-@agents.command()
+@agents.command(epilog=show.examples("agentpool agents register bee-1 --type qa --slots 2"))
 @click.argument("agent_id")
 @click.option("--type", "agent_type", required=True, help="The pool it belongs to.")
 @click.option("--slots", type=click.IntRange(1), default=1, show_default=True)

@@ -24,7 +24,7 @@ def cycles() -> None:
     """Run a batch of cycles: each takes its phases in order, many run at once."""
 
 
-@cycles.command()
+@cycles.command(epilog=show.examples("agentpool cycles check cycles.toml"))
 @_file
 @show.as_json
 def check(*, file: Path, is_json: bool) -> None:

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import click
 
+from agentpool.cli import show
 from agentpool.host import backup, postgres, postmaster
 from agentpool.host import up as installation_up
 from agentpool.host.installation import HostError, current
@@ -104,7 +105,7 @@ def status(*, is_json: bool) -> None:
     raise SystemExit(0 if found.is_running else 3)
 
 
-@db.command()
+@db.command(epilog=show.examples("agentpool db dump backup.dump"))
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 @_plain_errors
 def dump(*, file: Path) -> None:
@@ -113,7 +114,7 @@ def dump(*, file: Path) -> None:
     click.echo(f"Saved {file} ({file.stat().st_size / 1e6:.1f} MB).")
 
 
-@db.command()
+@db.command(epilog=show.examples("agentpool db restore backup.dump --yes"))
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @_plain_errors

@@ -14,7 +14,9 @@ _outcome = click.option(
     default="success",
     show_default=True,
 )
-_token = click.option("--token", "fencing_token", type=int, required=True, help="Fencing token.")
+_token = click.option(
+    "--token", "fencing_token", type=int, required=True, help="Its fencing token, a number."
+)
 
 
 @click.command(
@@ -31,11 +33,11 @@ _token = click.option("--token", "fencing_token", type=int, required=True, help=
 @click.option("--cycle", "cycle_id", help="The cycle it belongs to.")
 @click.option("--phase", help="The phase of the cycle.")
 @click.option("--priority", type=click.IntRange(0, 100), help="0 to 100 (default 50).")
-@click.option("--memory-mb", type=int, help="Memory it needs.")
+@click.option("--memory-mb", type=int, help="Memory it needs, MB.")
 @click.option("--cpu-cores", type=show.NUMBER, help="CPU cores it needs.")
 @click.option("--token-budget", type=int, help="Model tokens it may use.")
-@click.option("--capability", "capabilities", multiple=True, help="Repeatable.")
-@click.option("--lock-key", "lock_keys", multiple=True, help="Held by one lease at a time.")
+@click.option("--capability", "capabilities", multiple=True, help="It must have; repeatable.")
+@click.option("--lock-key", "lock_keys", multiple=True, help="One lease holds it; repeatable.")
 @show.as_json
 def acquire(*, agent_type: str, project: str, wait_s: float, is_json: bool, **wish: Any) -> None:
     """
@@ -66,7 +68,12 @@ def acquire(*, agent_type: str, project: str, wait_s: float, is_json: bool, **wi
     )
 
 
-@click.command()
+@click.command(
+    epilog=show.examples(
+        "agentpool release 0197c1b2-... --token 17",
+        "agentpool release 0197c1b2-... --token 17 --outcome failure --error 'no tests ran'",
+    )
+)
 @click.argument("lease_id")
 @_token
 @_outcome
@@ -122,7 +129,7 @@ def show_lease(*, lease_id: str, is_json: bool) -> None:
     show.json_value(found.raw) if is_json else show.pairs(found.raw)
 
 
-@leases.command()
+@leases.command(epilog=show.examples("agentpool leases renew 0197c1b2-... --token 17"))
 @click.argument("lease_id")
 @_token
 @show.as_json
@@ -133,7 +140,9 @@ def renew(*, lease_id: str, fencing_token: int, is_json: bool) -> None:
     show.json_value(lease.raw) if is_json else _told(lease)
 
 
-@leases.command()
+@leases.command(
+    epilog=show.examples("agentpool leases park 0197c1b2-... --token 17 --reason 'asks a person'")
+)
 @click.argument("lease_id")
 @_token
 @click.option("--reason", default="", help="What it waits for; kept with the event.")
@@ -145,7 +154,7 @@ def park(*, lease_id: str, fencing_token: int, reason: str, is_json: bool) -> No
     show.json_value(lease.raw) if is_json else _told(lease)
 
 
-@leases.command()
+@leases.command(epilog=show.examples("agentpool leases resume 0197c1b2-... --token 17"))
 @click.argument("lease_id")
 @_token
 @show.as_json

@@ -46,7 +46,8 @@ Examples:
   agentpool cycles run cycles.toml
 
 \b
-Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 the control plane can't be reached.
+Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 the control plane can't be reached,
+130 stopped by Ctrl-C.
 AGENTPOOL_URL and AGENTPOOL_TOKEN win over what `agentpool login` saved.
 """
 

@@ -44,7 +44,9 @@ def history(*, agent_type: str | None, status: str | None, limit: int, is_json: 
     _table(found["results"], empty="Nothing has been proposed yet.")
 
 
-@optimize.command()
+@optimize.command(
+    epilog=show.examples("agentpool optimize apply 0197c1b2-... --note 'before the release'")
+)
 @click.argument("proposal")
 @click.option("--note", default="", help="Why; it stands in the history.")
 @show.as_json
@@ -58,7 +60,7 @@ def apply(*, proposal: str, note: str, is_json: bool) -> None:
     click.echo(f"Applied: {done['verdict']}")
 
 
-@optimize.command()
+@optimize.command(epilog=show.examples("agentpool optimize dismiss 0197c1b2-..."))
 @click.argument("proposal")
 @click.option("--note", default="", help="Why; it stands in the history.")
 @show.as_json

@@ -39,19 +39,29 @@ def show_pool(*, agent_type: str, is_json: bool) -> None:
     show.json_value(found.raw) if is_json else show.pairs(found.raw)
 
 
+_NEVER = "never"
+
+
+def _degree(context: click.Context, option: click.Parameter, said: str | None) -> Any:
+    """Return a degree of suspicion, or that none is enough."""
+    return said if said in (None, _NEVER) else show.NUMBER.convert(said, option, context)
+
+
 _LEVELS = click.Choice(["low", "standard", "high", "critical"])
 _ISOLATION = click.Choice(["process", "container", "virtual_machine"])
 _OPTIONS = (
     click.option("--description", help="What its agents are for."),
-    click.option("--min-size", type=click.IntRange(0), help="Agents."),
-    click.option("--max-size", type=click.IntRange(0), help="Agents."),
-    click.option("--memory-mb", type=click.IntRange(1), help="Of a new agent."),
+    click.option("--min-size", type=click.IntRange(0), help="Agents at least."),
+    click.option("--max-size", type=click.IntRange(0), help="Agents at most."),
+    click.option("--memory-mb", type=click.IntRange(1), help="Of a new agent, MB."),
     click.option("--cpu-cores", type=show.NUMBER, help="Of a new agent."),
     click.option("--token-budget", type=click.IntRange(0), help="Of a new agent."),
-    click.option("--disk-space-mb", type=click.IntRange(0), help="Of a new agent."),
+    click.option("--disk-space-mb", type=click.IntRange(0), help="Of a new agent, MB."),
     click.option("--slots", "max_concurrent", type=click.IntRange(1), help="Of a new agent."),
     click.option("--security-level", type=_LEVELS, help="Of a new agent."),
-    click.option("--isolation", "isolation_levels", type=_ISOLATION, multiple=True),
+    click.option(
+        "--isolation", "isolation_levels", type=_ISOLATION, multiple=True, help="Repeatable."
+    ),
     click.option("--tool", "tools", multiple=True, help="Of a new agent; repeatable."),
     click.option("--capability", "capabilities", multiple=True, help="Repeatable."),
     click.option("--secret", "secrets", multiple=True, help="Names of secrets; repeatable."),
@@ -65,6 +75,9 @@ _OPTIONS = (
     click.option("--max-bypass", type=click.IntRange(1), help="Grants to later requests."),
     click.option("--queue-limit", type=click.IntRange(1), help="Requests that may wait."),
     click.option("--project-queue-limit", type=click.IntRange(1), help="Of one project."),
+    click.option("--suspicion-probation", callback=_degree, help="From so much on, or `never`."),
+    click.option("--suspicion-quarantine", callback=_degree, help="From so much on, or `never`."),
+    click.option("--quarantine", "quarantine_s", type=show.NUMBER, help="How long, seconds."),
 )
 
 
@@ -77,7 +90,9 @@ def _fields(command: Callable[..., None]) -> Callable[..., None]:
 
 def _said(options: Mapping[str, Any]) -> dict[str, Any]:
     given = {name: value for name, value in options.items() if value not in (None, ())}
-    return {name: list(v) if isinstance(v, tuple) else v for name, v in given.items()}
+    told = {name: list(v) if isinstance(v, tuple) else v for name, v in given.items()}
+    never = {name: None for name in told if name.startswith("suspicion_") and told[name] == _NEVER}
+    return {**told, **never}
 
 
 @pools.command(epilog=show.examples("agentpool pools create docs --memory-mb 2048 --max-size 10"))

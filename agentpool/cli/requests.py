@@ -13,7 +13,7 @@ def requests() -> None:
     """Look at requests; ask why they wait; cancel them."""
 
 
-@requests.command("ls")
+@requests.command("ls", epilog=show.examples("agentpool requests ls --status waiting --type code"))
 @click.option("--status", help="Only this status, such as waiting.")
 @click.option("--project", help="Only this project.")
 @click.option("--type", "agent_type", help="Only requests for this type of agent.")
@@ -55,7 +55,7 @@ def show_request(*, request_id: str, is_json: bool) -> None:
     show.json_value(found.raw) if is_json else show.pairs(found.raw)
 
 
-@requests.command()
+@requests.command(epilog=show.examples("agentpool requests explain 0197c1b2-..."))
 @click.argument("request_id")
 @show.as_json
 def explain(*, request_id: str, is_json: bool) -> None:
@@ -68,7 +68,9 @@ def explain(*, request_id: str, is_json: bool) -> None:
     _explained(found)
 
 
-@requests.command()
+@requests.command(
+    epilog=show.examples("agentpool requests priority 0197c1b2-... 90 --note 'release day'")
+)
 @click.argument("request_id")
 @click.argument("priority", type=click.IntRange(0, 100))
 @click.option("--note", default="", help="Why, for the record.")

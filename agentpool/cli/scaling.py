@@ -151,7 +151,7 @@ def _policy_of(found: Mapping[str, Any], agent_type: str) -> Mapping[str, Any]:
 # -- start and stop --------------------------------------------------------------------------------
 
 
-@scaling.command()
+@scaling.command(epilog=show.examples("agentpool scaling start code"))
 @click.argument("agent_type", required=False)
 @acts.yes
 @show.as_json
@@ -166,7 +166,7 @@ def start(*, agent_type: str | None, is_sure: bool, is_json: bool) -> None:
     _modes(found, is_json=is_json)
 
 
-@scaling.command()
+@scaling.command(epilog=show.examples("agentpool scaling stop code --yes"))
 @click.argument("agent_type", required=False)
 @acts.yes
 @show.as_json

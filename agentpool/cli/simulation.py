@@ -12,6 +12,11 @@ from agentpool.host.installation import code_folder
 from agentpool.host.up import SETTINGS_MODULE
 
 # Options are the server command's, which also writes the help: they are said in one place.
+# Not `-m django`: help and errors shall name the program that was called.
+_RUN = (
+    "import sys; from django.core.management import execute_from_command_line as run;"
+    " run(['agentpool', *sys.argv[1:]])"
+)
 _PASSED = {"ignore_unknown_options": True, "help_option_names": []}
 
 
@@ -35,7 +40,7 @@ def run_server_command(command: str, arguments: Sequence[str]) -> int:
         raise click.ClickException(
             "this is a light install, without the server; install agentpool[server]"
         )
-    argv = [sys.executable, "-m", "django", command, *arguments]
+    argv = [sys.executable, "-c", _RUN, command, *arguments]
     # The folder of a checkout must be found from wherever the command is called.
     paths = [str(code_folder()), *filter(None, [os.environ.get("PYTHONPATH")])]
     env = {

@@ -4,12 +4,19 @@ import importlib.util
 
 import click
 
+from agentpool.cli import show
 from agentpool.host import up as installation
 from agentpool.host.installation import HostError
 from agentpool.host.probes import DEFAULT_BIND, DEFAULT_PORT
 
 
-@click.command()
+@click.command(
+    epilog=show.examples(
+        "agentpool up",
+        "agentpool up --port 8601 --bind 0.0.0.0",
+        "DATABASE_URL=postgresql://user:password@db.example.org/agentpool agentpool up",
+    )
+)
 @click.option(
     "--port",
     type=click.IntRange(1, 65535),

@@ -7,7 +7,7 @@ from typing import Any, Self, TypeVar, Unpack
 
 import httpx
 
-from agentpool.client import calls, config, errors, exchange, held, models, wire
+from agentpool.client import calls, config, exchange, held, models, wire
 from agentpool.client.doors import Door
 from agentpool.client.faces import Sync
 
@@ -135,19 +135,21 @@ class Client:
         try:
             step = next(talk)
             while True:
-                if isinstance(step, exchange.Pause):
-                    time.sleep(step.seconds)
-                    step = next(talk)
-                    continue
                 try:
-                    reply = self._reply(step)
-                except errors.Unreachable as error:
+                    reply = self._done(step)
+                except BaseException as error:
                     step = talk.throw(error)
                 else:
                     step = talk.send(reply)
         except StopIteration as done:
             result: T = done.value
             return result
+
+    def _done(self, step: calls.Call[Any] | exchange.Pause) -> exchange.Reply | None:
+        if isinstance(step, exchange.Pause):
+            time.sleep(step.seconds)
+            return None
+        return self._reply(step)
 
     def _reply(self, call: calls.Call[Any]) -> exchange.Reply:
         """Return what comes back, by the way that is open. Raises: Unreachable."""

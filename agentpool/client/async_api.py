@@ -7,7 +7,7 @@ from typing import Any, Self, TypeVar, Unpack
 
 import httpx
 
-from agentpool.client import calls, errors, exchange, held, models, wire
+from agentpool.client import calls, exchange, held, models, wire
 from agentpool.client.api import PATIENCE_S, settings
 from agentpool.client.doors import AsyncDoor
 from agentpool.client.faces import Async
@@ -120,19 +120,21 @@ class AsyncClient:
         try:
             step = next(talk)
             while True:
-                if isinstance(step, exchange.Pause):
-                    await asyncio.sleep(step.seconds)
-                    step = next(talk)
-                    continue
                 try:
-                    reply = await self._reply(step)
-                except errors.Unreachable as error:
+                    reply = await self._done(step)
+                except BaseException as error:
                     step = talk.throw(error)
                 else:
                     step = talk.send(reply)
         except StopIteration as done:
             result: T = done.value
             return result
+
+    async def _done(self, step: calls.Call[Any] | exchange.Pause) -> exchange.Reply | None:
+        if isinstance(step, exchange.Pause):
+            await asyncio.sleep(step.seconds)
+            return None
+        return await self._reply(step)
 
     async def _reply(self, call: calls.Call[Any]) -> exchange.Reply:
         """Return what comes back, by the way that is open. Raises: Unreachable."""

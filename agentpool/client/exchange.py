@@ -2,13 +2,15 @@
 How calls are sent, repeated and combined, apart from the wire.
 
 A conversation is a generator: it yields a `Call` to send or a `Pause` to sleep, and receives the
-`Reply`. The synchronous and the asynchronous client drive the same conversations.
+`Reply`. The synchronous and the asynchronous client drive the same conversations. What
+interrupts them is thrown in, so that a conversation can take back what it has asked for.
 """
 
+import contextlib
 import random
 import time
 from collections.abc import Generator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar, Unpack
 
 from agentpool.client import calls, errors
@@ -110,14 +112,27 @@ def acquire(
 
     Raises: CapacityExhausted, none came free in time (the request is cancelled), its detail and
     its `problem["explanation"]` say why; Unsatisfiable, none ever could; ApiError, the request
-    ended otherwise.
+    ended otherwise. Interrupted (Ctrl-C, a task that is cancelled), it cancels the request first.
     """
     all_s = wait_s * (1 + SECOND_WAIT)
-    give_up_at = time.monotonic() + all_s
     wish.setdefault("ttl_s", all_s + POLL_S)
     first = calls.request(
         agent_type=agent_type, project=project, wait_s=min(wait_s, POLL_S), **wish
     )
+    try:
+        return (yield from _acquired(first, wait_s=all_s, patience_s=patience_s))
+    except GeneratorExit:
+        raise
+    except BaseException as error:
+        if not isinstance(error, Exception):
+            yield from _take_back(first)
+        raise
+
+
+def _acquired(
+    first: calls.Call[Request], *, wait_s: float, patience_s: float
+) -> Conversation[Lease]:
+    give_up_at = time.monotonic() + wait_s
     answered = yield from exchange(first, patience_s=patience_s)
     if answered.status == "granted" and answered.lease is not None:
         return answered.lease
@@ -129,7 +144,22 @@ def acquire(
     )
     if waiting.lease is not None and waiting.status == "granted":
         return waiting.lease
-    return (yield from _withdraw(waiting, wait_s=all_s, patience_s=patience_s))
+    return (yield from _withdraw(waiting, wait_s=wait_s, patience_s=patience_s))
+
+
+def _take_back(first: calls.Call[Request]) -> Conversation[None]:
+    """
+    Cancel what a call asked for, though its answer, and with it the id, may never have come.
+
+    The same call without the wait is answered at once, under its key with the same request.
+    """
+    again = replace(first, body={**first.body, "wait_s": 0}, hold_s=0)
+    with contextlib.suppress(errors.ApiError):
+        known = yield from exchange(again, patience_s=0)
+        yield from exchange(
+            calls.cancel_request(known.id, reason="whoever waited for it was interrupted"),
+            patience_s=0,
+        )
 
 
 def wait_request(

@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from decimal import Decimal
 from enum import IntEnum
-from typing import Any
+from typing import Any, NoReturn
 
 from rest_framework import serializers
 
@@ -75,6 +75,17 @@ class Text(serializers.CharField):
         if not isinstance(data, str):
             raise serializers.ValidationError("Not a valid string.")
         return str(super().to_internal_value(data))
+
+
+class Choice(serializers.ChoiceField):
+    """One of some words, all of which a refusal names."""
+
+    def fail(self, key: str, **said: Any) -> NoReturn:
+        """Refuse the value."""
+        if key == "invalid_choice":
+            words = ", ".join(map(str, self.choices))
+            raise serializers.ValidationError(f'"{said["input"]}" is none of {words}.')
+        super().fail(key, **said)
 
 
 class Words(serializers.ListField):

@@ -10,7 +10,7 @@ from rest_framework.views import APIView
 
 from agentpool.registry import policies
 from agentpool.registry.api import ANY_JSON, PAGE, checked
-from agentpool.registry.fields import Strict
+from agentpool.registry.fields import Choice, Strict
 from agentpool.registry.models import MODES
 from agentpool.registry.rest import OPERATORS, READERS, ApiRequest
 
@@ -19,7 +19,7 @@ class PolicyBody(Strict):
     """A pool's mode and rules; a setting that is null goes back to the usual."""
 
     agent_type = serializers.CharField(max_length=63)
-    mode = serializers.ChoiceField(MODES, required=False)
+    mode = Choice(MODES, required=False)
     settings = serializers.DictField(required=False)
 
 

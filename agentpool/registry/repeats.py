@@ -85,6 +85,12 @@ def seal_of(authorization: str) -> bytes:
 
 
 def digest(method: str, path: str, data: Any) -> bytes:
-    """Return what tells one call from another: REST's method and path, and the body."""
+    """
+    Return what tells one call from another: REST's method and path, and the body.
+
+    How long its caller waits for the answer (`wait_s`) changes nothing of what is asked for.
+    """
+    if isinstance(data, Mapping) and "wait_s" in data:
+        data = {**data, "wait_s": 0}
     body = json.dumps(data, sort_keys=True, default=str)
     return hashlib.sha256(f"{method} {path} {body}".encode()).digest()

@@ -18,6 +18,7 @@ from django.conf import settings
 from django.core.exceptions import PermissionDenied, RequestDataTooBig
 from django.db import InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.urls import is_valid_path
 from rest_framework import authentication, exceptions, parsers, permissions
 from rest_framework.negotiation import DefaultContentNegotiation
 from rest_framework.request import Request as RestRequest
@@ -343,5 +344,12 @@ def _kept(response: Answer) -> repeats.Answer:
 
 
 def not_found(request: HttpRequest, exception: Exception) -> JsonResponse:
-    """Return the answer for a path that leads nowhere."""
+    """Return the answer for a path that leads nowhere, perhaps only for an id that is none."""
+    if found := _NAMES_ONE.fullmatch(request.path):
+        before, name, after = found.groups()
+        if is_valid_path(f"{before}{UUID(int=0)}{after}"):
+            return plain_problem(NotFound(f"{name} is no id: it is a UUID, given whole."))
     return plain_problem(NotFound(f"There is nothing at {request.path}."))
+
+
+_NAMES_ONE = re.compile(r"(.*/(?:leases|requests|tokens|limits|optimize)/)([^/]+)(.*)")

@@ -9,6 +9,7 @@ from rest_framework import serializers
 
 from agentpool.registry.fields import (
     MAX_BIGINT,
+    Choice,
     Cores,
     Labels,
     Level,
@@ -96,15 +97,15 @@ class AgentQuery(Query):
     """Filters of the list of agents."""
 
     agent_type = serializers.CharField(max_length=63, required=False)
-    status = serializers.ChoiceField([v.value for v in AgentStatus], required=False)
-    health = serializers.ChoiceField([v.value for v in AgentHealth], required=False)
+    status = Choice([v.value for v in AgentStatus], required=False)
+    health = Choice([v.value for v in AgentHealth], required=False)
     project = serializers.CharField(max_length=200, required=False)
     capability = serializers.CharField(max_length=200, required=False)
     label = serializers.RegexField(  # type: ignore[assignment]
         r"^[A-Za-z0-9._/-]{1,100}(=.{0,200})?\Z", required=False
     )
     search = serializers.CharField(max_length=200, required=False)
-    ordering = serializers.ChoiceField(
+    ordering = Choice(
         [
             f"{sign}{name}"
             for name in (
@@ -124,7 +125,7 @@ class AgentQuery(Query):
 class StatusChange(Strict):
     """A move that a caller asks for."""
 
-    status = serializers.ChoiceField([v.value for v in AgentStatus])
+    status = Choice([v.value for v in AgentStatus])
     reason = Text(required=False, allow_blank=True, default="", max_length=400)
     deadline_s = Seconds(
         min_value=1, max_value=LONGEST_DRAIN_S, required=False, allow_null=True, default=None
@@ -140,7 +141,7 @@ class StatusChange(Strict):
 class HealthChange(Strict):
     """An operator's judgement."""
 
-    health = serializers.ChoiceField(
+    health = Choice(
         [
             AgentHealth.GOOD.value,
             AgentHealth.MAINTENANCE.value,
@@ -181,11 +182,11 @@ class PoolFields(Strict):
     security_level = Level(SecurityLevel, required=False)
     isolation_levels = Levels(IsolationLevel, required=False)
     max_concurrent = Whole(min_value=1, max_value=1000, required=False)
-    driver = serializers.ChoiceField(DRIVERS, required=False)
+    driver = Choice(DRIVERS, required=False)
     driver_resources = Words(required=False)
     exec = Text(required=False, allow_blank=True, max_length=2000)
     secrets = Words(required=False)
-    strategy = serializers.ChoiceField([v.value for v in Strategy], required=False)
+    strategy = Choice([v.value for v in Strategy], required=False)
     affinity_half_life_s = Seconds(min_value=1, max_value=30 * 86_400, required=False)
     share_half_life_s = Seconds(min_value=1, max_value=30 * 86_400, required=False)
     reserve_after_s = Seconds(min_value=0, max_value=30 * 86_400, required=False)
@@ -235,9 +236,7 @@ class NewEnrolmentToken(Strict):
 class NewToken(Strict):
     """A token for a person or an orchestrator."""
 
-    scope = serializers.ChoiceField(
-        [Scope.VIEWER.value, Scope.ORCHESTRATOR.value, Scope.OPERATOR.value]
-    )
+    scope = Choice([Scope.VIEWER.value, Scope.ORCHESTRATOR.value, Scope.OPERATOR.value])
     name = Text(required=False, allow_blank=True, default="")
     expires_in_s = Seconds(
         min_value=1,

@@ -507,6 +507,32 @@ def test_a_key_with_another_body_is_refused(api):
     refused(api.post("/requests", {**CODE, "project": "q"}, **key), 422, "invalid")
 
 
+def test_a_key_asks_for_the_same_however_long_its_caller_waits(api):
+    key = {"Idempotency-Key": "abc"}
+    first = api.post("/requests", {**CODE, "wait_s": 0.1, "allow_future": True}, **key)
+
+    again = api.post("/requests", {**CODE, "wait_s": 0, "allow_future": True}, **key)
+
+    assert (again.status_code, again.body["id"]) == (202, first.body["id"])
+
+
+def test_a_wrong_word_is_refused_with_the_right_ones(api):
+    answer = api.patch("/pools/code", {"strategy": "silly"})
+
+    refused(answer, 422, "invalid")
+    assert "least_loaded" in answer.body["detail"]
+
+
+def test_an_id_that_is_none_is_told_from_a_path_that_is_none(api):
+    wrong = [api.get("/requests/zzz/explain"), api.get("/leases/xyz"), api.delete("/tokens/12")]
+    nowhere = api.get("/leases/xyz/nothing/here")
+
+    for answer, id in zip(wrong, ("zzz", "xyz", "12"), strict=True):
+        refused(answer, 404, "not_found")
+        assert answer.body["detail"].startswith(f"{id} is no id")
+    assert answer.body["status"] == nowhere.body["status"]
+
+
 def test_a_refusal_does_not_use_a_key_up(api, enrolled):
     key = {"Idempotency-Key": "abc"}
     refused(api.post("/assign", CODE, **key), 409, "capacity_exhausted")

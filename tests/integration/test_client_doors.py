@@ -4,6 +4,10 @@ import asyncio
 import gc
 import itertools
 import logging
+import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 import uuid
@@ -117,6 +121,36 @@ def test_a_wait_ends_when_somebody_cancels(client, submit, make_agent, token_of)
     waiting.join(timeout=10)
 
     assert found[0].status == "cancelled"
+
+
+def test_who_is_interrupted_while_waiting_leaves_no_request(web, token_of, make_agent, submit):
+    make_agent()
+    submit()
+    env = {**os.environ, "AGENTPOOL_URL": web.url, "AGENTPOOL_TOKEN": token_of("orchestrator")}
+    argv = [sys.executable, "-m", "agentpool.cli.main", "acquire", "code", "--project=q"]
+    with subprocess.Popen(argv, env=env, stderr=subprocess.PIPE) as waiting:
+        _until(lambda: Request.objects.filter(project="q", status="waiting").exists())
+        waiting.send_signal(signal.SIGINT)
+
+        assert waiting.wait(timeout=10) == 130
+    assert Request.objects.get(project="q").status == "cancelled"
+
+
+def test_a_task_cancelled_while_it_waits_leaves_no_request(client, submit, make_agent):
+    make_agent()
+    submit()
+    how = {"gateway": client._door._is_wanted}
+
+    async def work():
+        url, token = client.settings.url, client.settings.token
+        async with AsyncClient(url=url, token=token, **how) as waiting:
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(waiting.acquire("code", project="q"), 0.5)
+
+    asyncio.run(work())
+    client.get_request(str(Request.objects.get(project="q").id))
+
+    assert Request.objects.get(project="q").status == "cancelled"
 
 
 def test_the_asynchronous_client_does_the_same(web, token_of, make_agent):

@@ -133,3 +133,9 @@ def test_the_command_line_has_the_servers_commands(tmp_path):
 def test_nothing_recorded_is_said(pools):
     with pytest.raises(CommandError, match="recorded has no jobs"):
         simulate("--recorded", "7d")
+
+
+@pytest.mark.parametrize("said", [["make_trace"], ["simulate", "trace.csv", "--json"]])
+def test_a_folder_that_is_not_there_is_told_before_any_work(said, tmp_path):
+    with pytest.raises(CommandError, match="there is no folder"):
+        call_command(*said, str(tmp_path / "none" / "file"))

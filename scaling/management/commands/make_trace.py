@@ -1,5 +1,6 @@
 """`manage.py make_trace`: write a synthetic trace, to try policies on."""
 
+import argparse
 import sys
 from dataclasses import MISSING, fields
 from pathlib import Path
@@ -26,12 +27,19 @@ ABOUT = {
 }
 
 
+def target(text: str) -> Path:
+    """Return the path of a file to write; refuses one whose folder is not there."""
+    if not (path := Path(text)).parent.is_dir():
+        raise argparse.ArgumentTypeError(f"there is no folder {path.parent}")
+    return path
+
+
 class Command(BaseCommand):
     help = "Write a synthetic trace: seeded; daily and weekly season, bursts, batch storms."
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Declare the options."""
-        parser.add_argument("file", nargs="?", type=Path, help="where to; without it: to stdout")
+        parser.add_argument("file", nargs="?", type=target, help="where to; without it: to stdout")
         parser.add_argument("--seed", type=int, default=1, help="the same seed, the same trace")
         for each in fields(Shape):
             if each.name == "kinds" or each.default is MISSING:

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from scaling import policies, queries, report, simulation, traces
 from scaling.clairvoyant import clairvoyant
+from scaling.management.commands.make_trace import target
 from scaling.policies import Policy
 from scaling.report import Row
 from scaling.simulation import Replay
@@ -52,15 +53,40 @@ class Command(BaseCommand):
             metavar="NAME[:k=v,…]",
             help=f"repeatable; without it: {', '.join(COMPARED)}",
         )
-        parser.add_argument("--startup-s", type=float, default=60.0, help="from launch to ready")
-        parser.add_argument("--tick-s", type=float, default=30.0, help="longest between decisions")
-        parser.add_argument("--slo-s", type=float, default=30.0, help="a longer wait is too late")
-        parser.add_argument("--warmup-days", type=float, default=7.0, help="not scored")
-        parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows as JSON")
         parser.add_argument(
-            "--timeline", type=Path, metavar="FILE", help="write sizes and queue as CSV, per change"
+            "--startup-s",
+            type=float,
+            default=60.0,
+            help="seconds from launch to ready (default %(default)g)",
         )
-        parser.add_argument("--plot", type=Path, metavar="FILE", help="draw sizes and queue as PNG")
+        parser.add_argument(
+            "--tick-s",
+            type=float,
+            default=30.0,
+            help="most seconds between decisions (default %(default)g)",
+        )
+        parser.add_argument(
+            "--slo-s",
+            type=float,
+            default=30.0,
+            help="a longer wait, in seconds, is too late (default %(default)g)",
+        )
+        parser.add_argument(
+            "--warmup-days",
+            type=float,
+            default=7.0,
+            help="first days, not scored (default %(default)g)",
+        )
+        parser.add_argument("--json", type=target, metavar="FILE", help="write the rows as JSON")
+        parser.add_argument(
+            "--timeline",
+            type=target,
+            metavar="FILE",
+            help="write sizes and queue as CSV, per change",
+        )
+        parser.add_argument(
+            "--plot", type=target, metavar="FILE", help="draw sizes and queue as PNG"
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Replay, print a table, write what was asked for."""

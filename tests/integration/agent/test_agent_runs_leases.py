@@ -523,6 +523,38 @@ def test_the_first_signal_drains(plane: Any, agent: Any) -> None:
     assert plane.retired == ["row-1"]
 
 
+def test_a_closed_terminal_drains_however_often_it_says_so(plane: Any, agent: Any) -> None:
+    runtime = agent()
+    lease_id = plane.offer(
+        {"command": python("print('up', flush=True); import time; time.sleep(2)")}
+    )
+    plane.wait(lambda: plane.printed(lease_id))
+
+    runtime.signal(signal.SIGHUP)
+    time.sleep(0.3)
+    runtime.signal(signal.SIGHUP)
+    release = plane.release_of(lease_id)
+
+    assert release["outcome"] == "success"
+    assert runtime.exit_code() == 0
+    assert plane.retired == ["row-1"]
+
+
+def test_a_runtime_under_nohup_stays_when_the_terminal_closes(plane: Any, agent: Any) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        runtime = agent()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    lease_id = plane.offer({"command": python("print('up', flush=True)")})
+    plane.release_of(lease_id)
+
+    runtime.signal(signal.SIGHUP)
+
+    assert plane.release_of(plane.offer({"command": ["true"]}))["outcome"] == "success"
+    assert not any(beat.get("draining") for beat in plane.heartbeats)
+
+
 def test_the_second_signal_cancels_and_gives_the_lease_back(plane: Any, agent: Any) -> None:
     runtime = agent()
     lease_id = plane.offer({"command": SLEEP})

@@ -41,6 +41,16 @@ def batch_file(tmp_path: Path) -> Path:
     return path
 
 
+def test_a_pool_is_told_never_to_suspect(server: Any) -> None:
+    server.answer("PATCH /pools/code", {"agent_type": "code"})
+
+    code = main(["pools", "set", "code", "--suspicion-probation=4", "--suspicion-quarantine=never"])
+
+    assert code == 0
+    (asked,) = server.calls_of("PATCH /pools/code")
+    assert asked.body == {"suspicion_probation": 4.0, "suspicion_quarantine": None}
+
+
 def leaves(group: click.Group, words: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
     """Return the words of every command that is not a group."""
     context = click.Context(group)
