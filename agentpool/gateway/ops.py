@@ -231,9 +231,11 @@ def offer_of(lease_id: str, speaker: Speaker) -> Reply | None:
     Raises: Unauthenticated, the agent's credential is good no more: what it may be told to do is
     for whoever has the new one.
     """
-    credentials.check(speaker.credential)
     lease = queries.leases().filter(id=lease_id, status=LeaseStatus.OFFERED).first()
-    return showing.offer_json(lease) if lease else None
+    if lease is None:
+        return None
+    credentials.check(speaker.credential)
+    return showing.offer_json(lease)
 
 
 def commands_of(agent_id: str) -> list[dict[str, Any]]:
