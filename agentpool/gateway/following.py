@@ -3,11 +3,16 @@ Follows the requests that one connection acquired, from the asking to their end.
 
 While one waits, also because its lease was lost, the connection keeps it waiting. Each grant that
 its asker does not know of yet is pushed, and so is an end that is no release.
+
+Most leases are granted at once and over soon: a process that has no others reads no events. So a
+request is heard of only when it waits, or some time after it was granted.
 """
 
 import asyncio
 import contextlib
+from collections.abc import Coroutine
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 from django.db import Error as DatabaseError
@@ -19,6 +24,7 @@ from agentpool.gateway.wording import encoded
 from agentpool.live.listener import Event, Subscription, listener
 from agentpool.live.outgoing import Outlet
 from agentpool.live.threads import in_thread
+from agentpool.registry.errors import Refusal
 from agentpool.registry.states import RequestStatus
 from balancing.services import notes
 
@@ -34,6 +40,8 @@ _ANSWERS = {
 # The end of a lease: of its request, too, unless that waits again.
 _ENDS = {"lease.released", "lease.lost", "lease.expired", "lease.cancelled"}
 _FIRST = 1
+# When it is heard of in any case; of one that lives shorter, so that it can still be kept.
+HEARD_AFTER_S = 2.0
 
 
 @dataclass(slots=True)
@@ -43,6 +51,7 @@ class Followed:
     ttl_s: float
     told: int = _FIRST
     waits: bool = False
+    later: asyncio.TimerHandle | None = None
 
 
 class Following:
@@ -51,26 +60,34 @@ class Following:
     def __init__(self, session: Session, outlet: Outlet, news: Subscription) -> None:
         self._session, self._outlet, self._news = session, outlet, news
         self._followed: dict[str, Followed] = {}
-        self._urgent: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._keeper = Keeper()
 
     def begin(self, request_id: str, *, ttl_s: float, told: int = _FIRST) -> None:
         """This will follow a request; told: its lease of this attempt is answered otherwise."""
-        self._followed[request_id] = Followed(ttl_s, told)
-        listener.add(self._news, [_topic(request_id)])
+        self.forget(request_id)
+        followed = self._followed[request_id] = Followed(ttl_s, told)
+        after_s = min(HEARD_AFTER_S, ttl_s / 2)
+        loop = asyncio.get_running_loop()
+        followed.later = loop.call_later(after_s, self._hear_and_look, request_id)
 
     def forget(self, request_id: str) -> None:
         """This will follow a request no more; one that is not followed is passed over."""
-        if self._followed.pop(request_id, None) is not None:
+        followed = self._followed.pop(request_id, None)
+        if followed is None:
+            return
+        if followed.later is not None:
+            followed.later.cancel()
+        else:
             listener.remove(self._news, [_topic(request_id)])
             self._keeper.drop(UUID(request_id))
 
     def end(self) -> None:
         """This will leave all requests to their time to live."""
-        listener.remove(self._news, map(_topic, self._followed))
-        self._followed.clear()
+        for request_id in list(self._followed):
+            self.forget(request_id)
         self._keeper.end()
-        for task in self._urgent:
+        for task in self._tasks:
             task.cancel()
 
     async def wait(self, request_id: str, *, wait_s: float) -> None:
@@ -85,9 +102,7 @@ class Following:
         followed.told = 0
         self._wait_on(request_id, followed)
         if wait_s > 0:
-            task = asyncio.create_task(self._make_urgent(request_id, wait_s))
-            self._urgent.add(task)
-            task.add_done_callback(self._urgent.discard)
+            self._do(self._make_urgent(request_id, wait_s))
         # Granted between the commit and now? Its event may have been passed over.
         await self.look(request_id)
 
@@ -131,9 +146,26 @@ class Following:
                 followed.told = answer["lease"]["attempt"]
                 self._outlet.write(encoded(answer))
 
+    def _hear(self, request_id: str, followed: Followed) -> None:
+        if followed.later is not None:
+            followed.later.cancel()
+            followed.later = None
+            listener.add(self._news, [_topic(request_id)])
+
+    def _hear_and_look(self, request_id: str) -> None:
+        """Hear of a request from now on, and look what there was before."""
+        self._hear(request_id, self._followed[request_id])
+        self._do(self.look(request_id))
+
+    def _do(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(_quietly(work))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
     def _wait_on(self, request_id: str, followed: Followed) -> None:
         asker = self._session.orchestrator
         followed.waits = True
+        self._hear(request_id, followed)
         if asker is not None:
             self._keeper.keep(UUID(request_id), ttl_s=followed.ttl_s, credential=asker.credential)
 
@@ -141,8 +173,13 @@ class Following:
         await asyncio.sleep(wait_s)
         followed = self._followed.get(request_id)
         if followed is not None and not followed.told:
-            with contextlib.suppress(DatabaseError):
-                await in_thread(notes.mark_urgent, UUID(request_id))
+            await in_thread(notes.mark_urgent, UUID(request_id))
+
+
+async def _quietly(work: Coroutine[Any, Any, None]) -> None:
+    # What is not seen now is by the next event, or by the asker who looks.
+    with contextlib.suppress(DatabaseError, Refusal):
+        await work
 
 
 def _topic(request_id: str) -> str:
