@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,7 +21,7 @@ import psutil
 from scaling.drivers import runtimes
 from scaling.drivers.base import DriverError, Handle, Spec
 
-START_TIMEOUT_S = 10
+START_TIMEOUT_S, EXECUTED_WITHIN_S = 10, 0.5
 
 # Forks, makes a session of its own, prints the child's pid, and is gone.
 _DETACH = """
@@ -116,13 +117,23 @@ def _handle(pid: int, launch_id: str, folder: str) -> Handle:
 def _process(handle: Handle) -> psutil.Process | None:
     try:
         process = psutil.Process(int(handle["pid"]))
-        mark = process.environ().get(runtimes.MARK)
+        mark = _environ(process).get(runtimes.MARK)
         # Handles of earlier versions do not name the launch.
         same = mark is not None and mark == handle.get("launch_id", mark)
         alive = same and process.status() != psutil.STATUS_ZOMBIE
     except (psutil.Error, OSError, KeyError, TypeError):
         return None
     return process if alive else None
+
+
+def _environ(process: psutil.Process) -> dict[str, str]:
+    """Return a process's environment; one that is just being executed shows none for an instant."""
+    until = time.monotonic() + EXECUTED_WITHIN_S
+    while not (found := process.environ()) and time.monotonic() < until:
+        if process.status() == psutil.STATUS_ZOMBIE:
+            break
+        time.sleep(0.005)
+    return found
 
 
 def _tree(process: psutil.Process) -> Iterator[psutil.Process]:

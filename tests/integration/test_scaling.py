@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from datetime import timedelta
 
@@ -14,7 +16,7 @@ from agentpool.registry.models import Agent, Credential, Launch, Lease, Liveness
 from agentpool.registry.states import Outcome
 from balancing.services import agents, leases
 from scaling import drivers, services
-from scaling.drivers import Spec
+from scaling.drivers import Spec, runtimes
 from scaling.drivers.local import LocalDriver
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("whole")]
@@ -245,6 +247,29 @@ def test_a_local_runtime_sees_no_secret_of_the_server(local, spec):
     assert "DATABASE_URL" not in seen
     assert "AGENTPOOL_SECRET_KEY" not in seen
     assert seen["AGENTPOOL_URL"] == "http://127.0.0.1:1"
+
+
+# Forks, as the driver's own start does, and is executed anew while it is looked at.
+_EXECUTED = """
+import os, sys
+if pid := os.fork():
+    print(pid, flush=True)
+    os._exit(0)
+os.execv(sys.executable, [sys.executable, "-c", "import time; time.sleep(1)"])
+"""
+
+
+def test_a_runtime_is_alive_also_while_it_is_being_executed():
+    for _ in range(20):
+        started = subprocess.Popen(
+            [sys.executable, "-S", "-E", "-c", _EXECUTED],
+            env={**os.environ, runtimes.MARK: "l1"},
+            stdout=subprocess.PIPE,
+        )
+        with started:
+            handle = {"pid": int(started.stdout.readline()), "launch_id": "l1"}
+            # For an instant the kernel shows no environment, by which it is known.
+            assert all(LocalDriver().is_alive(handle) for _ in range(200))
 
 
 def test_a_local_runtime_that_is_killed_is_gone_and_cleaned(local, spec):
