@@ -90,9 +90,7 @@ class ConsoleSocket(AsyncWebsocketConsumer):
         """Hear, once, what the browser has on its screen: {"have": [[id, version, list], ...]}."""
         if self.told.is_set() or not text_data:
             return
-        with contextlib.suppress(
-            ValueError, TypeError, LookupError, AttributeError, RecursionError
-        ):
+        with contextlib.suppress(*_NO_LIST):
             told = json.loads(text_data).get("have") or []
             self.seen = Seen.of(told[:MOST_TOLD])
         self.told.set()
