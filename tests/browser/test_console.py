@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 
 import pytest
 from django.contrib.auth import get_user_model
-from django.contrib.auth.models import Group
 from django.contrib.sessions.models import Session
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
@@ -109,8 +108,9 @@ def test_an_open_page_follows_what_its_person_may_still_do(web, cookie_of, make_
             socket.send('{"have": {"a": 1}}')
         assert 'id="do-' in _until(operator, 'id="agent-')
 
-        get_user_model().objects.filter(username="admin").update(is_superuser=False)
-        Group.objects.all().delete()
+        admin = get_user_model().objects.get(username="admin")
+        get_user_model().objects.filter(id=admin.id).update(is_superuser=False)
+        admin.groups.clear()
         Session.objects.get(session_key=cookies[1]["value"]).delete()
 
         assert 'id="do-' not in _until(operator, 'id="agent-')
