@@ -11,17 +11,23 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
+from csp.constants import SELF, UNSAFE_EVAL
+from csp.decorators import csp_update
 from django.core.exceptions import BadRequest
 from django.db import DataError
 from django.http import Http404, HttpRequest
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
+from django.utils.decorators import method_decorator
 from unfold.sites import UnfoldAdminSite
 
 View = Callable[..., Any]
 
 # What Django and Postgres say of a value in a lookup that they were not made for.
 _UNANSWERABLE = (DataError, IndexError, OverflowError, ValueError)
+
+# The theme's script builds functions from the attributes of its pages.
+_with_theme = csp_update({"script-src": [SELF, UNSAFE_EVAL]})
 
 # Sections in the order of the sidebar, with their titles; other apps' pages follow.
 SECTIONS = {
@@ -40,7 +46,7 @@ class PoolAdminSite(UnfoldAdminSite):
 
     def admin_view(self, view: View, cacheable: bool = False) -> View:
         """Return a view that refuses an address which nothing in the database can answer."""
-        inner = super().admin_view(view, cacheable)
+        inner = _with_theme(super().admin_view(view, cacheable))
 
         @wraps(inner)
         def door(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
@@ -56,6 +62,11 @@ class PoolAdminSite(UnfoldAdminSite):
                 raise BadRequest(f"The address cannot be looked up: {error}") from error
 
         return door
+
+    @method_decorator(_with_theme)
+    def login(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
+        """Return the page to sign in."""
+        return super().login(request, extra_context)
 
     def _section_of(self, request: HttpRequest) -> dict[str, str] | None:
         """Return title and address of the section that a page of a table belongs to."""

@@ -2,7 +2,7 @@
 
 from django.contrib import admin
 from django.urls import include, path
-from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
+from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
 
 import agentpool.console.urls
 import agentpool.gateway.urls
@@ -27,7 +27,7 @@ urlpatterns = [
     path("readyz", status.readyz),
     path("metrics", exposition.metrics),
     path("api/schema", SpectacularAPIView.as_view(), name="schema"),
-    path("api/docs", SpectacularSwaggerView.as_view(url_name="schema"), name="docs"),
+    path("api/docs", SpectacularSwaggerSplitView.as_view(url_name="schema"), name="docs"),
     path("api/agent-pool", include(api)),
     path("admin/", admin.site.urls),
     *agentpool.console.urls.urlpatterns,

@@ -68,7 +68,8 @@ def open_page(chromium, web, cookie_of):
     """
     Open a page: open_page("/", user="ada", viewport=..., java_script_enabled=...).
 
-    Asserts afterwards that no page failed inside, nor asked another host for anything.
+    Asserts afterwards that no page failed inside, was refused a script or style by the content
+    policy, nor asked another host for anything.
     """
     contexts, failures = [], []
 
@@ -81,6 +82,7 @@ def open_page(chromium, web, cookie_of):
             context.add_cookies([cookie_of(user)])
         page = context.new_page()
         page.on("pageerror", lambda error: failures.append(str(error)))
+        page.on("console", lambda m: _is_refusal(m.text) and failures.append(m.text))
         page.on("request", lambda r: _is_ours(r.url, web.url) or failures.append(r.url))
         page.goto(path)
         return page
@@ -89,6 +91,10 @@ def open_page(chromium, web, cookie_of):
     for context in contexts:
         context.close()
     assert failures == []
+
+
+def _is_refusal(text):
+    return "Content Security Policy" in text
 
 
 def _is_ours(address, site):

@@ -145,6 +145,31 @@ def test_a_websocket_that_there_is_not_is_refused(web, path):
     assert refused.value.response.status_code == 403
 
 
+def test_no_script_runs_that_was_written_into_a_page(chromium, web, cookie_of):
+    context = chromium.new_context(base_url=web.url)
+    context.add_cookies([cookie_of("admin")])
+    page = context.new_page()
+    for path in ("/", "/admin/"):
+        page.goto(path)
+        page.evaluate("""() => {
+            const script = document.createElement("script");
+            script.textContent = "window.ran = true";
+            const image = document.createElement("img");
+            image.setAttribute("onerror", "window.ran = true");
+            document.body.append(script, image);
+            image.src = "data:,";
+        }""")
+        time.sleep(0.2)
+        assert page.evaluate("window.ran") is None
+    context.close()
+
+
+def test_the_interface_is_described_by_a_page(open_page):
+    page = open_page("/api/docs")
+
+    page.locator(".opblock").first.wait_for()
+
+
 # -- what is shown ---------------------------------------------------------------------------------
 
 
@@ -279,7 +304,7 @@ def test_a_change_of_one_agent_sends_one_card(live_page, make_agent, submit):
     assert cards == [f"agent-{registry_queries.agent_by(agent_id='coder-05').id}"]
 
 
-def test_a_page_that_is_up_to_date_is_sent_nothing_but_the_time(live_page, make_agent):
+def test_a_page_that_is_up_to_date_is_sent_nothing_but_the_time(live_page, make_agent, eventually):
     make_agent("code", agent_id="coder")
     page = live_page("/agents")
     page.evaluate("""() => {
@@ -290,7 +315,7 @@ def test_a_page_that_is_up_to_date_is_sent_nothing_but_the_time(live_page, make_
     registry_services.update_pool(
         "code", fields={"max_size": 7}, if_generation=None, actor="what this page does not show"
     )
-    page.wait_for_function("window.swapped.length > 0")
+    eventually(lambda: page.evaluate("window.swapped.length > 0"))
 
     assert page.evaluate("window.swapped") == ["clock"]
 

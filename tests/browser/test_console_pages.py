@@ -110,7 +110,9 @@ def test_a_page_that_is_not_there_is_not_found(open_page, pools):
         assert page.goto(path).status == 404
 
 
-def test_charts_are_drawn_followed_and_left_out_without_javascript(furnished, open_page, live_page):
+def test_charts_are_drawn_followed_and_left_out_without_javascript(
+    furnished, open_page, live_page, eventually
+):
     drawn = "[...document.querySelectorAll('[data-chart]')].map(box =>"
     drawn += " Chart.getChart(box.querySelector('canvas')).data.datasets.map(d => d.data.length))"
     live, plain = live_page("/"), open_page("/", java_script_enabled=False)
@@ -128,7 +130,7 @@ def test_charts_are_drawn_followed_and_left_out_without_javascript(furnished, op
     before = json.dumps(live.evaluate(points))
     collecting.collect()
     make_news()
-    live.wait_for_function(f"{points} !== {before}")
+    eventually(lambda: live.evaluate(f"{points} !== {before}"))
     plain.goto("/", wait_until="domcontentloaded")
     assert plain.locator(".spark polyline").count() > 0
 
