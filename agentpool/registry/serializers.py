@@ -87,9 +87,11 @@ class NewAgent(AgentFields):
     agent_type = Text(max_length=63, validators=[TYPE_NAME])
 
     def validate_agent_id(self, value: str) -> str:
-        """Refuse the path's own words."""
+        """Refuse the path's own words, and what people and tokens are called in events."""
         if value in RESERVED_IDS:
             raise serializers.ValidationError("That word is part of the interface's paths.")
+        if value.startswith(("user:", "token:")):
+            raise serializers.ValidationError("Names of people and tokens begin so.")
         return value
 
 

@@ -251,6 +251,11 @@ def test_a_name_that_could_not_be_addressed_is_refused(api, name):
     refused(api.post("", {"agent_id": name, "agent_type": "code"}), 422, "invalid")
 
 
+@pytest.mark.parametrize("name", ["user:admin", "token:3f2a"])
+def test_no_agent_signs_its_events_with_the_name_of_somebody_else(api, name):
+    refused(api.post("", {"agent_id": name, "agent_type": "code"}), 422, "invalid")
+
+
 # -- bad input -----
 
 
