@@ -1,6 +1,7 @@
 """The `agentpool` command: finds the subcommand, and turns errors into a line and an exit code."""
 
 import importlib
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -47,7 +48,7 @@ Examples:
 
 \b
 Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 the control plane can't be reached,
-130 stopped by Ctrl-C.
+130 stopped by Ctrl-C or SIGTERM.
 AGENTPOOL_URL and AGENTPOOL_TOKEN win over what `agentpool login` saved.
 """
 
@@ -100,6 +101,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         from agentpool.agent.__main__ import main as run_agent
 
         return run_agent(arguments[2:])
+    if argv is None:
+        # Ended from outside, it takes back what it waits for, as after Ctrl-C.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         code = root.main(args=arguments, prog_name="agentpool", standalone_mode=False)
     except click.Abort:

@@ -123,14 +123,15 @@ def test_a_wait_ends_when_somebody_cancels(client, submit, make_agent, token_of)
     assert found[0].status == "cancelled"
 
 
-def test_who_is_interrupted_while_waiting_leaves_no_request(web, token_of, make_agent, submit):
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_who_is_interrupted_while_waiting_leaves_no_request(how, web, token_of, make_agent, submit):
     make_agent()
     submit()
     env = {**os.environ, "AGENTPOOL_URL": web.url, "AGENTPOOL_TOKEN": token_of("orchestrator")}
     argv = [sys.executable, "-m", "agentpool.cli.main", "acquire", "code", "--project=q"]
     with subprocess.Popen(argv, env=env, stderr=subprocess.PIPE) as waiting:
         _until(lambda: Request.objects.filter(project="q", status="waiting").exists())
-        waiting.send_signal(signal.SIGINT)
+        waiting.send_signal(how)
 
         assert waiting.wait(timeout=10) == 130
     assert Request.objects.get(project="q").status == "cancelled"
