@@ -1,6 +1,7 @@
 """The event stream at /ws/pool/: in order, from any number, for whoever may look, whatever dies."""
 
 import contextlib
+import functools
 import json
 import time
 
@@ -21,7 +22,12 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 def settled():
-    """Where the stream stands once everything that was told has its number."""
+    """
+    Where the stream stands once everything that was told has its number.
+
+    A reader that does not say where to begin begins where the web process is, which may be among
+    the events of an earlier test, and those are no longer kept.
+    """
     poll(lambda: not Event.objects.filter(seq=None).exists())
     return position()
 
@@ -41,8 +47,7 @@ def position():
 
 def test_events_come_as_rest_shows_them_in_order(web, token_of, api):
     token = token_of("viewer")
-    settled()
-    with dial(web, **bearer(token)) as socket:
+    with dial(web, after=settled(), **bearer(token)) as socket:
         ready = hear(socket)
         tell(*range(5))
         found = events_of(socket, 1)
@@ -128,7 +133,8 @@ def test_a_page_reads_with_its_session_and_a_foreign_page_does_not(web, pools):
 
 @pytest.mark.slow
 def test_a_revoked_token_reads_no_more_however_much_there_is_to_read(web, api, token_of):
-    with dial(web, **bearer(token_of("orchestrator"))) as socket:
+    token = token_of("orchestrator")
+    with dial(web, after=settled(), **bearer(token)) as socket:
         assert hear(socket)["ready"]
         api.delete(f"/tokens/{Credential.objects.get(scope='orchestrator').id}")
         deadline, message = time.monotonic() + stream.PING_EVERY_S + SOON_S, {}
@@ -143,8 +149,8 @@ def test_a_revoked_token_reads_no_more_however_much_there_is_to_read(web, api, t
 def test_an_orchestrator_sees_its_own_requests_only(web, api, token_of, make_agent, submit):
     make_agent(max_concurrent=2)
     token = token_of("orchestrator")
-    start = position()
-    with dial(web, **bearer(token)) as socket:
+    start = settled()
+    with dial(web, after=start, **bearer(token)) as socket:
         assert hear(socket)["ready"]
         submit()
         api.post("/requests", {"agent_type": "code", "project": "p"}, token=token)
@@ -163,7 +169,8 @@ def test_an_orchestrator_sees_its_own_requests_only(web, api, token_of, make_age
 
 @pytest.mark.slow
 def test_a_line_lives_for_its_reader_also_while_others_are_busy(web, token_of, submit):
-    with dial(web, **bearer(token_of("orchestrator"))) as socket:
+    token = token_of("orchestrator")
+    with dial(web, after=settled(), **bearer(token)) as socket:
         assert hear(socket)["ready"]
 
         deadline, told = time.monotonic() + 25, {}
@@ -183,7 +190,8 @@ def test_what_is_no_hello_is_refused_and_leaves_no_trace(web, pools):
 
 def test_a_slow_reader_misses_nothing_and_holds_up_nobody(web, token_of, eventually):
     token, start, many = token_of("viewer"), settled(), 6000
-    with dial(web, **bearer(token)) as slow, dial(web, **bearer(token)) as quick:
+    line = functools.partial(dial, web, after=start, **bearer(token))
+    with line() as slow, line() as quick:
         assert hear(slow)["ready"]
         assert hear(quick)["ready"]
         Event.objects.bulk_create(
