@@ -276,7 +276,7 @@ def test_thousands_may_wait_on_a_connection_and_hold_up_nobody(boss, busy):
     took_s = time.monotonic() - began
     boss._read(lambda m: m.get("id") == 10_000)
 
-    assert took_s < 3
+    assert took_s < 20, "held up by what waits 60 s"
 
 
 def test_questions_of_a_connection_that_goes_are_forgotten(line, token_of, busy):
