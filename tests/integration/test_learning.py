@@ -269,6 +269,18 @@ def test_old_outcomes_become_days_and_nothing_learnt_is_lost(make_agent, work):
     assert outlook_of("fix").odds == pytest.approx(was.odds, abs=0.3)
 
 
+def test_a_day_of_one_failure_is_no_success_when_all_is_learnt_anew(make_agent, work):
+    make_agent()
+    work(ok=False, took_s=30, story_type="fix")
+    LeaseOutcome.objects.update(ended_at=Now() - timedelta(days=100))
+    assert memory.fold_outcomes(days=90) == 1
+
+    list(learning.relearn())
+
+    tally = Calibration.objects.get()
+    assert (sum(tally.bin_leases), sum(tally.bin_successes)) == (1, 0)
+
+
 def outlook_of(kind):
     row = Outlook.objects.get(agent_id=None, story_type=kind)
     row.id = 0
