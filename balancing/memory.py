@@ -164,10 +164,10 @@ _DAYS = """
     SELECT d.agent_type, d.agent_id::text, d.story_type,
         extract(epoch FROM d.day)::float8 + 43200, d.log_s / d.leases, d.successes::float8,
         d.leases, d.match / d.leases, d.waited_s / d.leases, d.tokens::float8 / d.leases,
-        d.efficiency / d.leases, d.successes > 0, d.duration_s / d.leases, '', false
+        d.efficiency / d.leases, d.successes > 0, d.duration_s / d.leases, false
       FROM outcome_day d ORDER BY d.day, d.agent_id, d.story_type"""
 _OUTCOMES = """
-    SELECT t.*, '', false
+    SELECT t.*, false
       FROM outcome o JOIN agent a ON a.id = o.agent_id, lesson_1(o, a.capabilities) t
       WHERE o.outcome <> 'cancelled' AND o.lease_id NOT IN (
         SELECT e.lease_id FROM event e WHERE (e.seq IS NULL OR e.seq > %s)

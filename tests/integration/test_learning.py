@@ -457,6 +457,22 @@ def test_one_bad_story_that_fails_everywhere_condemns_nobody(make_agent, work):
     assert set(Agent.objects.values_list("health", flat=True)) <= {"unknown", "good"}
 
 
+def test_the_same_work_that_fails_again_with_its_agent_counts_once(make_agent, work):
+    good, other = make_agent(), make_agent()
+    settle(work, good)
+
+    suspicions = []
+    for _ in range(4):
+        failing = {"cycle_id": "same", "phase": "red", "preferred_agent": other.agent_id}
+        work(ok=False, story_type="fix", **failing)
+        learn()
+        known = AgentLearning.objects.get(agent_id=other.id)
+        suspicions.append((known.suspicion, known.streak))
+
+    assert suspicions[0][0] > 0
+    assert set(suspicions) == {suspicions[0]}
+
+
 def test_a_kind_of_work_that_is_hard_for_everybody_condemns_nobody(make_agent, work):
     several = [make_agent() for _ in range(4)]
     for n in range(60):
