@@ -55,7 +55,7 @@ class Rules:
     """
 
     window_s: float = number(3600.0, "Looked back for", "s", above=0)
-    least_attempts: float = number(20.0, "Says nothing of fewer than", "leases")
+    least_attempts: float = number(20.0, "Says nothing of fewer than", "leases", above=0)
     wait_s: float = number(30.0, "A wait is high above", "s")
     useful_wait_s: float = number(5.0, "A wait is nobody's trouble below", "s")
     busy_share: float = share(0.8, "Busy above", "share of the slots")
@@ -71,7 +71,7 @@ class Rules:
     slow_ratio: float = number(2.0, "An agent is slow above", "times the others")
     chance: float = share(0.001, "Bad luck is ruled out below", "chance")
     starving_ratio: float = number(4.0, "A project starves above", "times the others' wait")
-    weight_ratio: float = number(2.0, "Its weight then", "times the present one")
+    weight_ratio: float = number(2.0, "Its weight then", "times the present one", above=0)
     gain_share: float = share(0.1, "Proposed if it improves by", "share")
     judge_s: float = number(1800.0, "Judged after", "s", above=0)
     most_agents_a_day: float = number(10.0, "By itself, agents a day", "at most")

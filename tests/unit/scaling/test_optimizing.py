@@ -384,7 +384,8 @@ def test_expectations_are_corrected_by_what_came_true():
 @pytest.mark.parametrize(
     "settings_",
     [{"nonsense": 1}, {"wait_s": -1}, {"busy_share": 1.1}, {"headroom": 0.9}, {"window_s": 0},
-     {"idle_share": 0.9}, {"wait_s": "x"}, {"wait_s": True}],
+     {"idle_share": 0.9}, {"wait_s": "x"}, {"wait_s": True}, {"least_attempts": 0},
+     {"weight_ratio": 0}],
 )  # fmt: skip
 def test_rules_that_cannot_be_are_refused(settings_):
     with pytest.raises(ValueError, match=r":"):
