@@ -215,6 +215,22 @@ def test_too_little_work_after_it_says_nothing(fleet):
     assert "only 0 leases" in row.verdict
 
 
+def test_a_project_that_asked_for_nothing_since_is_not_judged(fleet):
+    several = fleet(2)
+    for agent in several:
+        work(agent, 30, waited_s=300, project="hungry")
+        work(agent, 30, waited_s=1, project="other")
+    row = next(each for each in optimizer.look("code").found if each.subject == "hungry")
+    optimizer.apply(row.id, actor="user:ada")
+    later(3700)
+    work(several[0], 40, waited_s=1, project="other")
+
+    assert optimizer.look("code").judged == 0
+
+    row.refresh_from_db()
+    assert (row.status, row.came_out, optimizer.factors()) == ("applied", None, {})
+
+
 def test_in_auto_it_acts_alone_within_limits(fleet):
     too_small(fleet)
     optimizer.set_policy("code", actor="test", mode="auto", settings={"most_agents_a_day": 0})
