@@ -144,6 +144,20 @@ def test_the_replay_begins_with_what_ran_and_with_who_waited(fleet):
     assert (replayed.attempts, replayed.mean_wait_s) == (1, pytest.approx(600, abs=2))
 
 
+def test_cancelled_work_takes_room_and_is_neither_done_nor_failed(fleet):
+    (agent,) = fleet(1)
+    work(agent, 10, lasts_s=40.0, outcome="cancelled", cycle_id="c", phase="red")
+    until = queries.now()
+
+    found = recent.situation(agent.pool, since=until - timedelta(hours=1), until=until)
+    measured = situations.measured(found)
+
+    assert (measured.throughput_per_agent_h, measured.turnaround_s) == (0, 0)
+    assert measured.busy_share == pytest.approx(400 / 3600, rel=0.01)
+    assert [job.work_s for job in found.jobs] == pytest.approx([40.0] * 10)
+    assert [member.leases for member in found.members] == [0]
+
+
 def test_a_steered_pool_grows_by_its_minimum(fleet):
     too_small(fleet)
     governance.set_policy("code", actor="test", mode="auto")
