@@ -14,7 +14,7 @@ from agentpool.registry.models import (
     Outlook,
     PoolLearning,
 )
-from agentpool.registry.states import PLACEABLE_STATUS, AgentHealth
+from agentpool.registry.states import PLACEABLE_STATUS, AgentHealth, AgentStatus
 from balancing import course, keeping, prepared
 from balancing.belief import Model
 from balancing.course import Course, Row, Told
@@ -102,6 +102,23 @@ def fold_outcomes(*, days: float, batch: int = 20_000) -> int:
     while count := int(_rows("SELECT outcomes_fold_1(%s, %s)", [days, batch])[0][0]):
         total += count
     return total
+
+
+def forget_gone() -> None:
+    """
+    Delete what is expected of agents that have been lost or retired for a day.
+
+    A claim looks at the first few by what they promise: not at those who are gone. What is known of
+    them stays, for when they come back.
+    """
+    _rows(_FORGET_GONE, [[AgentStatus.LOST, AgentStatus.RETIRED]])
+
+
+_FORGET_GONE = """
+    WITH gone AS (
+      DELETE FROM outlook o USING agent a WHERE a.id = o.agent_id AND a.status = ANY (%s)
+        AND a.updated_at < now() - interval '1 day' RETURNING o.id)
+    SELECT count(*) FROM gone"""
 
 
 # -- anew ----------------------------------------------------------------------------------------

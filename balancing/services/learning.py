@@ -141,4 +141,5 @@ def _send(rooms: Rooms, rows: Sequence[Row], *, is_old: bool) -> None:
 
 def fold() -> int:
     """Take outcomes older than their kept time into the days' sums; return how many."""
+    memory.forget_gone()
     return memory.fold_outcomes(days=settings.KEEP_OUTCOMES_DAYS)

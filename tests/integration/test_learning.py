@@ -29,7 +29,7 @@ from agentpool.registry.models import (
 )
 from agentpool.registry.states import AgentHealth, Outcome
 from balancing import course as learning_course
-from balancing import insight, keeping, memory, remember, scoring
+from balancing import insight, jobs, keeping, memory, remember, scoring
 from balancing.outlook import Average, Cell
 from balancing.scoring import Candidate, Work
 from balancing.services import agents, learning, leases
@@ -390,6 +390,30 @@ def test_whoever_is_better_is_asked_by_learnt(make_agent, work, submit):
     assert parts["learnt_at"] == pytest.approx(
         Outlook.objects.get(agent_id=good.id, story_type="fix").learnt_at.timestamp()
     )
+
+
+def test_agents_that_are_gone_do_not_hide_one_that_promises_most(make_agent, work, submit):
+    good, *others = (make_agent(max_concurrent=4) for _ in range(10))
+    for _ in range(6):
+        work(took_s=5, story_type="fix", preferred_agent=good.agent_id)
+        work(took_s=600, story_type="fix", preferred_agent=others[0].agent_id)
+    learn()
+    # It is not among the least loaded, so that only its promise can bring it up.
+    submit(preferred_agent=good.agent_id)
+    gone = [make_agent() for _ in range(64)]
+    known = Outlook.objects.get(agent_id=good.id, story_type="fix")
+    for agent in gone:
+        known.pk, known.agent_id, known.ratio = None, agent.id, known.ratio * 0.99
+        known.save()
+    Agent.objects.filter(id__in=[agent.id for agent in gone]).update(
+        status="retired", generation=2, updated_at=Now() - timedelta(days=2)
+    )
+
+    jobs.fold()
+
+    chosen = submit(story_type="fix", strategy="learnt", affinity="none").held
+    assert chosen.agent_id == good.id
+    assert Outlook.objects.filter(agent_id__in=[agent.id for agent in gone]).count() == 0
 
 
 # -- trust ---------------------------------------------------------------------------------------
