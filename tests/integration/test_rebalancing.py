@@ -211,6 +211,24 @@ def test_work_that_goes_on_growing_is_not_held_up(work, whole):
     whole()
 
 
+def test_a_growth_ends_at_what_a_limit_has_left(work, whole):
+    auto()
+    lease, other = work(room_mb=4000), work(room_mb=4000)
+    limit = {"level": "project", "name": "p"}
+    held_mb = lease.memory_mb + other.memory_mb
+    limits.set_limit({**limit, "memory_mb": held_mb}, actor="ada")
+    uses(lease, lease.memory_mb * 0.95)
+    look()
+    assert not Rebalancing.objects.exists()
+
+    limits.set_limit({**limit, "memory_mb": held_mb + 300}, actor="ada")
+    look()
+
+    assert (only().status, only().after) == ("asked", lease.memory_mb + 300)
+    assert Lease.objects.get(id=lease.id).memory_mb == lease.memory_mb + 300
+    whole()
+
+
 def test_what_somebody_else_has_changed_is_left_to_them(work, whole):
     lease = shrunk(work)
     leases.resize(lease.id, token=lease.fencing_token, amounts={"memory_mb": 900}, actor="holder")
