@@ -385,6 +385,24 @@ def test_without_an_environment_a_grant_is_only_a_number(work, api, whole):
     whole()
 
 
+def test_why_nothing_was_changed_is_said(work):
+    lease = work()
+    uses(lease, 100)
+    LeaseIsolation.objects.all().delete()
+
+    done = rebalancing.rebalance(dry_run=False, actor="ada")
+
+    assert (len(done.rows), done.successful) == (2, 0)
+    assert done.reason == "the runtime has not said yet what it holds the work to"
+    look()
+    pass_time(61)
+    look()
+    assert only().verdict == done.reason
+    holds(lease, memory_mb=lease.memory_mb, cpu_cores=float(lease.cpu_cores))
+    look()
+    assert only().verdict == ""
+
+
 def test_nothing_to_do_is_said(api):
     body = api.post("/resources/rebalance").body
 
