@@ -366,6 +366,22 @@ def test_a_lease_that_ends_closes_what_is_open(work):
     assert not UsageWatch.objects.exists()
 
 
+def test_an_orchestrator_sees_the_changes_of_its_own_leases_only(work, api, token_of):
+    mine, other = shrunk(work), work()
+    as_asker = {"token": token_of("orchestrator")}
+    asked = api.post("/requests", {"agent_type": "code", "project": "p"}, **as_asker).body["id"]
+    asker = Request.objects.get(id=asked).requested_by
+    Request.objects.filter(id=mine.request_id).update(requested_by=asker)
+    Rebalancing.objects.create(
+        pool_id="code", lease=other, resource="memory_mb", kind="shrink", before=2, after=1
+    )
+
+    shown = api.get("/resources/rebalance/history", **as_asker).body["results"]
+
+    assert {each["lease_id"] for each in shown} == {str(mine.id)}
+    assert len(api.get("/resources/rebalance/history").body["results"]) == len(shown) + 1
+
+
 def test_without_an_environment_a_grant_is_only_a_number(work, api, whole):
     lease = work(payload=None)
     uses(lease, 100)
