@@ -12,8 +12,10 @@ from importlib import import_module
 import numpy as np
 import pytest
 from django.db import DataError, connection
+from django.db.models import F
 from django.db.models.functions import Now
 
+from agentpool.agent import usage
 from agentpool.registry.models import (
     Agent,
     AgentLearning,
@@ -29,7 +31,7 @@ from agentpool.registry.models import (
 )
 from agentpool.registry.states import AgentHealth, Outcome
 from balancing import course as learning_course
-from balancing import insight, jobs, keeping, memory, remember, scoring
+from balancing import insight, jobs, keeping, memory, remember, reports, scoring
 from balancing.outlook import Average, Cell
 from balancing.scoring import Candidate, Work
 from balancing.services import agents, learning, leases
@@ -279,6 +281,20 @@ def test_a_day_of_one_failure_is_no_success_when_all_is_learnt_anew(make_agent, 
 
     tally = Calibration.objects.get()
     assert (sum(tally.bin_leases), sum(tally.bin_successes)) == (1, 0)
+
+
+def test_what_a_runtime_may_say_of_its_tokens_fits_the_days_sums(make_agent, work):
+    make_agent()
+    most = reports.Usage().fields["tokens_in"].max_value
+    work(story_type="fix")
+    LeaseOutcome.objects.update(
+        tokens_in=most, tokens_out=most, ended_at=Now() - timedelta(days=100)
+    )
+    assert memory.fold_outcomes(days=90) == 1
+
+    OutcomeDay.objects.update(tokens=F("tokens") * 1_000_000)
+
+    assert usage.tokens({"tokens_in": most, "tokens_out": most + 1}) == {"tokens_in": most}
 
 
 def outlook_of(kind):
