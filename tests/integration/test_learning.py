@@ -283,6 +283,17 @@ def test_a_day_of_one_failure_is_no_success_when_all_is_learnt_anew(make_agent, 
     assert (sum(tally.bin_leases), sum(tally.bin_successes)) == (1, 0)
 
 
+def test_a_lease_that_ended_before_it_began_teaches_no_nonsense(make_agent, work):
+    agent = make_agent()
+    work(story_type="fix")
+    LeaseOutcome.objects.update(duration_s=-0.01, cpu_seconds=20.0)
+
+    learn()
+
+    known = Outlook.objects.filter(agent_id=agent.id)
+    assert all(0 <= row.efficiency <= 1 for row in known)
+
+
 def test_what_a_runtime_may_say_of_its_tokens_fits_the_days_sums(make_agent, work):
     make_agent()
     most = reports.Usage().fields["tokens_in"].max_value
