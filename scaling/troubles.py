@@ -171,24 +171,25 @@ def _slow_pool(situation: Situation, now: Figures, rules: Rules) -> Iterator[Fin
 
 
 def _tuned(situation: Situation, kind: Kind, basis: str, metric: str) -> Iterator[Finding]:
-    """Yield one more slot for each agent, where what work was seen to use leaves room for it."""
+    """Yield a slot more than any agent has, where what work was seen to use leaves room for it."""
     used = [each.used_cores for each in situation.jobs if each.used_cores is not None]
     there = _present(situation)
     if not used or not there:
         return
     mean = math.fsum(used) / len(used)
-    if any(mean * (each.slots + 1) > each.cores for each in there):
+    slots = max(each.slots for each in there) + 1
+    if any(mean * slots > each.cores for each in there):
         return
     yield Finding(
         kind,
         "",
         f"{basis}; work uses {mean:.2f} cores, so that an agent has room for one more",
         Action.AGENT_TUNING,
-        {"slots": max(each.slots for each in there) + 1},
+        {"slots": slots},
         metric,
         _world(
             situation,
-            members=[replace(each, slots=each.slots + 1) for each in situation.members],
+            members=[replace(each, slots=max(slots, each.slots)) for each in situation.members],
         ),
     )
 

@@ -307,6 +307,14 @@ def test_waits_beside_free_slots_call_for_tuning_not_for_agents():
     assert (made.action, made.change) == (Action.AGENT_TUNING, {"slots": 2})
 
 
+def test_no_agent_is_tuned_to_more_than_it_has_room_for():
+    """The pool's slots become those of each of its agents."""
+    record = attempts(60, waited_s=40, used_cores=0.9)
+    found = seen(record, [Member("a", slots=1, cores=2), Member("b", slots=4, cores=8)])
+
+    assert Kind.HIGH_WAIT_TIMES not in kinds(found)
+
+
 def test_tuning_needs_room_for_what_work_was_seen_to_use():
     record = attempts(60, waited_s=40, used_cores=1.5)
     found = seen(record, [Member("a", cores=2), Member("b", cores=2)])
