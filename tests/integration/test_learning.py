@@ -524,6 +524,30 @@ def test_the_same_work_that_fails_again_with_its_agent_counts_once(make_agent, w
     assert set(suspicions) == {suspicions[0]}
 
 
+def test_the_time_that_a_lease_is_parked_is_neither_learnt_from_nor_charged(
+    make_agent, work, submit
+):
+    good, other = make_agent(), make_agent()
+    settle(work, good)
+
+    for is_resumed in (True, False):
+        lease = submit(story_type="fix", preferred_agent=other.agent_id).held
+        leases.park(lease.id, token=lease.fencing_token, reason="a question", actor="test")
+        back = {name: F(name) - timedelta(hours=3) for name in ("acquired_at", "parked_at")}
+        Lease.objects.filter(id=lease.id).update(**back)
+        if is_resumed:
+            lease = leases.resume(lease.id, token=lease.fencing_token, actor="test")
+        leases.release(lease.id, token=lease.fencing_token, outcome=Outcome.SUCCESS, actor="test")
+        ended = Lease.objects.get(id=lease.id)
+        assert (ended.parked_at, ended.parked_s) == (None, pytest.approx(10_800, abs=5))
+        assert LeaseOutcome.objects.get(lease=ended).duration_s < 5
+        told = Event.objects.get(lease_id=lease.id, kind="lease.released").detail
+        assert told["charge_s"] + lease.charged_s < 5
+    learn()
+
+    assert AgentLearning.objects.get(agent_id=other.id).suspicion == 0
+
+
 def test_a_kind_of_work_that_is_hard_for_everybody_condemns_nobody(make_agent, work):
     several = [make_agent() for _ in range(4)]
     for n in range(60):
