@@ -43,6 +43,7 @@ _COLUMNS = (
     "waited_s",
     "acquired_at",
     "released_at",
+    "parked_s",
     "agent__agent_id",
     "outcome",
     "memory_mb",
@@ -106,6 +107,9 @@ def _attempts(
         began_s = (row["acquired_at"] - since).total_seconds()
         released = row["released_at"]
         ended_s = (released - since).total_seconds() if released and released <= until else None
+        if ended_s is not None and row["parked_s"]:
+            # It held no slot then.
+            ended_s = max(0.0, began_s, ended_s - row["parked_s"])
         lasted_s = ended_s - began_s if ended_s is not None else 0.0
         is_success, is_cancelled = row["outcome"] not in FAILED, row["outcome"] == Outcome.CANCELLED
         if is_cancelled:

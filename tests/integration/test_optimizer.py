@@ -158,6 +158,17 @@ def test_cancelled_work_takes_room_and_is_neither_done_nor_failed(fleet):
     assert [member.leases for member in found.members] == [0]
 
 
+def test_a_lease_takes_no_room_while_it_is_parked(fleet):
+    (agent,) = fleet(1)
+    work(agent, 1, lasts_s=3000.0, parked_s=2900.0)
+    until = queries.now()
+
+    found = recent.situation(agent.pool, since=until - timedelta(hours=1), until=until)
+
+    assert [job.work_s for job in found.jobs] == [pytest.approx(100)]
+    assert situations.measured(found).busy_share == pytest.approx(100 / 3600, rel=0.01)
+
+
 def test_a_steered_pool_grows_by_its_minimum(fleet):
     too_small(fleet)
     governance.set_policy("code", actor="test", mode="auto")
