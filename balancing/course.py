@@ -23,16 +23,14 @@ class Told(NamedTuple):
     """
     A lesson as the tables tell it.
 
-    story: which work it was, so that its failures count once. elsewhere: the same work has failed
-    with another agent, too.
+    is_known: the same work has failed with another agent, too, or with this one before.
     """
 
     agent_type: str
     lesson: Lesson
     is_success: bool
     duration_s: float
-    story: str
-    elsewhere: bool
+    is_known: bool
 
 
 @dataclass(slots=True)
@@ -49,7 +47,6 @@ class Course:
     counted_at: float = 0.0
     suspicions: dict[str, Suspicion] = field(default_factory=dict)
     tallies: dict[date, Tally] = field(default_factory=dict)
-    failed: set[tuple[str, str]] = field(default_factory=set)
     touched: set[str] = field(default_factory=set)
 
 
@@ -80,13 +77,10 @@ def teach(course: Course, told: Told, *, judges: bool = True, is_old: bool = Fal
     tally.add(said, naive, is_success=told.is_success, log_s=lesson.log_s)
     if not judges:
         return
-    work = (lesson.agent, told.story)
     course.suspicions[lesson.agent] = trust.hear(
         course.suspicions.get(lesson.agent, Suspicion()),
         usual,
         is_success=told.is_success,
         duration_s=told.duration_s,
-        is_known=told.elsewhere or work in course.failed,
+        is_known=told.is_known,
     )
-    if not told.is_success:
-        course.failed.add(work)

@@ -45,7 +45,7 @@ def learn() -> dict[str, int]:
 
 
 def fold() -> int:
-    """Take outcomes that are older than their kept time into the days' sums."""
+    """Take outcomes that are older than their kept time into the days' sums; forget who is gone."""
     return learning.fold()
 
 

@@ -42,6 +42,9 @@ DRIFT_A_LEASE = (0.0016, 0.00025)
 DRIFT_A_DAY = (0.0015, 0.0005)
 # The share of it that stays with the kind of work, not with all that the agent does.
 CELL_DRIFT = 0.05
+# Work that takes equally long each time (a hundredth of a second at least, as it is counted) must
+# not leave a noise from which it took thousands of other leases to come back: a tenth, in log time.
+LEAST_NOISE = 0.01
 # An agent remembers this many kinds of work; what is rarer counts for the agent as a whole.
 MAX_KINDS = 24
 _DAY_S = 86_400.0
@@ -223,7 +226,8 @@ def _hear_noise(model: Model, surprise: float, doubt: float) -> None:
     # What the doubts explain of it is taken off by shares, so that it stays above 0.
     whole = model.noise + doubt
     seen = min(surprise**2, 9 * whole) * model.noise / whole
-    model.noise += (seen - model.noise) / min(5 * MEMORY, 20 + model.leases)
+    noise = model.noise + (seen - model.noise) / min(5 * MEMORY, 20 + model.leases)
+    model.noise = max(LEAST_NOISE, noise)
 
 
 def _count(model: Model, skill: Skill, cell: int) -> None:

@@ -14,7 +14,7 @@ from agentpool.registry.models import (
     Outlook,
     PoolLearning,
 )
-from agentpool.registry.states import PLACEABLE_STATUS, AgentHealth
+from agentpool.registry.states import PLACEABLE_STATUS, AgentHealth, AgentStatus
 from balancing import course, keeping, prepared
 from balancing.belief import Model
 from balancing.course import Course, Row, Told
@@ -104,6 +104,23 @@ def fold_outcomes(*, days: float, batch: int = 20_000) -> int:
     return total
 
 
+def forget_gone() -> None:
+    """
+    Delete what is expected of agents that have been lost or retired for a day.
+
+    A claim looks at the first few by what they promise: not at those who are gone. What is known of
+    them stays, for when they come back.
+    """
+    _rows(_FORGET_GONE, [[AgentStatus.LOST, AgentStatus.RETIRED]])
+
+
+_FORGET_GONE = """
+    WITH gone AS (
+      DELETE FROM outlook o USING agent a WHERE a.id = o.agent_id AND a.status = ANY (%s)
+        AND a.updated_at < now() - interval '1 day' RETURNING o.id)
+    SELECT count(*) FROM gone"""
+
+
 # -- anew ----------------------------------------------------------------------------------------
 
 
@@ -164,10 +181,10 @@ _DAYS = """
     SELECT d.agent_type, d.agent_id::text, d.story_type,
         extract(epoch FROM d.day)::float8 + 43200, d.log_s / d.leases, d.successes::float8,
         d.leases, d.match / d.leases, d.waited_s / d.leases, d.tokens::float8 / d.leases,
-        d.efficiency / d.leases, true, d.duration_s / d.leases, '', false
+        d.efficiency / d.leases, d.successes > 0, d.duration_s / d.leases, false
       FROM outcome_day d ORDER BY d.day, d.agent_id, d.story_type"""
 _OUTCOMES = """
-    SELECT t.*, '', false
+    SELECT t.*, false
       FROM outcome o JOIN agent a ON a.id = o.agent_id, lesson_1(o, a.capabilities) t
       WHERE o.outcome <> 'cancelled' AND o.lease_id NOT IN (
         SELECT e.lease_id FROM event e WHERE (e.seq IS NULL OR e.seq > %s)

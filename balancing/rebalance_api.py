@@ -18,6 +18,7 @@ from agentpool.registry.models import (
 )
 from agentpool.registry.paging import page
 from agentpool.registry.rest import OPERATORS, READERS, ApiRequest
+from agentpool.registry.states import Scope
 from balancing import rebalancing as rules
 from balancing.services import rebalancing
 
@@ -66,9 +67,15 @@ class RebalanceHistory(APIView):
 
     @extend_schema(parameters=[HistoryQuery], responses=PAGE)
     def get(self, request: ApiRequest) -> Response:
-        """List changes with what they rested on, what became of them, and the waits around them."""
+        """
+        List changes with what they rested on, what became of them, and the waits around them.
+
+        An orchestrator sees those of its own leases.
+        """
         query = checked(HistoryQuery(data=request.query_params.dict()))
         rows = Rebalancing.objects.all()
+        if request.user.scope is Scope.ORCHESTRATOR:
+            rows = rows.filter(lease__request__requested_by=request.user.name)
         if "agent_type" in query:
             rows = rows.filter(pool_id=query["agent_type"])
         if "status" in query:

@@ -24,6 +24,8 @@ from balancing.services import security
 
 MAX_LOG_CHUNKS = 200
 MOST_INCIDENTS = 50
+# No lease uses so many; sums over the leases of a day must fit their columns, whoever lies.
+MOST_TOKENS = 10**12
 # Of one heartbeat: leases, and how long it may have been on its way, seconds.
 MOST_LEASES, LONGEST_AGE_S = 1000, 60
 
@@ -35,8 +37,8 @@ class Usage(Strict):
     cpu_cores = Number(min_value=0, max_value=1e5, required=False, allow_null=True)
     cpu_seconds = Number(min_value=0, max_value=1e12, required=False, allow_null=True)
     disk_space_mb = Number(min_value=0, max_value=1e9, required=False, allow_null=True)
-    tokens_in = Whole(max_value=MAX_BIGINT, required=False, allow_null=True)
-    tokens_out = Whole(max_value=MAX_BIGINT, required=False, allow_null=True)
+    tokens_in = Whole(max_value=MOST_TOKENS, required=False, allow_null=True)
+    tokens_out = Whole(max_value=MOST_TOKENS, required=False, allow_null=True)
     cost_usd = Number(min_value=0, max_value=100_000, required=False, allow_null=True)
 
 

@@ -101,6 +101,11 @@ def _why(now: Suspicion, usual: Prediction, value: float, streak: int, duration_
     return f"took {duration_s:.0f} s; such work usually takes {usual.seconds:.0f} s in this pool"
 
 
+def forgiven(suspicion_probation: float | None) -> float:
+    """Return how suspected who comes out of quarantine is: one failure short of probation."""
+    return max(0.0, (suspicion_probation or 0.0) - FORGIVEN)
+
+
 def verdict(now: Suspicion, standing: Standing, *, judge: str) -> Verdict | None:
     """
     Return what the suspicion calls for, None: nothing.
@@ -111,7 +116,7 @@ def verdict(now: Suspicion, standing: Standing, *, judge: str) -> Verdict | None
     if standing.health is AgentHealth.PROBATION and standing.by == judge:
         if quarantine is not None and now.value >= quarantine:
             return Verdict(AgentHealth.QUARANTINED, f"{now.why} (suspicion {now.value:.1f})")
-        if now.value < TRUSTED:
+        if now.value < (TRUSTED if probation is None else min(TRUSTED, probation)):
             return Verdict(AgentHealth.GOOD, "its work is as usual again")
     is_trusted = standing.health in (AgentHealth.GOOD, AgentHealth.UNKNOWN)
     if is_trusted and probation is not None and now.value >= probation:

@@ -27,18 +27,29 @@ _LEASES = """
       SELECT * FROM lease WHERE status = 'active' AND measured_memory_mb > 0),
     policies AS MATERIALIZED (
       SELECT k.agent_type, k.project, policy_of_1(k.agent_type, k.project) AS policy
-      FROM (SELECT DISTINCT agent_type, project FROM running) k)
+      FROM (SELECT DISTINCT agent_type, project FROM running) k),
+    rooms AS MATERIALIZED (
+      -- What each limit has left; of one that is kept for a request nothing.
+      SELECT p.agent_type, p.project, min(x.memory_mb)::bigint AS memory_mb
+      FROM policies p CROSS JOIN LATERAL (
+        SELECT CASE WHEN l.reserved_for IS NULL THEN greatest(0, sum(s.memory_mb)) ELSE 0 END
+            AS memory_mb
+          FROM unnest((p.policy).limits) l JOIN limit_shard s ON s.resource_limit_id = l.id
+          WHERE l.memory_mb IS NOT NULL GROUP BY l.id, l.reserved_for) x
+      GROUP BY p.agent_type, p.project)
     SELECT l.id, l.fencing_token, l.agent_type, a.agent_id, l.project, l.memory_mb, l.cpu_cores,
       l.measured_memory_mb, greatest(l.peak_memory_mb, l.measured_memory_mb), l.cpu_seconds,
       l.measured_cpu_cores,
       extract(epoch FROM now() - coalesce(l.acked_at, l.acquired_at))::float8, now(),
       greatest(r.min_memory_mb, (p.policy).least_memory_mb),
       greatest(r.min_cpu_cores, (p.policy).least_cpu_cores),
-      l.memory_mb + a.memory_mb - a.used_memory_mb, (p.policy).ceiling_memory_mb,
+      l.memory_mb + least(a.memory_mb - a.used_memory_mb, o.memory_mb),
+      (p.policy).ceiling_memory_mb,
       r.payload IS NOT NULL, i.lease_id IS NOT NULL,
       w.looked_at, w.cpu_seconds, w.cpu_cores, w.peak_cpu_cores, w.low_memory_since,
       w.low_cpu_since, w.changed_at, w.spared
     FROM running l JOIN policies p USING (agent_type, project)
+      LEFT JOIN rooms o USING (agent_type, project)
       JOIN request r ON r.id = l.request_id JOIN agent a ON a.id = l.agent_id
       LEFT JOIN lease_isolation i ON i.lease_id = l.id
       LEFT JOIN usage_watch w ON w.lease_id = l.id

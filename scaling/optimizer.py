@@ -235,11 +235,13 @@ def _judge(pool: Pool, rules: Rules) -> int:
             continue
         situation = _situation(pool, since_s)
         after = situations.measured(situation)
-        if after.attempts >= rules.least_attempts:
+        is_told = optimizing.is_told(after, row.metric, row.subject)
+        if is_told and after.attempts >= rules.least_attempts:
             _measured(row, situation)
             count += 1
         elif since_s > JUDGED_WITHIN.total_seconds():
-            _close(row, "judged", f"only {after.attempts} leases since: nothing can be said")
+            few = f"only {after.attempts} leases since" if is_told else "none of its work since"
+            _close(row, "judged", f"{few}: nothing can be said")
     return count
 
 

@@ -64,6 +64,13 @@ def value_of(figures: Figures, metric: str, subject: str = "") -> float:
     return float(getattr(figures, metric))
 
 
+def is_told(figures: Figures, metric: str, subject: str = "") -> bool:
+    """Return whether there was any of the work that a metric is asked of."""
+    if metric == "project_wait_s":
+        return subject in figures.project_wait_s
+    return metric != "turnaround_s" or figures.throughput_per_agent_h > 0
+
+
 def corrected(*, without: float, computed: float, factor: float) -> float:
     """Return what to expect when such changes bring only `factor` of what is computed."""
     return without + (computed - without) * factor

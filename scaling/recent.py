@@ -35,6 +35,7 @@ MOST_LEASES = 5000
 FAILED = (Outcome.FAILURE, Outcome.TIMEOUT, Outcome.LOST)
 _USUAL_OVER = timedelta(days=1)
 _COLUMNS = (
+    "id",
     "request_id",
     "project",
     "cycle_id",
@@ -42,6 +43,7 @@ _COLUMNS = (
     "waited_s",
     "acquired_at",
     "released_at",
+    "parked_s",
     "agent__agent_id",
     "outcome",
     "memory_mb",
@@ -105,8 +107,13 @@ def _attempts(
         began_s = (row["acquired_at"] - since).total_seconds()
         released = row["released_at"]
         ended_s = (released - since).total_seconds() if released and released <= until else None
+        if ended_s is not None and row["parked_s"]:
+            # It held no slot then.
+            ended_s = max(0.0, began_s, ended_s - row["parked_s"])
         lasted_s = ended_s - began_s if ended_s is not None else 0.0
-        is_success = row["outcome"] not in FAILED
+        is_success, is_cancelled = row["outcome"] not in FAILED, row["outcome"] == Outcome.CANCELLED
+        if is_cancelled:
+            name = f"cancelled/{row['id']}"
         yield Attempt(
             key=f"{name}#{done.get(name, 0)}",
             arrival_s=began_s - row["waited_s"],
@@ -116,6 +123,7 @@ def _attempts(
             agent=row["agent__agent_id"],
             project=row["project"],
             is_success=is_success,
+            is_cancelled=is_cancelled,
             memory_mb=float(row["memory_mb"]),
             cores=float(row["cpu_cores"]),
             peak_mb=row["peak_memory_mb"] or None,

@@ -26,7 +26,8 @@ class Attempt:
     One lease, or a wait for one: times in seconds of the window; MB and cores asked for.
 
     Below 0 is before the window. key: of the work, the same for all attempts at it. began_s,
-    ended_s: None, not yet. peak_mb, used_cores: None, not measured.
+    ended_s: None, not yet. peak_mb, used_cores: None, not measured. is_cancelled: it took its room,
+    and says nothing else: neither is the work done nor has it failed.
     """
 
     key: str
@@ -37,6 +38,7 @@ class Attempt:
     agent: str = ""
     project: str = ""
     is_success: bool = True
+    is_cancelled: bool = False
     memory_mb: float = 0.0
     cores: float = 0.0
     peak_mb: float | None = None
@@ -101,7 +103,7 @@ def measured(situation: Situation) -> Figures:
         tally.held(each.agent, each.memory_mb, *cut)
         if each.ended_s is not None and not each.is_running:
             tally.failed += not each.is_success
-            if each.is_success:
+            if each.is_success and not each.is_cancelled:
                 done[each.key] = each.ended_s
     first: dict[str, float] = {}
     for each in counted:
@@ -111,10 +113,10 @@ def measured(situation: Situation) -> Figures:
 
 
 def ended_of(attempts: Sequence[Attempt]) -> dict[str, list[Attempt]]:
-    """Return the attempts of each agent that began and ended in the window."""
+    """Return the attempts of each agent that began in the window, and succeeded or failed in it."""
     found: dict[str, list[Attempt]] = {}
     for each in attempts:
-        if each.ended_s is not None and not each.is_running:
+        if each.ended_s is not None and not (each.is_running or each.is_cancelled):
             found.setdefault(each.agent, []).append(each)
     return found
 
@@ -272,7 +274,9 @@ class _Lengths:
     ) -> None:
         self._members, self._over_s, self._guessed = members, over_s, 0
         self._known = sorted(
-            self.of(each) for each in attempts if each.is_success and each.ended_s is not None
+            self.of(each)
+            for each in attempts
+            if each.is_success and not each.is_cancelled and each.ended_s is not None
         )
 
     def slowness(self, attempt: Attempt) -> float:

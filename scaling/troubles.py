@@ -55,7 +55,7 @@ class Rules:
     """
 
     window_s: float = number(3600.0, "Looked back for", "s", above=0)
-    least_attempts: float = number(20.0, "Says nothing of fewer than", "leases")
+    least_attempts: float = number(20.0, "Says nothing of fewer than", "leases", above=0)
     wait_s: float = number(30.0, "A wait is high above", "s")
     useful_wait_s: float = number(5.0, "A wait is nobody's trouble below", "s")
     busy_share: float = share(0.8, "Busy above", "share of the slots")
@@ -71,7 +71,7 @@ class Rules:
     slow_ratio: float = number(2.0, "An agent is slow above", "times the others")
     chance: float = share(0.001, "Bad luck is ruled out below", "chance")
     starving_ratio: float = number(4.0, "A project starves above", "times the others' wait")
-    weight_ratio: float = number(2.0, "Its weight then", "times the present one")
+    weight_ratio: float = number(2.0, "Its weight then", "times the present one", above=0)
     gain_share: float = share(0.1, "Proposed if it improves by", "share")
     judge_s: float = number(1800.0, "Judged after", "s", above=0)
     most_agents_a_day: float = number(10.0, "By itself, agents a day", "at most")
@@ -171,24 +171,25 @@ def _slow_pool(situation: Situation, now: Figures, rules: Rules) -> Iterator[Fin
 
 
 def _tuned(situation: Situation, kind: Kind, basis: str, metric: str) -> Iterator[Finding]:
-    """Yield one more slot for each agent, where what work was seen to use leaves room for it."""
+    """Yield a slot more than any agent has, where what work was seen to use leaves room for it."""
     used = [each.used_cores for each in situation.jobs if each.used_cores is not None]
     there = _present(situation)
     if not used or not there:
         return
     mean = math.fsum(used) / len(used)
-    if any(mean * (each.slots + 1) > each.cores for each in there):
+    slots = max(each.slots for each in there) + 1
+    if any(mean * slots > each.cores for each in there):
         return
     yield Finding(
         kind,
         "",
         f"{basis}; work uses {mean:.2f} cores, so that an agent has room for one more",
         Action.AGENT_TUNING,
-        {"slots": max(each.slots for each in there) + 1},
+        {"slots": slots},
         metric,
         _world(
             situation,
-            members=[replace(each, slots=each.slots + 1) for each in situation.members],
+            members=[replace(each, slots=max(slots, each.slots)) for each in situation.members],
         ),
     )
 

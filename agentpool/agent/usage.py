@@ -16,8 +16,8 @@ _SAMPLE_S = 2.0
 _DISK_EVERY_S = 10.0
 _MOST_FILES = 20_000
 _MOST_BYTES = 256 * 1024
-# More than this is not taken as the cost of one lease.
-_MOST_USD = 100_000
+# More than this is not taken as the tokens, or the cost, of one lease.
+_MOST_TOKENS, _MOST_USD = 10**12, 100_000
 _BLOCK = 512
 _MB = 2**20
 
@@ -126,9 +126,11 @@ def tokens(reported: object) -> calls.Usage:
     if not isinstance(reported, Mapping):
         return {}
     found: calls.Usage = {}
-    if (count := _amount(reported, "input_tokens", "tokens_in")) is not None:
+    count = _amount(reported, "input_tokens", "tokens_in")
+    if count is not None and count <= _MOST_TOKENS:
         found["tokens_in"] = int(count)
-    if (count := _amount(reported, "output_tokens", "tokens_out")) is not None:
+    count = _amount(reported, "output_tokens", "tokens_out")
+    if count is not None and count <= _MOST_TOKENS:
         found["tokens_out"] = int(count)
     cost = _amount(reported, "cost_usd")
     if cost is not None and cost <= _MOST_USD:

@@ -43,7 +43,7 @@ FUNCTIONS = [
     "efficiency_1",
     "match_1",
     "lesson_1",
-    "elsewhere_1",
+    "failed_before_1",
     "heard_1",
     "tenths_1",
     "learnt_1",
@@ -95,7 +95,7 @@ FUNCTIONS = [
     "agent_triggers_1",
 ]
 # Names that earlier versions had, and this one has not.
-FORMER = ["track_records_1", "predicted_parts_1", "lessons_1"]
+FORMER = ["track_records_1", "predicted_parts_1", "lessons_1", "elsewhere_1"]
 TYPES = ("amounts_1", "timing_1", "policy_1", "ending_1", "warmth_1", "average_1")
 
 

@@ -95,7 +95,7 @@ def _apply(name: str, found: trust.Verdict, standing: trust.Standing) -> None:
     if is_out:
         # Whoever comes back is on probation at its first failure, not at its first success.
         AgentLearning.objects.filter(agent_id=agent.id).update(
-            suspicion=max(trust.TRUSTED, (standing.suspicion_probation or 0) - trust.FORGIVEN)
+            suspicion=trust.forgiven(standing.suspicion_probation)
         )
 
 
@@ -141,4 +141,5 @@ def _send(rooms: Rooms, rows: Sequence[Row], *, is_old: bool) -> None:
 
 def fold() -> int:
     """Take outcomes older than their kept time into the days' sums; return how many."""
+    memory.forget_gone()
     return memory.fold_outcomes(days=settings.KEEP_OUTCOMES_DAYS)

@@ -36,6 +36,7 @@ LOOK_EVERY_S = 10.0
 LEASES_A_SECOND = 1000
 _TICK = "rebalance"
 ACTOR = "rebalancing"
+_UNTOLD = "the runtime has not said yet what it holds the work to"
 
 
 @dataclass(frozen=True)
@@ -234,6 +235,7 @@ def _row(each: Watched, change: Change, *, mode: str, actor: str) -> Rebalancing
         after=change.after,
         reason=change.reason,
         bound=change.bound,
+        verdict="" if each.can_change else _UNTOLD,
         actor=actor,
         at=each.at,
     )
@@ -262,14 +264,16 @@ def _opened(each: Watched, change: Change, *, mode: str, actor: str) -> Rebalanc
 
 def _propose(each: Watched, change: Change) -> None:
     row = _row(each, change, mode=Mode.RECOMMEND, actor=ACTOR)
-    if not each.can_change:
-        row.verdict = "the runtime has not said yet what it holds the work to"
     known = Rebalancing.objects.filter(
         lease_id=each.lease_id, resource=change.resource, status__in=REBALANCING_OPEN
     )
     if known.exists():
         known.filter(status="proposed").update(
-            before=row.before, after=row.after, reason=row.reason, bound=row.bound
+            before=row.before,
+            after=row.after,
+            reason=row.reason,
+            bound=row.bound,
+            verdict=row.verdict,
         )
         return
     try:

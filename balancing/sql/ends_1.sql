@@ -104,7 +104,9 @@ BEGIN
   END IF;
   WITH ended AS (
       UPDATE lease x SET status = e."to", outcome = e.outcome, error = left(e.error, 4000),
-          released_at = at,
+          released_at = at, parked_at = NULL,
+          parked_s = coalesce(
+            coalesce(x.parked_s, 0) + extract(epoch FROM at - x.parked_at)::float8, x.parked_s),
           peak_memory_mb = greatest(x.peak_memory_mb,
             coalesce((e.usage->>'memory_mb')::float8, 0)),
           cpu_seconds = coalesce((e.usage->>'cpu_seconds')::float8, x.cpu_seconds),
@@ -139,7 +141,8 @@ BEGIN
           peak_memory_mb, cpu_seconds, tokens_in, tokens_out, cost_usd, ended_at)
         SELECT d.id, d.agent_id, d.agent_type, d.project, d.cycle_id, d.phase, d.story_type,
             d.tags, d.paths, d.attempt, d.outcome, d.waited_s,
-            extract(epoch FROM at - d.acquired_at), d.memory_mb, d.cpu_cores, d.token_budget,
+            extract(epoch FROM at - d.acquired_at) - coalesce(d.parked_s, 0), d.memory_mb,
+            d.cpu_cores, d.token_budget,
             d.peak_memory_mb, d.cpu_seconds, d.tokens_in, d.tokens_out, d.cost_usd, at
           FROM ended d),
     told AS (
@@ -148,7 +151,8 @@ BEGIN
             jsonb_build_object('cycle_id', d.cycle_id, 'phase', d.phase, 'outcome', d.outcome,
               'error', left(d.said, 200), 'waits_again', d.waits,
               'fencing_token', d.fencing_token,
-              'charge_s', extract(epoch FROM at - d.acquired_at) - d.charged_s)
+              'charge_s', extract(epoch FROM at - d.acquired_at) - coalesce(d.parked_s, 0)
+                - d.charged_s)
           FROM ended d ORDER BY d.n)
     SELECT array_agg(d.row ORDER BY d.n) INTO after FROM ended d;
   IF any_parked THEN

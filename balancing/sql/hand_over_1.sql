@@ -42,7 +42,7 @@ BEGIN
           'score', 1, 'parts', '{}'::jsonb), false, t, '{}', NULL)).l;
         IF l.id IS NOT NULL THEN
           PERFORM agents_write_1(ARRAY[taken_1(a, l)]);
-          PERFORM granted_from_queue_1(l, a.agent_id, p);
+          PERFORM granted_from_queue_1(l, a.agent_id);
           RETURN l.id;
         END IF;
       END IF;

@@ -23,7 +23,7 @@ BEGIN
       ORDER BY e.seq LIMIT p_batch
   ), lesson AS MATERIALIZED (
     SELECT h.seq, h.lease_id, o.* FROM heard h, LATERAL (
-      SELECT t.*, o.project, o.cycle_id, o.phase, a.id, a.health, a.health_by, a.generation
+      SELECT t.*, a.id, a.health, a.health_by, a.generation
         FROM outcome o JOIN agent a ON a.id = o.agent_id, lesson_1(o, a.capabilities) t
         WHERE o.lease_id = h.lease_id AND o.outcome <> 'cancelled' OFFSET 0) o
       WHERE h.kind IN ('lease.released', 'lease.expired', 'lease.lost', 'lease.cancelled')
@@ -32,10 +32,7 @@ BEGIN
     FROM (SELECT count(*) AS events, max(h.seq) AS newest FROM heard h) h,
       (SELECT json_agg(json_build_array(o.agent_type, o.agent, o.story_type, o.at, o.log_s,
           o.successes, o.leases, o.match, o.waited_s, o.tokens, o.efficiency, o.is_success,
-          o.duration_s,
-          CASE WHEN o.cycle_id <> '' THEN o.project || '/' || o.cycle_id || '/' || o.phase
-            ELSE (SELECT l.request_id::text FROM lease l WHERE l.id = o.lease_id) END,
-          NOT o.is_success AND elsewhere_1(o.lease_id, o.id)) ORDER BY o.seq) AS told
+          o.duration_s, NOT o.is_success AND failed_before_1(o.lease_id)) ORDER BY o.seq) AS told
         FROM lesson o) o,
       (SELECT json_agg(json_build_array(p.agent_type, p.suspicion_probation,
             p.suspicion_quarantine, c.agents, extract(epoch FROM c.counted_at)::float8)) AS pools,

@@ -1,4 +1,4 @@
--- lesson_1: what one outcome teaches: `balancing.course.Told` without its last two fields, which only
+-- lesson_1: what one outcome teaches: `balancing.course.Told` without its last field, which only
 -- suspicion asks for. One row; becomes a part of the query that asks, as match_1.
 CREATE FUNCTION lesson_1(o outcome, capabilities text[])
 RETURNS TABLE (

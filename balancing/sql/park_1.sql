@@ -8,7 +8,7 @@ DECLARE
   freed agent[];
 BEGIN
   code := 'lease_lost';
-  UPDATE lease SET status = 'parked'
+  UPDATE lease SET status = 'parked', parked_at = clock_timestamp()
     WHERE id = p_lease AND fencing_token = p_token AND status = 'active' RETURNING * INTO l;
   IF NOT FOUND THEN RETURN; END IF;
   code := 'ok';

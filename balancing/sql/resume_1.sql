@@ -42,7 +42,9 @@ BEGIN
           used_token_budget = used_token_budget + l.token_budget,
           used_disk_space_mb = used_disk_space_mb + l.disk_space_mb
         WHERE id = a.id;
-      UPDATE lease SET status = 'active', fencing_token = token,
+      UPDATE lease SET status = 'active', fencing_token = token, parked_at = NULL,
+          parked_s = coalesce(parked_s, 0)
+            + coalesce(extract(epoch FROM clock_timestamp() - parked_at)::float8, 0),
           slot = (SELECT min(s) FROM generate_series(1, a.max_concurrent) s
             WHERE NOT EXISTS (SELECT FROM lease o WHERE o.agent_id = a.id AND o.slot = s
               AND o.status IN ('active', 'offered'))),

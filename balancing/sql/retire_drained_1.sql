@@ -19,7 +19,7 @@ BEGIN
   FOR a IN SELECT * FROM agent x
       WHERE x.id = ANY (ids) AND x.status = 'draining' AND x.load = 0 AND x.retire_when_drained
       ORDER BY x.id FOR NO KEY UPDATE LOOP
-    UPDATE agent SET status = 'retired', generation = generation + 1
+    UPDATE agent SET status = 'retired', generation = generation + 1, updated_at = clock_timestamp()
       WHERE id = a.id AND NOT EXISTS (
         SELECT FROM lease l WHERE l.agent_id = a.id AND l.status = 'parked');
     CONTINUE WHEN NOT FOUND;

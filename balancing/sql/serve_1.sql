@@ -84,7 +84,7 @@ BEGIN
       CONTINUE;
     END IF;
     PERFORM agents_write_1(ARRAY[taken_1(a, l)]);
-    PERFORM granted_from_queue_1(l, a.agent_id, p);
+    PERFORM granted_from_queue_1(l, a.agent_id);
     granted := granted + 1;
     -- The agent that was kept for it is anybody's now: whom it fits was not among these shapes.
     again := again OR coalesce(r.reserved_agent <> a.id, false);

@@ -13,7 +13,7 @@ BEGIN
   SELECT max(e.seq), count(*) INTO newest, n FROM (
     SELECT seq FROM event WHERE seq > state.last_seq ORDER BY seq LIMIT p_batch) e;
   IF n = 0 THEN RETURN 0; END IF;
-  PERFORM share_charge_1(c.agent_type, c.project, c.cost_s, p.share_half_life_s, true)
+  PERFORM share_charge_1(c.agent_type, c.project, c.cost_s, true)
     FROM (
       SELECT e.agent_type, e.project, sum((e.detail->>'charge_s')::float8) AS cost_s
         FROM event e WHERE e.seq > state.last_seq AND e.seq <= newest AND e.detail ? 'charge_s'

@@ -12,8 +12,10 @@ from importlib import import_module
 import numpy as np
 import pytest
 from django.db import DataError, connection
+from django.db.models import F
 from django.db.models.functions import Now
 
+from agentpool.agent import usage
 from agentpool.registry.models import (
     Agent,
     AgentLearning,
@@ -29,7 +31,7 @@ from agentpool.registry.models import (
 )
 from agentpool.registry.states import AgentHealth, Outcome
 from balancing import course as learning_course
-from balancing import insight, keeping, memory, remember, scoring
+from balancing import insight, jobs, keeping, memory, remember, reports, scoring
 from balancing.outlook import Average, Cell
 from balancing.scoring import Candidate, Work
 from balancing.services import agents, learning, leases
@@ -269,6 +271,43 @@ def test_old_outcomes_become_days_and_nothing_learnt_is_lost(make_agent, work):
     assert outlook_of("fix").odds == pytest.approx(was.odds, abs=0.3)
 
 
+def test_a_day_of_one_failure_is_no_success_when_all_is_learnt_anew(make_agent, work):
+    make_agent()
+    work(ok=False, took_s=30, story_type="fix")
+    LeaseOutcome.objects.update(ended_at=Now() - timedelta(days=100))
+    assert memory.fold_outcomes(days=90) == 1
+
+    list(learning.relearn())
+
+    tally = Calibration.objects.get()
+    assert (sum(tally.bin_leases), sum(tally.bin_successes)) == (1, 0)
+
+
+def test_a_lease_that_ended_before_it_began_teaches_no_nonsense(make_agent, work):
+    agent = make_agent()
+    work(story_type="fix")
+    LeaseOutcome.objects.update(duration_s=-0.01, cpu_seconds=20.0)
+
+    learn()
+
+    known = Outlook.objects.filter(agent_id=agent.id)
+    assert all(0 <= row.efficiency <= 1 for row in known)
+
+
+def test_what_a_runtime_may_say_of_its_tokens_fits_the_days_sums(make_agent, work):
+    make_agent()
+    most = reports.Usage().fields["tokens_in"].max_value
+    work(story_type="fix")
+    LeaseOutcome.objects.update(
+        tokens_in=most, tokens_out=most, ended_at=Now() - timedelta(days=100)
+    )
+    assert memory.fold_outcomes(days=90) == 1
+
+    OutcomeDay.objects.update(tokens=F("tokens") * 1_000_000)
+
+    assert usage.tokens({"tokens_in": most, "tokens_out": most + 1}) == {"tokens_in": most}
+
+
 def outlook_of(kind):
     row = Outlook.objects.get(agent_id=None, story_type=kind)
     row.id = 0
@@ -380,6 +419,30 @@ def test_whoever_is_better_is_asked_by_learnt(make_agent, work, submit):
     )
 
 
+def test_agents_that_are_gone_do_not_hide_one_that_promises_most(make_agent, work, submit):
+    good, *others = (make_agent(max_concurrent=4) for _ in range(10))
+    for _ in range(6):
+        work(took_s=5, story_type="fix", preferred_agent=good.agent_id)
+        work(took_s=600, story_type="fix", preferred_agent=others[0].agent_id)
+    learn()
+    # It is not among the least loaded, so that only its promise can bring it up.
+    submit(preferred_agent=good.agent_id)
+    gone = [make_agent() for _ in range(64)]
+    known = Outlook.objects.get(agent_id=good.id, story_type="fix")
+    for agent in gone:
+        known.pk, known.agent_id, known.ratio = None, agent.id, known.ratio * 0.99
+        known.save()
+    Agent.objects.filter(id__in=[agent.id for agent in gone]).update(
+        status="retired", generation=2, updated_at=Now() - timedelta(days=2)
+    )
+
+    jobs.fold()
+
+    chosen = submit(story_type="fix", strategy="learnt", affinity="none").held
+    assert chosen.agent_id == good.id
+    assert Outlook.objects.filter(agent_id__in=[agent.id for agent in gone]).count() == 0
+
+
 # -- trust ---------------------------------------------------------------------------------------
 
 
@@ -443,6 +506,46 @@ def test_one_bad_story_that_fails_everywhere_condemns_nobody(make_agent, work):
             learn()
 
     assert set(Agent.objects.values_list("health", flat=True)) <= {"unknown", "good"}
+
+
+def test_the_same_work_that_fails_again_with_its_agent_counts_once(make_agent, work):
+    good, other = make_agent(), make_agent()
+    settle(work, good)
+
+    suspicions = []
+    for _ in range(4):
+        failing = {"cycle_id": "same", "phase": "red", "preferred_agent": other.agent_id}
+        work(ok=False, story_type="fix", **failing)
+        learn()
+        known = AgentLearning.objects.get(agent_id=other.id)
+        suspicions.append((known.suspicion, known.streak))
+
+    assert suspicions[0][0] > 0
+    assert set(suspicions) == {suspicions[0]}
+
+
+def test_the_time_that_a_lease_is_parked_is_neither_learnt_from_nor_charged(
+    make_agent, work, submit
+):
+    good, other = make_agent(), make_agent()
+    settle(work, good)
+
+    for is_resumed in (True, False):
+        lease = submit(story_type="fix", preferred_agent=other.agent_id).held
+        leases.park(lease.id, token=lease.fencing_token, reason="a question", actor="test")
+        back = {name: F(name) - timedelta(hours=3) for name in ("acquired_at", "parked_at")}
+        Lease.objects.filter(id=lease.id).update(**back)
+        if is_resumed:
+            lease = leases.resume(lease.id, token=lease.fencing_token, actor="test")
+        leases.release(lease.id, token=lease.fencing_token, outcome=Outcome.SUCCESS, actor="test")
+        ended = Lease.objects.get(id=lease.id)
+        assert (ended.parked_at, ended.parked_s) == (None, pytest.approx(10_800, abs=5))
+        assert LeaseOutcome.objects.get(lease=ended).duration_s < 5
+        told = Event.objects.get(lease_id=lease.id, kind="lease.released").detail
+        assert told["charge_s"] + lease.charged_s < 5
+    learn()
+
+    assert AgentLearning.objects.get(agent_id=other.id).suspicion == 0
 
 
 def test_a_kind_of_work_that_is_hard_for_everybody_condemns_nobody(make_agent, work):

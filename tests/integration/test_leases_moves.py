@@ -79,8 +79,11 @@ def test_an_agent_that_shall_go_stays_for_what_is_parked_on_it(api, lease):
     agents.drain(Agent.objects.get(agent_id="a1"), retire=False, actor="ada")
     assert Agent.objects.get(agent_id="a1").status == "draining"
 
+    drained_at = Agent.objects.get(agent_id="a1").updated_at
+
     assert move(api, lease, "release", outcome="success").status_code == 200
-    assert Agent.objects.get(agent_id="a1").status == "retired"
+    gone = Agent.objects.get(agent_id="a1")
+    assert (gone.status, gone.updated_at > drained_at) == ("retired", True)
     assert Event.objects.filter(kind="agent.retired").count() == 1
 
 

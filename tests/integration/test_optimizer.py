@@ -144,6 +144,31 @@ def test_the_replay_begins_with_what_ran_and_with_who_waited(fleet):
     assert (replayed.attempts, replayed.mean_wait_s) == (1, pytest.approx(600, abs=2))
 
 
+def test_cancelled_work_takes_room_and_is_neither_done_nor_failed(fleet):
+    (agent,) = fleet(1)
+    work(agent, 10, lasts_s=40.0, outcome="cancelled", cycle_id="c", phase="red")
+    until = queries.now()
+
+    found = recent.situation(agent.pool, since=until - timedelta(hours=1), until=until)
+    measured = situations.measured(found)
+
+    assert (measured.throughput_per_agent_h, measured.turnaround_s) == (0, 0)
+    assert measured.busy_share == pytest.approx(400 / 3600, rel=0.01)
+    assert [job.work_s for job in found.jobs] == pytest.approx([40.0] * 10)
+    assert [member.leases for member in found.members] == [0]
+
+
+def test_a_lease_takes_no_room_while_it_is_parked(fleet):
+    (agent,) = fleet(1)
+    work(agent, 1, lasts_s=3000.0, parked_s=2900.0)
+    until = queries.now()
+
+    found = recent.situation(agent.pool, since=until - timedelta(hours=1), until=until)
+
+    assert [job.work_s for job in found.jobs] == [pytest.approx(100)]
+    assert situations.measured(found).busy_share == pytest.approx(100 / 3600, rel=0.01)
+
+
 def test_a_steered_pool_grows_by_its_minimum(fleet):
     too_small(fleet)
     governance.set_policy("code", actor="test", mode="auto")
@@ -213,6 +238,22 @@ def test_too_little_work_after_it_says_nothing(fleet):
     row.refresh_from_db()
     assert (row.status, row.came_out) == ("judged", None)
     assert "only 0 leases" in row.verdict
+
+
+def test_a_project_that_asked_for_nothing_since_is_not_judged(fleet):
+    several = fleet(2)
+    for agent in several:
+        work(agent, 30, waited_s=300, project="hungry")
+        work(agent, 30, waited_s=1, project="other")
+    row = next(each for each in optimizer.look("code").found if each.subject == "hungry")
+    optimizer.apply(row.id, actor="user:ada")
+    later(3700)
+    work(several[0], 40, waited_s=1, project="other")
+
+    assert optimizer.look("code").judged == 0
+
+    row.refresh_from_db()
+    assert (row.status, row.came_out, optimizer.factors()) == ("applied", None, {})
 
 
 def test_in_auto_it_acts_alone_within_limits(fleet):

@@ -4,14 +4,16 @@ import math
 import threading
 import time
 from collections import Counter, deque
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 from django.db.models.functions import Now
 
 from agentpool.live.connect import connect
 from agentpool.live.relay import Relay
+from agentpool.registry import services
 from agentpool.registry.errors import CapacityExhausted, QueueFull
 from agentpool.registry.models import (
     Agent,
@@ -35,6 +37,45 @@ MAX_BYPASS = 10
 @pytest.fixture(autouse=True)
 def pool_policy(pools):
     Pool.objects.update(max_bypass=MAX_BYPASS, reserve_after_s=3600)
+
+
+def test_a_charge_beside_a_change_of_half_life_goes_by_the_new_one(pools):
+    at_s = time.time()
+    Share.objects.create(pool_id="code", project="p", log_usage=at_s / 3600 + math.log2(100))
+    Event.objects.create(
+        seq=1, kind="lease.released", agent_type="code", project="p", detail={"charge_s": 60}
+    )
+
+    with ThreadPoolExecutor(1) as other:
+        with transaction.atomic():
+            services.update_pool(
+                "code", fields={"share_half_life_s": 7200}, if_generation=None, actor="ada"
+            )
+            charging = other.submit(_charge_apart)
+            wait_until_somebody_waits()
+        assert charging.result(timeout=10) == 1
+
+    used = Share.objects.get(project="p").log_usage
+    assert fairness.usage_now(used, at_s=at_s, half_life_s=7200) == pytest.approx(160, rel=0.01)
+
+
+def _charge_apart():
+    try:
+        return claim.fold_shares()
+    finally:
+        connection.close()
+
+
+def wait_until_somebody_waits():
+    deadline = time.monotonic() + 10
+    sql = "SELECT FROM pg_locks WHERE NOT granted"
+    while time.monotonic() < deadline:
+        with connection.cursor() as cursor:
+            cursor.execute(sql)
+            if cursor.fetchone() is not None:
+                return
+        time.sleep(0.01)
+    raise AssertionError("nobody waits")
 
 
 def release(lease):

@@ -211,6 +211,24 @@ def test_work_that_goes_on_growing_is_not_held_up(work, whole):
     whole()
 
 
+def test_a_growth_ends_at_what_a_limit_has_left(work, whole):
+    auto()
+    lease, other = work(room_mb=4000), work(room_mb=4000)
+    limit = {"level": "project", "name": "p"}
+    held_mb = lease.memory_mb + other.memory_mb
+    limits.set_limit({**limit, "memory_mb": held_mb}, actor="ada")
+    uses(lease, lease.memory_mb * 0.95)
+    look()
+    assert not Rebalancing.objects.exists()
+
+    limits.set_limit({**limit, "memory_mb": held_mb + 300}, actor="ada")
+    look()
+
+    assert (only().status, only().after) == ("asked", lease.memory_mb + 300)
+    assert Lease.objects.get(id=lease.id).memory_mb == lease.memory_mb + 300
+    whole()
+
+
 def test_what_somebody_else_has_changed_is_left_to_them(work, whole):
     lease = shrunk(work)
     leases.resize(lease.id, token=lease.fencing_token, amounts={"memory_mb": 900}, actor="holder")
@@ -348,6 +366,22 @@ def test_a_lease_that_ends_closes_what_is_open(work):
     assert not UsageWatch.objects.exists()
 
 
+def test_an_orchestrator_sees_the_changes_of_its_own_leases_only(work, api, token_of):
+    mine, other = shrunk(work), work()
+    as_asker = {"token": token_of("orchestrator")}
+    asked = api.post("/requests", {"agent_type": "code", "project": "p"}, **as_asker).body["id"]
+    asker = Request.objects.get(id=asked).requested_by
+    Request.objects.filter(id=mine.request_id).update(requested_by=asker)
+    Rebalancing.objects.create(
+        pool_id="code", lease=other, resource="memory_mb", kind="shrink", before=2, after=1
+    )
+
+    shown = api.get("/resources/rebalance/history", **as_asker).body["results"]
+
+    assert {each["lease_id"] for each in shown} == {str(mine.id)}
+    assert len(api.get("/resources/rebalance/history").body["results"]) == len(shown) + 1
+
+
 def test_without_an_environment_a_grant_is_only_a_number(work, api, whole):
     lease = work(payload=None)
     uses(lease, 100)
@@ -365,6 +399,24 @@ def test_without_an_environment_a_grant_is_only_a_number(work, api, whole):
     again = api.post("/resources/rebalance").body
     assert (again["rebalanced"], again["reason"].split()[0]) == (False, "No")
     whole()
+
+
+def test_why_nothing_was_changed_is_said(work):
+    lease = work()
+    uses(lease, 100)
+    LeaseIsolation.objects.all().delete()
+
+    done = rebalancing.rebalance(dry_run=False, actor="ada")
+
+    assert (len(done.rows), done.successful) == (2, 0)
+    assert done.reason == "the runtime has not said yet what it holds the work to"
+    look()
+    pass_time(61)
+    look()
+    assert only().verdict == done.reason
+    holds(lease, memory_mb=lease.memory_mb, cpu_cores=float(lease.cpu_cores))
+    look()
+    assert only().verdict == ""
 
 
 def test_nothing_to_do_is_said(api):

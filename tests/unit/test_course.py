@@ -19,7 +19,7 @@ def rows(count):
         seconds = chance.uniform(1, 600)
         kind, agent = f"kind-{n % 3}", f"agent-{chance.randrange(4)}"
         lesson = (agent, kind, n * 60.0, seconds / 100, float(ok), 1, 0.0, 1.0, 9.0, 0.4)
-        yield (POOLS[n % 3], *lesson, ok, seconds, "", False)
+        yield (POOLS[n % 3], *lesson, ok, seconds, False)
 
 
 def taught(processes):

@@ -136,6 +136,19 @@ def test_what_was_true_long_ago_is_forgotten():
     assert estimate.predict(model, model.skills["b"], "fix").success > 0.9
 
 
+def test_work_that_took_equally_long_leaves_room_for_work_that_does_not():
+    chance, model = random.Random(2), Model()
+    for n in range(15_000):
+        kalman.learn(model, Lesson("a", "fix", float(n), math.log(0.01), 1.0), agents=1)
+    for n in range(1000):
+        log_s = 4 + chance.gauss(0, 0.6)
+        kalman.learn(model, Lesson("a", "fix", 15_000.0 + n, log_s, 1.0), agents=1)
+
+    low_s, high_s = estimate.predict(model, model.skills["a"], "fix").seconds_interval
+    took = [math.exp(4 + chance.gauss(0, 0.6)) for _ in range(200)]
+    assert sum(low_s <= one <= high_s for one in took) > 60
+
+
 @settings(max_examples=3, deadline=None)
 @given(st.integers(0, 10_000))
 def test_eight_of_ten_truths_lie_within_the_bounds(seed):

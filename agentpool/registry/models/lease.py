@@ -69,6 +69,9 @@ class Lease(models.Model):
     hard_end_at = models.DateTimeField()
     released_at = models.DateTimeField(null=True, blank=True)
     waited_s = models.FloatField(default=0)
+    # Since when it is parked, and for how long it was before: nobody works then, no slot is held.
+    parked_at = models.DateTimeField(null=True, blank=True)
+    parked_s = models.FloatField(null=True, blank=True)
     # Slot-seconds that the project's share was charged with at the grant; settled at the end.
     charged_s = models.FloatField(default=0)
     outcome = models.TextField(blank=True, default="")

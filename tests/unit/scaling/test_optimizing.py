@@ -307,6 +307,14 @@ def test_waits_beside_free_slots_call_for_tuning_not_for_agents():
     assert (made.action, made.change) == (Action.AGENT_TUNING, {"slots": 2})
 
 
+def test_no_agent_is_tuned_to_more_than_it_has_room_for():
+    """The pool's slots become those of each of its agents."""
+    record = attempts(60, waited_s=40, used_cores=0.9)
+    found = seen(record, [Member("a", slots=1, cores=2), Member("b", slots=4, cores=8)])
+
+    assert Kind.HIGH_WAIT_TIMES not in kinds(found)
+
+
 def test_tuning_needs_room_for_what_work_was_seen_to_use():
     record = attempts(60, waited_s=40, used_cores=1.5)
     found = seen(record, [Member("a", cores=2), Member("b", cores=2)])
@@ -384,7 +392,8 @@ def test_expectations_are_corrected_by_what_came_true():
 @pytest.mark.parametrize(
     "settings_",
     [{"nonsense": 1}, {"wait_s": -1}, {"busy_share": 1.1}, {"headroom": 0.9}, {"window_s": 0},
-     {"idle_share": 0.9}, {"wait_s": "x"}, {"wait_s": True}],
+     {"idle_share": 0.9}, {"wait_s": "x"}, {"wait_s": True}, {"least_attempts": 0},
+     {"weight_ratio": 0}],
 )  # fmt: skip
 def test_rules_that_cannot_be_are_refused(settings_):
     with pytest.raises(ValueError, match=r":"):
