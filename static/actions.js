@@ -69,7 +69,6 @@
       event.preventDefault();
       byId("dialog").close();
     }
-    if (target === byId("dialog")) target.close();   // its backdrop
     target.closest("[data-dismiss]")?.closest(".result").remove();
     if (target.closest("#show-keys")) byId("keys").showModal();
     const copy = target.closest("button.copy");
