@@ -123,7 +123,7 @@
   // --- keys ---------------------------------------------------------------------------------------------
   const PLACES = {
     o: "overview", a: "agents", q: "queue", l: "leases", c: "cycles", d: "decisions", r: "resources", s: "settings",
-    z: "scaling", m: "metrics", b: "rebalancing", i: "optimizer",
+    z: "scaling", m: "metrics", b: "rebalancing", i: "optimizer", e: "learning",
   };
   let wasG = 0;
   document.addEventListener("keydown", (event) => {
