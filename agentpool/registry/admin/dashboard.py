@@ -61,7 +61,7 @@ def _pool(row: Mapping[str, Any]) -> dict[str, Any]:
         "busy": counts["busy"],
         "slots": slots,
         "used": used,
-        "bar": show.bar(used, slots, f"{used} of {slots} slots"),
+        "bar": show.bar(used, slots, f"{used} of {slots} slot{'' if slots == 1 else 's'}"),
         "waiting": row["queue_depth"] or 0,
         "oldest_s": row["oldest_wait_s"],
         "oldest": show.duration(row["oldest_wait_s"]) if row["oldest_wait_s"] else "",
