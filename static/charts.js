@@ -85,9 +85,10 @@
     const [first, last] = [Date.parse(told.at[0]), Date.parse(told.at.at(-1))];
     const around = first === last ? { min: first - 150_000, max: last + 150_000 } : {};
     const twoAxes = told.lines.some((line) => line.axis === "right");
-    // With two axes, each says whose it is.
+    // With two axes, each says whose it is; on a telephone, where the words would run into the
+    // legend, only the line below the chart does.
     const whose = (isRight) => ({
-      display: twoAxes,
+      display: twoAxes && innerWidth > 600,
       color: text,
       text: told.lines.filter((line) => (line.axis === "right") === isRight).map((line) => line.label).join(", "),
     });
