@@ -96,7 +96,7 @@ def test_a_line_goes_on_over_what_was_not_decided_but_not_over_an_hour_of_silenc
     now = metrics.begin_of(registry_queries.now(), 60)
     seen = ScalingDecision.objects.get(pool="code")
     stretch = metrics.Stretch(covered_s=30, readings=1)
-    # Counted each half minute, decided each minute; between them a quarter of an hour without a word.
+    # Counted each half minute, decided each minute; a quarter of an hour is silent.
     for minutes in (*range(1, 11), *range(26, 36)):
         at = now - timedelta(minutes=minutes)
         ScalingDecision.objects.create(**{**_columns(seen), "at": at})
