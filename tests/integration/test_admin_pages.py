@@ -355,3 +355,9 @@ def test_a_page_says_in_which_section_it_stands(staff, rows):
         crumbs = page[page.index('aria-label="Where you are"') :].split("</nav>")[0]
         assert section in crumbs
         assert "Registry" not in page
+
+
+def test_no_two_pools_are_drawn_alike_on_the_dashboard():
+    lines = [dashboard._line(number, "a", {}, []) for number in range(12)]
+
+    assert len({(line["borderColor"], *line["borderDash"]) for line in lines}) == 12
