@@ -9,6 +9,11 @@ MOST_LINES = 6
 Row = Mapping[str, Any]
 
 
+def pools_drawn(pools: int) -> int:
+    """Return how many of so many pools a chart has lines for; 0: all of them."""
+    return MOST_LINES if pools > MOST_LINES else 0
+
+
 def line(
     label: str,
     values: Sequence[float | None],

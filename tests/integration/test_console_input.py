@@ -268,3 +268,13 @@ def test_a_request_of_a_pool_without_agents_says_so_instead_of_counting_none(bro
 
     assert "The pool has no agents" in told
     assert "avoid_agents" not in told
+
+
+@pytest.mark.parametrize("page", ["/", "/resources", "/pool-metrics"])
+def test_charts_that_leave_pools_out_say_so(browser, page):
+    assert "6 pools with the most" not in browser.get(page).content.decode()
+    for number in range(4):
+        services.create_pool(f"more-{number}", fields={}, actor="t")
+    collecting.collect()
+
+    assert "6 pools with the most" in browser.get(page).content.decode()

@@ -39,12 +39,14 @@ def picture(params: Params) -> Picture:
     back_s, step_s, sum_s = BACKS[back]
     since = registry_metrics.begin_of(measuring.ago(back_s), sum_s)
     rows = _rows(since, step_s)
+    sums = _sums(since, sum_s)
     return {
         "now": at,
         "back": back,
         "backs": list(BACKS),
         "since": since,
-        "pools": [_pool(name, each) for name, each in _sums(since, sum_s).items()],
+        "pools": [_pool(name, each) for name, each in sums.items()],
+        "pools_drawn": series.pools_drawn(len(sums)),
         "charts": {name: _chart(rows, name, factor) for name, (_, factor) in CHARTS.items()},
         "figures": [{"name": name, "title": title} for name, (title, _) in CHARTS.items()],
     }
