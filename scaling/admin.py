@@ -14,7 +14,7 @@ from unfold.contrib.filters.admin import (
 )
 
 from agentpool.registry.admin import history, show
-from agentpool.registry.admin.frame import ReadOnly
+from agentpool.registry.admin.frame import EditedOnConsole, ReadOnly
 from agentpool.registry.models import (
     Announcement,
     Event,
@@ -268,7 +268,7 @@ class OptimizationAdmin(ReadOnly):
 
 
 @admin.register(OptimizerPolicy)
-class OptimizerPolicyAdmin(ReadOnly):
+class OptimizerPolicyAdmin(EditedOnConsole):
     """Whether proposals are carried out by themselves; edited on the console's page."""
 
     section = "scaling"

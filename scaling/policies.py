@@ -201,11 +201,13 @@ def _value(key: str, text: str) -> Any:
             return tuple(parse_window(one) for one in text.split(";"))
         if kind in (Rule, Mode):
             return kind(text)
-        if "int" in str(kind):
-            return int(text)
-        return float(text)
     except (ValueError, KeyError, WindowInvalid) as error:
         raise PolicyInvalid(key, f"{text!r} does not do: {error}") from error
+    try:
+        return int(text) if "int" in str(kind) else float(text)
+    except ValueError:
+        whole = "whole " if "int" in str(kind) else ""
+        raise PolicyInvalid(key, f"{text!r} is no {whole}number") from None
 
 
 def check(policy: Policy) -> None:

@@ -264,15 +264,21 @@ def _settle(launch: Launch) -> str | None:
         return _end(locked)
 
 
-def _start(launch: Launch) -> str:
+def _start(launch: Launch) -> str | None:
     if launch.agent.status != AgentStatus.STARTING:
         return _moved(launch, LaunchStatus.STOPPED, ended_at=Now())  # let go before it came up
     try:
         driver = drivers.named(launch.driver)
     except DriverError as error:
         return _failed(launch, str(error))  # the package that offered it is gone
-    # A worker that died between the start and its commit has left a runtime; adopt it.
-    handle = driver.find(str(launch.id))
+    try:
+        # A worker that died between the start and its commit has left a runtime; adopt it.
+        handle = driver.find(str(launch.id))
+    except DriverError as error:
+        # Not at once: it may come back, and have a runtime.
+        since = registry_queries.now() - launch.created_at
+        is_over = since > timedelta(seconds=REGISTER_WITHIN_S)
+        return _failed(launch, str(error)) if is_over else None
     try:
         if handle is None:
             handle = driver.start(_spec(launch))

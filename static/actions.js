@@ -69,7 +69,6 @@
       event.preventDefault();
       byId("dialog").close();
     }
-    if (target === byId("dialog")) target.close();   // its backdrop
     target.closest("[data-dismiss]")?.closest(".result").remove();
     if (target.closest("#show-keys")) byId("keys").showModal();
     const copy = target.closest("button.copy");
@@ -124,7 +123,7 @@
   // --- keys ---------------------------------------------------------------------------------------------
   const PLACES = {
     o: "overview", a: "agents", q: "queue", l: "leases", c: "cycles", d: "decisions", r: "resources", s: "settings",
-    z: "scaling", m: "metrics", b: "rebalancing", i: "optimizer",
+    z: "scaling", m: "metrics", b: "rebalancing", i: "optimizer", e: "learning",
   };
   let wasG = 0;
   document.addEventListener("keydown", (event) => {

@@ -15,22 +15,23 @@
 
   const points = (at, values) => values.map((y, index) => ({ x: Date.parse(at[index]), y }));
 
-  // What is known at usual distances is joined; over hours without a word there is no line.
-  function longestGap(at) {
+  // What is known at usual distances is joined; over hours without a word there is no line. (A
+  // number as spanGaps would end a line at each moment of which nothing is known.)
+  // Returns which moments lie in such a gap or end it, and the sizes of points: one that no line
+  // leads to or from is seen as a dot.
+  function gaps(at, values) {
     const steps = at.slice(1).map((each, index) => Date.parse(each) - Date.parse(at[index])).sort((a, b) => a - b);
-    return 4 * (steps[Math.floor(steps.length / 2)] || 0) || true;
-  }
-
-  // Which points no line leads to or from: they are seen as dots, or not at all.
-  function radii(at, values) {
-    const gap = longestGap(at);
+    const longest = 4 * (steps[Math.floor(steps.length / 2)] || 0) || Infinity;
     const known = values.flatMap((value, index) => (value === null ? [] : [index]));
-    const isFar = (a, b) => a === undefined || b === undefined || (gap !== true && Date.parse(at[b]) - Date.parse(at[a]) > gap);
-    const found = values.map(() => 0);
+    const isFar = (a, b) => a === undefined || b === undefined || Date.parse(at[b]) - Date.parse(at[a]) > longest;
+    const lies = values.map(() => false);
+    const radii = values.map(() => 0);
     known.forEach((index, place) => {
-      if (isFar(known[place - 1], index) && isFar(index, known[place + 1])) found[index] = 3;
+      const [before, after] = [known[place - 1], known[place + 1]];
+      if (isFar(before, index)) lies.fill(true, (before ?? -1) + 1, index + 1);
+      if (isFar(before, index) && isFar(index, after)) radii[index] = 3;
     });
-    return found;
+    return { lies, radii };
   }
 
   // At most six round times of the reader's clock.
@@ -55,6 +56,8 @@
 
   function dataset(line, index, told) {
     const tone = colour(line.tone || TONES[index % TONES.length]);
+    const { lies, radii } = gaps(told.at, line.values);
+    const unlessFar = (segment) => (lies[segment.p1DataIndex] ? "transparent" : undefined);
     const found = {
       label: line.label,
       data: told.labels ? line.values : points(told.at, line.values),
@@ -64,8 +67,9 @@
       borderDash: DASHES[index % DASHES.length],
       borderWidth: 2,
       fill: told.stacks && (index ? "-1" : "origin"),
-      pointRadius: told.labels ? (line.values.length === 1 ? 3 : 0) : radii(told.at, line.values),
-      spanGaps: longestGap(told.at),
+      pointRadius: told.labels ? (line.values.length === 1 ? 3 : 0) : radii,
+      spanGaps: true,
+      segment: told.labels ? {} : { borderColor: unlessFar, backgroundColor: unlessFar },
       tension: 0,
       yAxisID: line.axis === "right" ? "right" : "y",
     };
@@ -85,9 +89,10 @@
     const [first, last] = [Date.parse(told.at[0]), Date.parse(told.at.at(-1))];
     const around = first === last ? { min: first - 150_000, max: last + 150_000 } : {};
     const twoAxes = told.lines.some((line) => line.axis === "right");
-    // With two axes, each says whose it is.
+    // With two axes, each says whose it is; on a telephone, where the words would run into the
+    // legend, only the line below the chart does.
     const whose = (isRight) => ({
-      display: twoAxes,
+      display: twoAxes && innerWidth > 600,
       color: text,
       text: told.lines.filter((line) => (line.axis === "right") === isRight).map((line) => line.label).join(", "),
     });

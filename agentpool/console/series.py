@@ -9,6 +9,11 @@ MOST_LINES = 6
 Row = Mapping[str, Any]
 
 
+def pools_drawn(pools: int) -> int:
+    """Return how many of so many pools a chart has lines for; 0: all of them."""
+    return MOST_LINES if pools > MOST_LINES else 0
+
+
 def line(
     label: str,
     values: Sequence[float | None],
@@ -66,12 +71,14 @@ def by_pool(
     Return a chart with a line for each pool, those with the largest values only.
 
     samples: rows with `at` and the column, by pool, in the order of time; factor: of each value.
+    stacks: a pool that was not there yet had nothing, or those above it would stand on nothing.
     """
     sums = {pool: sum(row[column] or 0 for row in rows) for pool, rows in samples.items()}
     shown = sorted(sorted(sums, key=lambda pool: -sums[pool])[:MOST_LINES])
     at = sorted({row["at"] for pool in shown for row in samples[pool]})
+    absent = 0.0 if stacks else None
     lines = []
     for pool in shown:
         known = {row["at"]: round(float(row[column] or 0) * factor, 2) for row in samples[pool]}
-        lines.append(line(pool, [known.get(moment) for moment in at]))
+        lines.append(line(pool, [known.get(moment, absent) for moment in at]))
     return chart(at, lines, most=most, stacks=stacks)

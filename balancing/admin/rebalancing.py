@@ -4,7 +4,7 @@ from django.contrib import admin
 from unfold.contrib.filters.admin import AllValuesCheckboxFilter, RelatedDropdownFilter
 
 from agentpool.registry.admin import show
-from agentpool.registry.admin.frame import ReadOnly
+from agentpool.registry.admin.frame import EditedOnConsole, ReadOnly
 from agentpool.registry.admin.moments import Between
 from agentpool.registry.models import RebalancePolicy, Rebalancing
 
@@ -38,7 +38,7 @@ class RebalancingAdmin(ReadOnly):
 
 
 @admin.register(RebalancePolicy)
-class RebalancePolicyAdmin(ReadOnly):
+class RebalancePolicyAdmin(EditedOnConsole):
     """Whether grants change by themselves; edited on the console's page, where one sees it act."""
 
     section = "balancing"

@@ -559,6 +559,9 @@ def test_keys_lead_to_search_and_pages(live_page, make_agent):
     page.keyboard.press("g")
     page.keyboard.press("q")
     page.wait_for_url("**/queue")
+    page.keyboard.press("g")
+    page.keyboard.press("e")
+    page.wait_for_url("**/learning")
 
 
 def test_the_admin_asks_no_other_host_and_raises_no_error(open_page):

@@ -422,3 +422,17 @@ def test_who_was_signed_out_meanwhile_is_led_to_the_sign_in_and_back(scene, live
 
     page.wait_for_url(re.compile(rf"/login\?next=/agents/{scene['agent']}$"))
     assert page.locator("dialog[open]").count() == 0
+
+
+def test_text_that_is_marked_beyond_the_edge_of_a_dialog_is_not_lost(live_page, scene):
+    page = live_page("/resources")
+    page.locator("#new-limit").click()
+    page.locator("#field-name").fill("a long name")
+    field = page.locator("#field-name").bounding_box()
+
+    page.mouse.move(field["x"] + 40, field["y"] + 8)
+    page.mouse.down()
+    page.mouse.move(5, field["y"] + 8, steps=4)
+    page.mouse.up()
+
+    assert page.locator("#field-name").input_value() == "a long name"

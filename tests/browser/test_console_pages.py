@@ -86,6 +86,14 @@ def test_no_page_has_a_serious_fault_for_those_who_see_or_act_otherwise(furnishe
     assert faults == {}
 
 
+def test_an_empty_installation_has_no_serious_fault_on_a_telephone(open_page, pools):
+    page = open_page("/", viewport=PHONE)
+    faults = _faults(page, "overview")
+    page.goto("/agents")
+
+    assert faults | _faults(page, "agents") == {}
+
+
 def _faults(page, name):
     """The grave faults of a page; the dark scheme differs in its colours alone."""
     found, axe = {}, Axe()

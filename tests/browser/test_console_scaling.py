@@ -10,12 +10,14 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
 from agentpool.console.pages import PAGES
+from agentpool.registry import metrics
 from agentpool.registry import queries as registry_queries
 from agentpool.registry.models import (
     Announcement,
     Launch,
     Lease,
     Pool,
+    PoolSample,
     Request,
     ScalingDecision,
     ScalingPolicy,
@@ -84,6 +86,39 @@ def test_the_size_is_drawn_where_it_never_changed_and_where_nothing_was_decided(
         assert {point["y"] for point in line} == {2}
         assert page.evaluate(TITLES % (kind, kind)) == ["size, demand, target", "mean wait, s"]
     assert page.locator("#pool-qa .spark polyline").count() >= 1
+
+
+def test_a_line_goes_on_over_what_was_not_decided_but_not_over_an_hour_of_silence(
+    live_page, memory, submit
+):
+    submit("code")
+    evaluation.evaluate()
+    now = metrics.begin_of(registry_queries.now(), 60)
+    seen = ScalingDecision.objects.get(pool="code")
+    stretch = metrics.Stretch(covered_s=30, readings=1)
+    # Counted each half minute, decided each minute; a quarter of an hour is silent.
+    for minutes in (*range(1, 11), *range(26, 36)):
+        at = now - timedelta(minutes=minutes)
+        ScalingDecision.objects.create(**{**_columns(seen), "at": at})
+        for each in (at, at + timedelta(seconds=30)):
+            PoolSample.objects.create(pool_id="code", at=each, **metrics.row(stretch))
+    seen.delete()
+
+    page = live_page("/scaling")
+    page.locator("#figures canvas").first.wait_for()
+
+    drawn = page.evaluate(f"""() => {{
+        const chart = {CHART % "code"}, of = chart.getDatasetMeta(1).dataset;
+        const isSeen = (segment) => segment.style?.borderColor !== "transparent";
+        return of.segments.filter(isSeen).map((each) => each.end - each.start);
+    }}""")
+    assert len(drawn) == 2, drawn
+    assert min(drawn) >= 17, drawn
+
+
+def _columns(row):
+    names = ("pool_id", "rule", "mode", "action", "current", "target", "wanted", "reason", "inputs")
+    return {name: getattr(row, name) for name in names}
 
 
 def test_scaling_is_started_and_stopped_after_saying_what_will_happen(live_page, memory, submit):

@@ -34,6 +34,7 @@ def test_the_queue_leads_to_why_a_request_waits(open_page, make_agent, submit):
     assert page.locator("#reason").inner_text() == "the only agent that takes work is busy"
     row = page.locator(".funnel tr", has_text="free slot")
     assert row.locator(".number").all_inner_texts() == ["0", "1"]
+    assert page.locator("#why h2 .badge").inner_text() == "0 of 1"
     assert "Position" in page.locator("#request").inner_text()
     assert "arrived" in page.locator("#timeline").inner_text()
     picture(page, "waiting")

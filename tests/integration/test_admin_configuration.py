@@ -190,3 +190,10 @@ def test_a_wrong_limit_is_an_error_at_its_field(staff, said, field):
     assert answer.status_code == 200
     assert field in answer.context["adminform"].form.errors
     assert not ResourceLimit.objects.exists()
+
+
+def test_the_form_of_a_new_pool_shows_nothing_that_is_not_there_yet(staff):
+    page = staff.get("/admin/registry/pool/add/").content.decode()
+
+    assert "DatabaseDefault" not in page
+    assert "Measured" not in page

@@ -196,6 +196,10 @@ def test_a_viewer_sees_no_secret_no_action_and_no_form(sign_in, rows):
     assert 'name="_save"' not in page
     assert client.get(f"{list_of(Pool)}add/").status_code == 403
     assert client.get(f"{list_of(Credential)}add/").status_code == 403
+    for table in (OptimizerPolicy, RebalancePolicy):
+        policy, address = table.objects.create(pool_id="data"), list_of(table)
+        assert "on the console" not in client.get(address).content.decode()
+        assert "on the console" not in client.get(f"{address}{policy.pk}/change/").content.decode()
 
 
 @pytest.mark.parametrize("lookup", ["payload__env__KEY__startswith", "result__isnull"])
@@ -355,3 +359,9 @@ def test_a_page_says_in_which_section_it_stands(staff, rows):
         crumbs = page[page.index('aria-label="Where you are"') :].split("</nav>")[0]
         assert section in crumbs
         assert "Registry" not in page
+
+
+def test_no_two_pools_are_drawn_alike_on_the_dashboard():
+    lines = [dashboard._line(number, "a", {}, []) for number in range(12)]
+
+    assert len({(line["borderColor"], *line["borderDash"]) for line in lines}) == 12

@@ -7,7 +7,7 @@ import pytest
 from django.contrib.auth import get_user_model
 from django.test import Client
 
-from agentpool.registry import services
+from agentpool.registry import collecting, services
 from agentpool.registry.models import Agent, Launch, Pool, ScalingEvent
 from agentpool.registry.states import AgentHealth
 from balancing.services import agents, limits
@@ -228,3 +228,53 @@ def test_a_form_without_its_token_is_answered_by_a_page_of_ours(pools):
     assert answer.status_code == 403
     assert "Nothing was done" in answer.content.decode()
     assert "Load the page again" in answer.content.decode()
+
+
+def test_a_number_is_never_told_in_the_words_of_the_language_below(browser):
+    typed = {"scaling": "code", "seen": "code=new", "rule": "predictive", "headroom": "x"}
+
+    told = html.unescape(browser.post("/do/scaling-policy", typed).content.decode())
+
+    assert "'x' is no number" in told
+    assert "could not convert" not in told
+
+
+def test_one_of_a_thing_is_told_as_one(browser, make_agent, submit):
+    make_agent()
+    submit(project="shop")
+
+    resources = browser.get("/resources").content.decode()
+    dashboard = browser.get("/admin/").content.decode()
+
+    assert "1 agent, 1 lease<" in resources
+    assert "1 agent, 1 of 1 slot<" in resources
+    assert '<span class="share">1 lease<' in resources
+    assert "1 agent (1 busy)" in dashboard
+
+
+def test_where_nothing_was_granted_no_wait_is_told(browser):
+    collecting.collect()
+
+    told = browser.get("/pool-metrics").content.decode()
+
+    assert 'data-label="Wait" class="number">–' in told
+    assert 'data-label="Work" class="number">–' in told
+
+
+def test_a_request_of_a_pool_without_agents_says_so_instead_of_counting_none(browser, submit):
+    wish = submit("data")
+
+    told = browser.get(f"/requests/{wish.id}/").content.decode()
+
+    assert "The pool has no agents" in told
+    assert "avoid_agents" not in told
+
+
+@pytest.mark.parametrize("page", ["/", "/resources", "/pool-metrics"])
+def test_charts_that_leave_pools_out_say_so(browser, page):
+    assert "6 pools with the most" not in browser.get(page).content.decode()
+    for number in range(4):
+        services.create_pool(f"more-{number}", fields={}, actor="t")
+    collecting.collect()
+
+    assert "6 pools with the most" in browser.get(page).content.decode()

@@ -109,6 +109,20 @@ def test_a_runtime_that_never_registers_is_ended(memory):
     assert Agent.objects.get().status == "retired"
 
 
+def test_a_driver_that_cannot_be_asked_fails_the_launch_in_time(memory, monkeypatch):
+    monkeypatch.setenv("AGENTPOOL_RAY_ADDRESS", "127.0.0.1:1")
+    Pool.objects.filter(agent_type="code").update(driver="ray")
+    execute()
+
+    assert services.reconcile() == {}
+    Launch.objects.update(created_at=Now() - timedelta(seconds=services.REGISTER_WITHIN_S + 1))
+    assert services.reconcile() == {"failed": 1}
+
+    launch = Launch.objects.select_related("agent").get()
+    assert (launch.status, launch.agent.status) == ("failed", "retired")
+    assert "ray" in launch.error.lower()
+
+
 def test_starting_agents_count_as_coming_supply(memory):
     execute(count=2)
 

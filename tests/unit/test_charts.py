@@ -115,3 +115,11 @@ def test_lines_of_pools_share_their_moments_and_are_few(minutes):
         assert len(line["values"]) == len(told["at"])
         known = [value for value in line["values"] if value is not None]
         assert known == [round(100 * m / 60, 2) for m in minutes[line["label"]]]
+
+
+def test_what_stands_on_each_other_has_no_gaps():
+    samples = {"code": [{"at": NOON, "mb": 5}], "docs": [{"at": NOON + timedelta(1), "mb": 2}]}
+
+    told = series.by_pool(samples, "mb", stacks=True)
+
+    assert [line["values"] for line in told["lines"]] == [[5.0, 0.0], [0.0, 2.0]]

@@ -13,6 +13,7 @@ from django.urls import URLPattern, URLResolver
 
 from agentpool import urls
 from agentpool.cli import main as command_line
+from agentpool.console import pages
 from agentpool.registry import errors, states
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -402,3 +403,14 @@ def test_no_file_names_a_host_that_is_not_an_example():
     ]
 
     assert broken == []
+
+
+def test_every_page_of_the_console_is_told_with_what_draws_charts():
+    told = (DOCS / "console.md").read_text()
+    charts = re.search(r"Charts \(([^)]*)\)", told)
+    assert charts
+
+    paths = {page.name for page in pages.PAGES.values() if f"| `/{page.path}" not in told}
+    drawn = {page.name for page in pages.PAGES.values() if page.has_charts}
+    assert paths - {"agent", "lease", "request", "scaling_decision"} == set()
+    assert drawn == set(charts[1].split(", "))

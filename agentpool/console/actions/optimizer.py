@@ -8,6 +8,17 @@ from agentpool.registry.models import Optimization, OptimizerPolicy
 from scaling import changing, optimizer
 from scaling.troubles import USUAL
 
+# How each metric is told: its name, its unit.
+METRICS: dict[str, tuple[str, str]] = {
+    "mean_wait_s": ("mean wait", "s"),
+    "turnaround_s": ("time from arrival to success", "s"),
+    "reserved_mb": ("memory held", "MB"),
+    "top_ratio": ("busiest agent over the mean", "times"),
+    "project_wait_s": ("its mean wait", "s"),
+    "agent_hours": ("agent-hours paid", "h"),
+    "turns_per_hour": ("turns of size", "an hour"),
+    "throughput_per_agent_h": ("work done by an agent", "an hour"),
+}
 OPTIMIZER = policies.of_pools("optimizer", OptimizerPolicy)
 OPTIMIZATION = Kind(
     name="optimization",
@@ -23,9 +34,11 @@ def _tells(rows: Sequence[Optimization]) -> list[str]:
     told = []
     for row in rows:
         told.append(changing.tells(row))
-        told.append(f"Because {row.basis} ({row.attempts} leases in {row.over_s / 60:.0f} min).")
+        metric, unit = METRICS[row.metric]
+        leases = "1 lease" if row.attempts == 1 else f"{row.attempts} leases"
+        told.append(f"Because {row.basis} ({leases} in {row.over_s / 60:.0f} min).")
         told.append(
-            f"Replayed with it, {row.metric} would be {row.expected:.4g}; without it"
+            f"Replayed with it, {metric} would be {row.expected:.4g} {unit}; without it"
             f" {row.without:.4g}. It is measured afterwards."
         )
     return told

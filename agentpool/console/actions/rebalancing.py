@@ -9,13 +9,17 @@ from balancing.rebalancing import USUAL
 from balancing.services import rebalancing
 
 REBALANCING = policies.of_pools("rebalancing", RebalancePolicy)
+_NAMED = 20  # of a pool's changes
 
 
 def _now_tells(rows: Sequence[RebalancePolicy]) -> list[str]:
     told = []
     for row in rows:
         found = rebalancing.rebalance(dry_run=True, actor="", agent_type=row.pool_id)
-        told += [f"{row.pool_id}, {each.agent_id}: {_change(each)}." for each in found.rows[:20]]
+        named = found.rows[:_NAMED]
+        told += [f"{row.pool_id}, {each.agent_id}: {_change(each)}." for each in named]
+        if len(found.rows) > _NAMED:
+            told.append(f"{row.pool_id}: and {len(found.rows) - _NAMED} more.")
         if not found.rows:
             told.append(f"{row.pool_id}: nothing to change is found.")
     return [*told, "Each runtime must agree; what presses the work then is undone."]

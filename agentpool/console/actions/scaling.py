@@ -283,7 +283,8 @@ def _announce(row: ScalingPolicy, values: Values, actor: str) -> Done:
         actor=actor,
         note=values.get("note", ""),
     )
-    return Done(f"expects {said.count} requests from {said.at.astimezone(UTC):%F %R} UTC")
+    what = "1 request" if said.count == 1 else f"{said.count} requests"
+    return Done(f"expects {what} from {said.at.astimezone(UTC):%F %R} UTC")
 
 
 def _moment(text: str) -> datetime:

@@ -55,14 +55,13 @@ def _charts(
 ) -> dict[str, dict[str, Any]]:
     """Return what was predicted against what was seen, and the errors by day."""
     bins = told["calibration"]["bins"] if told else []
-    labels = [f"{each['predicted']:.0%} ({each['leases']})" for each in bins]
+    labels = [f"{100 * each['predicted']:.0f} % ({each['leases']})" for each in bins]
     seen = [
         series.line("seen", [round(100 * each["seen"], 1) for each in bins], tone="busy"),
         series.line(
             "as predicted",
             [round(100 * each["predicted"], 1) for each in bins],
             tone="standby",
-            style="steps",
         ),
     ]
     errors = [

@@ -39,15 +39,16 @@ def picture(params: Params) -> Picture:
     back_s, step_s, sum_s = BACKS[back]
     since = registry_metrics.begin_of(measuring.ago(back_s), sum_s)
     rows = _rows(since, step_s)
+    sums = _sums(since, sum_s)
     return {
         "now": at,
         "back": back,
         "backs": list(BACKS),
         "since": since,
-        "pools": [_pool(name, each) for name, each in _sums(since, sum_s).items()],
+        "pools": [_pool(name, each) for name, each in sums.items()],
+        "pools_drawn": series.pools_drawn(len(sums)),
         "charts": {name: _chart(rows, name, factor) for name, (_, factor) in CHARTS.items()},
         "figures": [{"name": name, "title": title} for name, (title, _) in CHARTS.items()],
-        "is_empty": not rows,
     }
 
 
@@ -62,7 +63,12 @@ def _sums(since: datetime, step_s: int) -> Mapping[str, Mapping[str, Any]]:
 
 def _pool(name: str, columns: Mapping[str, Any]) -> dict[str, Any]:
     percent = {f"{each}_percent": _percent(columns[each]) for each in _PERCENT}
-    return {"agent_type": name, **columns, **percent}
+    # Of nothing there is no mean, whatever the column has.
+    means = {
+        "wait_s": columns["average_wait_time_s"] if columns["granted"] else None,
+        "work_s": columns["average_service_time_s"] if columns["ended"] else None,
+    }
+    return {"agent_type": name, **columns, **percent, **means}
 
 
 def _percent(share: float | None) -> float | None:

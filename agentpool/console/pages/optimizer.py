@@ -3,6 +3,7 @@
 from typing import Any
 
 from agentpool.console import page
+from agentpool.console.actions.optimizer import METRICS
 from agentpool.console.page import Params, Picture
 from agentpool.console.pages._rows import matching
 from agentpool.registry import queries as registry_queries
@@ -10,17 +11,6 @@ from agentpool.registry.models import OPTIMIZATION_STATUSES, Optimization, Optim
 from scaling import optimizer
 
 PARAMS = {"agent_type": "", "status": "", "shown": ""}
-# How each metric is told: its name, its unit.
-METRICS: dict[str, tuple[str, str]] = {
-    "mean_wait_s": ("mean wait", "s"),
-    "turnaround_s": ("from arrival to success", "s"),
-    "reserved_mb": ("memory held", "MB"),
-    "top_ratio": ("busiest agent over the mean", "times"),
-    "project_wait_s": ("its mean wait", "s"),
-    "agent_hours": ("agent-hours paid", "h"),
-    "turns_per_hour": ("turns of size", "an hour"),
-    "throughput_per_agent_h": ("work done by an agent", "an hour"),
-}
 
 
 def picture(params: Params) -> Picture:

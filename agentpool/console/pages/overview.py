@@ -32,6 +32,7 @@ def picture(params: Params) -> Picture:
         "now": at,
         "pools": pools,
         "summary": _summary(pools),
+        "pools_drawn": series.pools_drawn(len(samples)),
         "charts": {
             "utilisation": series.by_pool(samples, "utilization", factor=100, most=100),
             "wait": series.by_pool(samples, "average_wait_time_s"),

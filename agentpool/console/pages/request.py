@@ -11,6 +11,7 @@ from agentpool.registry.models import Pool
 from agentpool.registry.states import RequestStatus
 from balancing import explain, queries
 from balancing.explain import Explanation
+from balancing.explain.funnel import Filter
 
 
 def picture(params: Params) -> Picture:
@@ -32,8 +33,9 @@ def picture(params: Params) -> Picture:
         "nearest": found.nearest,
         "chosen": found.chosen,
         "runner_up": found.runner_up,
-        "filters": found.filters,
+        "filters": [_filter(each) for each in found.filters],
         "agents": found.filters[0].kept + found.filters[0].dropped,
+        "could_serve": found.filters[-1].kept,
         "candidates": [_candidate(card, found) for card in found.candidates],
         "strategy": _strategy(found),
         "timeline": found.timeline,
@@ -45,6 +47,12 @@ def _strategy(found: Explanation) -> str:
         return str(found.chosen.get("strategy", ""))
     request = found.request
     return request.strategy or Pool.objects.get(agent_type=request.pool_id).strategy
+
+
+def _filter(each: Filter) -> dict[str, Any]:
+    # A limit is called by what people have named.
+    name = each.name if each.name.startswith("limit of") else each.name.replace("_", " ")
+    return {"name": name, "kept": each.kept, "dropped": each.dropped}
 
 
 def _candidate(card: Mapping[str, Any], found: Explanation) -> dict[str, Any]:

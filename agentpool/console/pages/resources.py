@@ -52,6 +52,7 @@ def picture(params: Params) -> Picture:
             }
             for row in sorted(told["by_project"], key=lambda r: -r["used"]["leases"])
         ],
+        "pools_drawn": series.pools_drawn(len(samples)),
         "charts": {
             name: series.by_pool(samples, column, stacks=True) for name, column in SAMPLED.items()
         },

@@ -16,13 +16,10 @@ from agentpool.registry.states import AgentHealth, AgentStatus, LaunchStatus, Re
 HOURS = 6
 STEP_S = 300
 EVENTS_SHOWN = 12
-# Colours that people who see few colours can tell, and a dash for each line besides.
-_LINES: tuple[tuple[str, list[int]], ...] = (
-    ("var(--color-primary-600)", []),
-    ("#0891b2", [6, 3]),
-    ("#d97706", [2, 2]),
-    ("#64748b", [8, 3, 2, 3]),
-)
+# Colours that people who see few colours can tell, and a dash for each line besides. No number of
+# the one divides the other, so that a dozen pools are a dozen different lines.
+_COLOURS = ("var(--color-primary-600)", "#0891b2", "#d97706", "#64748b")
+_DASHES: tuple[list[int], ...] = ([], [6, 3], [2, 2], [8, 3, 2, 3], [1, 4])
 _GONE = (AgentStatus.LOST, AgentStatus.RETIRED)
 # Kinds that come by the dozen each second tell nobody anything here.
 _QUIET = ("lease.log", "request.reason")
@@ -61,7 +58,7 @@ def _pool(row: Mapping[str, Any]) -> dict[str, Any]:
         "busy": counts["busy"],
         "slots": slots,
         "used": used,
-        "bar": show.bar(used, slots, f"{used} of {slots} slots"),
+        "bar": show.bar(used, slots, f"{used} of {slots} slot{'' if slots == 1 else 's'}"),
         "waiting": row["queue_depth"] or 0,
         "oldest_s": row["oldest_wait_s"],
         "oldest": show.duration(row["oldest_wait_s"]) if row["oldest_wait_s"] else "",
@@ -200,15 +197,14 @@ def _chart(
 def _line(
     number: int, pool: str, found: Mapping[float, float], times: Sequence[float]
 ) -> dict[str, Any]:
-    colour, dash = _LINES[number % len(_LINES)]
+    colour = _COLOURS[number % len(_COLOURS)]
     return {
         "label": pool,
         "data": [found.get(since) for since in times],
         "borderColor": colour,
         "backgroundColor": colour,
-        "borderDash": dash,
+        "borderDash": _DASHES[number % len(_DASHES)],
         "borderWidth": 2,
         "pointRadius": 0,
-        "tension": 0.3,
         "spanGaps": True,
     }

@@ -98,6 +98,23 @@ class ReadOnly(Page):
         return False
 
 
+class EditedOnConsole(ReadOnly):
+    """Rows whose form is the console's; the column `edit` leads there, whom it lets in."""
+
+    def get_list_display(self, request: HttpRequest) -> Any:
+        """Return the columns."""
+        return _without_edit(super().get_list_display(request), request)
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        """Return the fields of a row's page."""
+        return _without_edit(super().get_fields(request, obj), request)
+
+
+def _without_edit(names: Any, request: HttpRequest) -> list[Any]:
+    may = roles.is_operator(request.user)
+    return [name for name in names if may or name != "edit"]
+
+
 class SameAsRest(forms.ModelForm):  # type: ignore[type-arg]
     """
     A form whose values REST's serializer checks, so that both doors refuse the same.

@@ -66,6 +66,9 @@ LABELS = {
     "max_bypass": "Bypass at most (grants)",
     "queue_limit": "May wait at most",
     "project_queue_limit": "Of one project",
+    "suspicion_probation": "Probation from a suspicion of",
+    "suspicion_quarantine": "Quarantine from a suspicion of",
+    "quarantine_s": "Quarantine (s)",
 }
 _COMMAS = "Separated by commas."
 WORDS_HELP = dict.fromkeys(
@@ -231,6 +234,10 @@ class PoolAdmin(Acting, Configuration):
             n_slots=Sum("agent__max_concurrent", filter=works, default=0),
             n_used=Sum("agent__load", filter=works, default=0),
         )
+
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+        """Return the groups of fields: of a new pool nothing has been measured."""
+        return self.fieldsets if obj else self.fieldsets[:-1]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
         """Return the fields that stay: of a pool that exists, its name, too."""

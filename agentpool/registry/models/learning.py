@@ -58,7 +58,8 @@ class Outlook(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.agent_type} {self.story_type or 'any'}, {self.leases} leases"
+        leases = "1 lease" if self.leases == 1 else f"{self.leases} leases"
+        return f"{self.agent_type} {self.story_type or 'any'}, {leases}"
 
 
 class PoolLearning(models.Model):
