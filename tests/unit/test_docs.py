@@ -313,6 +313,11 @@ def _can_be_run(line, known):
         from agentpool.agent import options
 
         offered = {text for action in options._parser()._actions for text in action.option_strings}
+    elif names in (("simulate",), ("make-trace",)):
+        from django.core.management import load_command_class
+
+        parser = load_command_class("scaling", names[0].replace("-", "_")).create_parser("", "")
+        offered = {text for action in parser._actions for text in action.option_strings}
     else:
         command = command_line.root
         for name in names:
