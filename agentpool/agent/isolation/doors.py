@@ -224,6 +224,9 @@ def _target(method: str, target: str) -> tuple[str, int, str]:
     parts = urlsplit(f"//{target}" if method == "CONNECT" else target)
     if not parts.hostname or (method != "CONNECT" and parts.scheme != "http"):
         raise ValueError(target)
+    if not parts.hostname.isprintable():
+        # The resolver reads a name up to the first NUL: another one than the list was asked for.
+        raise ValueError(target)
     port = parts.port or (443 if method == "CONNECT" else 80)
     path = f"{parts.path or '/'}{f'?{parts.query}' if parts.query else ''}"
     return parts.hostname, port, path
