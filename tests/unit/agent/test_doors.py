@@ -1,12 +1,15 @@
 """The proxy of a sandbox, asked by work that means no good."""
 
+import contextlib
+import os
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from agentpool.agent.isolation import doors
+from agentpool.agent.isolation import doors, inside
 
 pytestmark = pytest.mark.timeout(30)
 
@@ -44,6 +47,60 @@ def test_a_name_that_ends_within_itself_is_not_looked_up(
 
     assert answer.startswith(b"HTTP/1.1 400 ")
     assert looked_up == []
+
+
+@pytest.fixture
+def bridge(tmp_path: Path) -> Iterator[tuple[int, socket.socket]]:
+    """A port inside, and the door that it is passed on to."""
+    with socket.socket(socket.AF_UNIX) as door, socket.create_server(("127.0.0.1", 0)) as free:
+        door.bind(str(tmp_path / "door"))
+        door.listen(8)
+        port = free.getsockname()[1]
+        free.close()
+        until, end = os.pipe()
+        listening = inside.listen([(port, str(tmp_path / "door"))])
+        words = {"target": inside.pass_on, "args": (listening,), "kwargs": {"until": until}}
+        thread = threading.Thread(**words)
+        thread.start()
+        yield port, door
+        os.close(end)
+        thread.join()
+        os.close(until)
+        for opened, _ in listening.values():
+            opened.close()
+
+
+def test_a_stream_that_nobody_reads_holds_up_no_other(bridge: tuple[int, socket.socket]) -> None:
+    port, door = bridge
+    with socket.create_connection(("127.0.0.1", port)), door.accept()[0] as full:
+        full.settimeout(0.5)
+        with contextlib.suppress(TimeoutError):
+            full.sendall(bytes(50_000_000))
+        with socket.create_connection(("127.0.0.1", port)) as near, door.accept()[0] as far:
+            far.sendall(b"answer")
+            near.settimeout(10)
+
+            assert near.recv(100) == b"answer"
+
+
+def test_both_ways_are_passed_on_whole_at_once(bridge: tuple[int, socket.socket]) -> None:
+    port, door = bridge
+    sent = os.urandom(3_000_000)
+    with socket.create_connection(("127.0.0.1", port)) as near, door.accept()[0] as far:
+        for each in (near, far):
+            threading.Thread(target=say_all, args=(each, sent), daemon=True).start()
+
+        assert [hear_all(each) for each in (near, far)] == [sent, sent]
+
+
+def say_all(end: socket.socket, sent: bytes) -> None:
+    end.sendall(sent)
+    end.shutdown(socket.SHUT_WR)
+
+
+def hear_all(end: socket.socket) -> bytes:
+    end.settimeout(10)
+    return b"".join(iter(lambda: end.recv(65536), b""))
 
 
 def ask(proxy: Path, line: str) -> bytes:
