@@ -365,6 +365,27 @@ def test_work_happens_in_a_clone_that_can_push(
     plane.wait(lambda: not any((runtime.workdir / "leases").iterdir()))
 
 
+def test_files_of_a_payload_lead_no_git_of_the_runtime_elsewhere(
+    plane: Any, agent: Any, repository: Path, git_command: Callable[..., str], tmp_path: Path
+) -> None:
+    """A repository's folder may name another one as its own: git would write the origin there."""
+    agent()
+    git_command(tmp_path, "init", "--quiet", "other")
+    git_command(tmp_path / "other", "remote", "add", "origin", "https://example.invalid/other.git")
+
+    lease_id = plane.offer(
+        {
+            "command": ["true"],
+            "workspace": {"git": str(repository)},
+            "files": {".git/commondir": str(tmp_path / "other" / ".git")},
+        }
+    )
+
+    assert plane.release_of(lease_id)["outcome"] == "success"
+    origin = git_command(tmp_path / "other", "remote", "get-url", "origin")
+    assert origin == "https://example.invalid/other.git"
+
+
 def test_a_ref_that_is_not_there_fails_with_its_name(
     plane: Any, agent: Any, repository: Path
 ) -> None:
