@@ -2,6 +2,7 @@
 
 import contextlib
 import threading
+import uuid
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
@@ -36,7 +37,8 @@ class Work:
     """One lease in this runtime's hands."""
 
     def __init__(self, offer: Mapping[str, Any], *, bench: Bench) -> None:
-        self.lease_id = str(offer["id"])
+        # It names a folder that is emptied: anything but an id might be a way to another one.
+        self.lease_id = str(uuid.UUID(str(offer["id"])))
         self.fencing_token = int(offer["fencing_token"])
         self.control = Control()
         self.is_acked = False
