@@ -1,5 +1,6 @@
 """What `up` starts and with which environment, and how it reads the answer of `prepare`."""
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,21 @@ def test_only_the_web_process_pools_its_connections() -> None:
     pooled = [child.name for child in children if "AGENTPOOL_DB_POOL" in child.env]
     assert pooled == ["web"]
     assert [child.name for child in children] == ["web", "jobs", "pulse"]
+
+
+@pytest.mark.parametrize("before", [signal.SIG_IGN, signal.SIG_DFL], ids=["nohup", "terminal"])
+def test_a_terminal_that_closes_ends_it_unless_that_is_ignored(before: signal.Handlers) -> None:
+    came: list[int] = []
+    earlier = signal.signal(signal.SIGHUP, before)
+    try:
+        with up._signals(lambda number, _frame: came.append(number)):
+            signal.raise_signal(signal.SIGHUP)
+        after = signal.getsignal(signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, earlier)
+
+    assert came == ([] if before is signal.SIG_IGN else [signal.SIGHUP])
+    assert after is before
 
 
 def test_the_answer_of_prepare_is_its_last_line_of_json() -> None:
