@@ -137,12 +137,13 @@ def main(argv: Sequence[str]) -> int:
 
 def _print(found: Sequence[Finding]) -> None:
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table("", "", "", box=None, show_header=False, pad_edge=False)
     for each in found:
         mark = "[green]✓[/]" if each.ok else "[red]✗[/]"
-        table.add_row(mark, each.name, each.why or each.detail)
+        table.add_row(mark, each.name, escape(each.why or each.detail))
     Console(file=sys.stdout, highlight=False).print(table)
 
 
