@@ -95,7 +95,7 @@ class Proxy:
             if method == "CONNECT":
                 writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
             else:
-                far_writer.write(_onward(method, rest, version, head))
+                far_writer.write(_onward(method, target, rest, version, head))
             await asyncio.gather(_copy(reader, far_writer), _copy(far_reader, writer))
 
     async def _connect(
@@ -232,11 +232,21 @@ def _target(method: str, target: str) -> tuple[str, int, str]:
     return parts.hostname, port, path
 
 
-def _onward(method: str, path: str, version: str, head: bytes) -> bytes:
-    """Return a request's head as the far server shall see it; one request a connection."""
+def _onward(method: str, target: str, path: str, version: str, head: bytes) -> bytes:
+    """
+    Return a request's head as the far server shall see it; one request a connection.
+
+    It asks for the host that the list allows, not for another one that the same server has.
+    """
+    host = urlsplit(target).netloc.rpartition("@")[2]
     lines = head.split(b"\r\n")[1:-2]
-    kept = [line for line in lines if not line.lower().startswith((b"proxy-", b"connection:"))]
-    first = f"{method} {path} {version}".encode("ascii")
+    names = (line.partition(b":")[0].strip().lower() for line in lines)
+    kept = [
+        line
+        for line, name in zip(lines, names, strict=True)
+        if name not in (b"connection", b"host") and not name.startswith(b"proxy-")
+    ]
+    first = f"{method} {path} {version}\r\nHost: {host}".encode("ascii")
     return b"\r\n".join([first, *kept, b"Connection: close", b"", b""])
 
 

@@ -49,6 +49,27 @@ def test_a_name_that_ends_within_itself_is_not_looked_up(
     assert looked_up == []
 
 
+def test_a_listed_host_is_not_asked_for_another_one_that_it_may_serve(tmp_path: Path) -> None:
+    """Many names stand behind one address: a plain request is for the one that the list allows."""
+    with socket.create_server(("127.0.0.1", 0)) as far:
+        name = f"127.0.0.1:{far.getsockname()[1]}"
+        opened = doors.Proxy(socket_path=tmp_path / "door", hosts=[name], note=print)
+        opened.open()
+        with socket.socket(socket.AF_UNIX) as near:
+            near.connect(str(tmp_path / "door"))
+            asked = f"GET http://{name}/a?b HTTP/1.1\r\nHost : other.invalid\r\nAccept: c\r\n\r\n"
+            near.sendall(asked.encode())
+            with far.accept()[0] as taken:
+                head = taken.recv(1024)
+        opened.close()
+
+    assert head.splitlines()[0] == b"GET /a?b HTTP/1.1"
+    assert b"Accept: c" in head
+    assert [line for line in head.splitlines() if b"host" in line.lower()] == [
+        f"Host: {name}".encode()
+    ]
+
+
 @pytest.fixture
 def bridge(tmp_path: Path) -> Iterator[tuple[int, socket.socket]]:
     """A port inside, and the door that it is passed on to."""

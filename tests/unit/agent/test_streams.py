@@ -179,10 +179,14 @@ def test_a_far_end_that_asks_and_does_not_read_the_answers_is_cut_off() -> None:
         for number in range(20, 2020)
     )
     here = Exchange(one.fileno(), told=print, connect=lambda _: None, most_message=9)
-    with one, liar, pytest.raises(Broken):
+
+    def ask_on() -> None:
         for _ in range(1000):
             liar.sendall(asked)
             here.turn(0)
+
+    with one, liar, pytest.raises(Broken):
+        ask_on()
 
 
 def test_the_end_of_the_channel_is_told() -> None:
