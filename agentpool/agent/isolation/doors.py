@@ -63,7 +63,8 @@ class Proxy:
             each.cancel()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        broken = (OSError, asyncio.IncompleteReadError, TimeoutError)
+        # A task that ends as cancelled would be logged by asyncio, for each connection of the work.
+        broken = (OSError, asyncio.IncompleteReadError, TimeoutError, asyncio.CancelledError)
         task = asyncio.current_task()
         if task is None or len(self._open) >= _MOST_OPEN:
             writer.close()

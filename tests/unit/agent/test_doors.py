@@ -1,5 +1,6 @@
 """The proxy of a sandbox, asked by work that means no good."""
 
+import asyncio
 import contextlib
 import os
 import socket
@@ -68,6 +69,24 @@ def test_a_listed_host_is_not_asked_for_another_one_that_it_may_serve(tmp_path: 
     assert [line for line in head.splitlines() if b"host" in line.lower()] == [
         f"Host: {name}".encode()
     ]
+
+
+def test_a_connection_that_is_cut_by_the_end_of_its_lease_is_not_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as far, socket.socket(socket.AF_UNIX) as near:
+        name = f"127.0.0.1:{far.getsockname()[1]}"
+        opened = doors.Proxy(socket_path=tmp_path / "door", hosts=[name], note=print)
+        opened.open()
+        near.connect(str(tmp_path / "door"))
+        near.sendall(f"CONNECT {name} HTTP/1.1\r\n\r\n".encode())
+        assert near.recv(1024).startswith(b"HTTP/1.1 200 ")
+        opened.close()
+        near.settimeout(5)
+
+        assert near.recv(1024) == b""
+    doors._loop().run(asyncio.sleep(0.05))
+    assert caplog.records == []
 
 
 @pytest.fixture
