@@ -149,10 +149,14 @@ def _run(installation: Installation, program: str, *options: str, url: str | Non
 
 def _without_password(url: str) -> tuple[str, str | None]:
     parts = urlsplit(url)
-    user, _, rest = parts.netloc.rpartition("@")
-    netloc = f"{user.partition(':')[0]}@{rest}" if user else rest
-    password = unquote(parts.password) if parts.password else None
-    return urlunsplit(parts._replace(netloc=netloc)), password
+    user, at, host = parts.netloc.rpartition("@")
+    options = parts.query.split("&") if parts.query else []
+    shown = [each for each in options if not each.startswith("password=")]
+    said = [each.removeprefix("password=") for each in options if each not in shown]
+    password = parts.password or "".join(said[-1:])
+    # Put together by hand: an address of a socket has no host, and keeps its two strokes.
+    address = f"{parts.scheme}://{user.partition(':')[0]}{at}{host}{parts.path}"
+    return address + (f"?{'&'.join(shown)}" if shown else ""), unquote(password) or None
 
 
 def _named(url: str, database: str) -> str:
