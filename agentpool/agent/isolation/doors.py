@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+import psutil
+
 from agentpool.agent.isolation import Incident
 from agentpool.agent.isolation.policy import allows_host
 
@@ -102,14 +104,21 @@ class Proxy:
     async def _connect(
         self, host: str, port: int
     ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """Connect to the first address that the work may reach. Raises: OSError, TimeoutError."""
+        """Connect to the first of the addresses it may reach that answers. Raises: OSError."""
         found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
         # An address or a port that the list names is meant; a name must not lead inside by itself.
-        is_named = f"{host}:{port}" in self._hosts
+        is_named = f"{f'[{host}]' if ':' in host else host}:{port}" in self._hosts
+        failed: OSError | None = None
         for family, _, _, _, address in found:
-            if is_named or ipaddress.ip_address(address[0]).is_global:
+            if not (is_named or _is_elsewhere(str(address[0]))):
+                continue
+            try:
                 opening = asyncio.open_connection(str(address[0]), port, family=family)
                 return await asyncio.wait_for(opening, _CONNECT_S)
+            except OSError as error:  # also when there is no answer in time
+                failed = error
+        if failed is not None:
+            raise failed
         self._note(Incident(kind="denied_network", detail=f"{host} leads to a private address"))
         raise OSError("its addresses are private; name it with its port to allow that")
 
@@ -218,6 +227,12 @@ def _loop() -> _Loop:
         if not _made:
             _made.append(_Loop())
         return _made[0]
+
+
+def _is_elsewhere(address: str) -> bool:
+    """Return whether an address belongs neither to this machine nor to its neighbourhood."""
+    ours = (each.address for found in psutil.net_if_addrs().values() for each in found)
+    return ipaddress.ip_address(address).is_global and address not in ours
 
 
 def _target(method: str, target: str) -> tuple[str, int, str]:

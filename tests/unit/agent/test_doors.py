@@ -4,6 +4,8 @@ import asyncio
 import contextlib
 import os
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -87,6 +89,75 @@ def test_a_connection_that_is_cut_by_the_end_of_its_lease_is_not_logged(
         assert near.recv(1024) == b""
     doors._loop().run(asyncio.sleep(0.05))
     assert caplog.records == []
+
+
+# In a network of its own, whose machine has an address of the world.
+OWN_ADDRESS = """
+import pathlib, socket, sys
+from agentpool.agent.isolation import doors
+far = socket.create_server(("0.0.0.0", 443))
+found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.88.99.9", 443))]
+socket.getaddrinfo = lambda *words, **more: found
+opened = doors.Proxy(socket_path=pathlib.Path(sys.argv[1]), hosts=["a.test"], note=print)
+opened.open()
+near = socket.socket(socket.AF_UNIX)
+near.connect(sys.argv[1])
+near.sendall(b"CONNECT a.test:443 HTTP/1.1\\r\\n\\r\\n")
+print(near.recv(1024).decode())
+"""
+
+
+def test_a_listed_name_that_leads_to_this_machine_is_refused(tmp_path: Path) -> None:
+    words = [sys.executable, "-c", OWN_ADDRESS, str(tmp_path / "door")]
+    made = "ip link set lo up && ip address add 192.88.99.9/32 dev lo"
+    script = f'{made} && exec "$@"'
+    done = subprocess.run(
+        ["unshare", "--net", "--map-root-user", "sh", "-ec", script, "sh", *words],
+        capture_output=True,
+        text=True,
+        timeout=20,
+    )
+    if not done.stdout:
+        pytest.skip(f"no network can be made here: {done.stderr[-200:]}")
+
+    assert "leads to a private address" in done.stdout
+    assert "HTTP/1.1 502 " in done.stdout
+
+
+def test_a_host_is_tried_by_each_of_its_addresses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as far, socket.socket(socket.AF_UNIX) as near:
+        port = far.getsockname()[1]
+        found = [
+            (socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))
+            for address in ("127.0.0.2", "127.0.0.1")
+        ]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *words, **_: found)
+        opened = doors.Proxy(socket_path=tmp_path / "door", hosts=[f"a.invalid:{port}"], note=print)
+        opened.open()
+        near.connect(str(tmp_path / "door"))
+        near.sendall(f"CONNECT a.invalid:{port} HTTP/1.1\r\n\r\n".encode())
+
+        assert near.recv(1024).startswith(b"HTTP/1.1 200 ")
+        opened.close()
+
+
+def test_an_address_with_colons_is_reached_as_it_is_listed(tmp_path: Path) -> None:
+    if not socket.has_dualstack_ipv6():
+        pytest.skip("this machine has no IPv6")
+    with (
+        socket.create_server(("::1", 0), family=socket.AF_INET6) as far,
+        socket.socket(socket.AF_UNIX) as near,
+    ):
+        name = f"[::1]:{far.getsockname()[1]}"
+        opened = doors.Proxy(socket_path=tmp_path / "door", hosts=[name], note=print)
+        opened.open()
+        near.connect(str(tmp_path / "door"))
+        near.sendall(f"CONNECT {name} HTTP/1.1\r\n\r\n".encode())
+
+        assert near.recv(1024).startswith(b"HTTP/1.1 200 ")
+        opened.close()
 
 
 @pytest.fixture
