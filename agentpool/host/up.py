@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import sys
 import time
@@ -327,7 +326,7 @@ def _save_config(installation: Installation, *, site: Site, token: str) -> Path:
     is_users = installation.instance == DEFAULT_INSTANCE or os.environ.get("AGENTPOOL_CONFIG")
     path = config.config_path() if is_users else installation.home / "config.toml"
     if path.exists():
-        shutil.copy2(path, path.with_name(f"{path.name}.before"))
+        config.write_private(path.with_name(f"{path.name}.before"), path.read_text())
     return config.save(url=site.url, token=token, path=path)
 
 
