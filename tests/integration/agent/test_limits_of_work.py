@@ -194,6 +194,31 @@ def limits_told(plane: Any, lease_id: str) -> list[int]:
     return [each["policy"]["memory_mb"] for each in told if each]
 
 
+def test_what_the_work_says_of_refused_tools_costs_the_runtime_little(tmp_path: Path) -> None:
+    """It is read again and again, by a thread that is not in the group of the lease."""
+    needs("process")
+    folder = contract.Folder(root=tmp_path / "lease")
+    folder.make()
+    spec = Spec(
+        lease_id=uuid.uuid4().hex,
+        runtime=f"told-{uuid.uuid4().hex[:8]}",
+        folder=folder.root,
+        place=folder.root / "work",
+        policy=policy_of(profile={}, grant={}),
+        means=Means(cache=tmp_path / "cache"),
+    )
+    environment = tier("process").create(spec)
+    folder.refused.write_text("curl\n" + " ".join(f"{n:x}" for n in range(60_000)))
+    try:
+        began = time.process_time()
+        found = [each for _ in range(20) for each in environment.incidents()]
+
+        assert time.process_time() - began < 0.5
+        assert found[0].detail == "curl"
+    finally:
+        environment.destroy()
+
+
 # In a group of the machine's that has one processor, as a container with --cpus 1 is.
 IN_A_NARROW_GROUP = """
 import pathlib, sys
