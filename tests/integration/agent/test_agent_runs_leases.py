@@ -385,7 +385,7 @@ def test_files_of_a_payload_lead_no_git_of_the_runtime_elsewhere(
     """A repository's folder may name another one as its own: git would write the origin there."""
     agent()
     git_command(tmp_path, "init", "--quiet", "other")
-    git_command(tmp_path / "other", "remote", "add", "origin", "https://example.invalid/other.git")
+    git_command(tmp_path / "other", "remote", "add", "origin", "https://git.example.org/other.git")
 
     lease_id = plane.offer(
         {
@@ -397,7 +397,7 @@ def test_files_of_a_payload_lead_no_git_of_the_runtime_elsewhere(
 
     assert plane.release_of(lease_id)["outcome"] == "success"
     origin = git_command(tmp_path / "other", "remote", "get-url", "origin")
-    assert origin == "https://example.invalid/other.git"
+    assert origin == "https://git.example.org/other.git"
 
 
 def test_a_ref_that_is_not_there_fails_with_its_name(
