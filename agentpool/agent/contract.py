@@ -135,7 +135,7 @@ def place_secrets(*, names: Sequence[str], source: Path | None, folder: Folder) 
             content = (source / name).read_bytes()
         except OSError as error:
             raise SecretMissing(f"secret {name!r} is not on this agent") from error
-        number = os.open(folder.secrets / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        number = os.open(folder.secrets / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(number, "wb") as file:
             file.write(content)
         if variable:

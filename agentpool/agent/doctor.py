@@ -12,7 +12,7 @@ from pathlib import Path
 
 from agentpool.agent import options
 from agentpool.agent.enrolment import CannotStart, runtime_name
-from agentpool.agent.isolation import LEVELS, Means, cgroup, qemu, seccomp, tier
+from agentpool.agent.isolation import LEVELS, Means, cgroup, mounts, qemu, seccomp, tier
 from agentpool.agent.options import Options
 
 
@@ -47,10 +47,12 @@ def ability(said: Options, workdir: Path) -> Ability:
     Raises: CannotStart, saying what mends it.
     """
     means = means_of(said, workdir)
-    for private in (each for each in (workdir, said.secrets_dir) if each):
-        for folder in means.exposed:
-            if private.is_relative_to(folder) or folder.is_relative_to(private):
-                raise CannotStart(f"--expose {folder} would show {private} to all work")
+    for private in (each.resolve() for each in (workdir, said.secrets_dir) if each):
+        # With the folders of this Python, which are shown unasked and may stand in a work folder.
+        for folder in (each.resolve() for each in (*means.exposed, *mounts.exposed(means))):
+            is_asked_for = folder in means.exposed and folder.is_relative_to(private)
+            if private.is_relative_to(folder) or is_asked_for:
+                raise CannotStart(f"{folder}, which all work may read, would show {private}")
     wanted = list(said.isolation) or ["process", *(["container"] if said.image else [])]
     found = []
     for level in (each for each in LEVELS if each in wanted):
@@ -137,12 +139,13 @@ def main(argv: Sequence[str]) -> int:
 
 def _print(found: Sequence[Finding]) -> None:
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table("", "", "", box=None, show_header=False, pad_edge=False)
     for each in found:
         mark = "[green]✓[/]" if each.ok else "[red]✗[/]"
-        table.add_row(mark, each.name, each.why or each.detail)
+        table.add_row(mark, each.name, escape(each.why or each.detail))
     Console(file=sys.stdout, highlight=False).print(table)
 
 

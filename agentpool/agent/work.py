@@ -2,6 +2,7 @@
 
 import contextlib
 import threading
+import uuid
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
@@ -36,7 +37,8 @@ class Work:
     """One lease in this runtime's hands."""
 
     def __init__(self, offer: Mapping[str, Any], *, bench: Bench) -> None:
-        self.lease_id = str(offer["id"])
+        # It names a folder that is emptied: anything but an id might be a way to another one.
+        self.lease_id = str(uuid.UUID(str(offer["id"])))
         self.fencing_token = int(offer["fencing_token"])
         self.control = Control()
         self.is_acked = False
@@ -217,7 +219,8 @@ class Work:
 
     def _run_command(self, log: lease_log.LeaseLog) -> Ending:
         place = self._prepare()
-        environment = self._environment = self._isolate(place)
+        environment = self._isolate(place)
+        self._furnish(place)
         guard = self._guard = self._guard_of(environment, log)
         env = self._variables_for(environment)
         command = contract.command_of(
@@ -249,7 +252,7 @@ class Work:
         )
 
     def _prepare(self) -> Path:
-        """Make folder, workspace, files and secrets; return the workspace."""
+        """Make folder and workspace; return the workspace."""
         workspace.remove(self._folder.root)
         self._folder.make()
         wanted = self._payload.get("workspace") or {}
@@ -258,6 +261,10 @@ class Work:
             workspace.refuse_private(str(source), private=private)
         place = workspace.prepare(wanted=wanted, folder=self._folder.root, git=self._git())
         workspace.keep_private(place, own=self._folder.root, private=private)
+        return place
+
+    def _furnish(self, place: Path) -> None:
+        """Write files and secrets; no git of ours runs after that, files may tell it anything."""
         is_own = place.is_relative_to(self._folder.root)
         workspace.write_files(
             files=self._payload.get("files") or {},
@@ -268,7 +275,6 @@ class Work:
             names=self._secrets(), source=self._bench.secrets_dir, folder=self._folder
         )
         self._tell_work()
-        return place
 
     def _tell_work(self) -> None:
         payload = {**self._payload, "secrets": self._secrets()}
@@ -287,7 +293,8 @@ class Work:
             means=self._bench.means,
             origin=Path(source) if source.startswith("/") else None,
         )
-        environment = isolation.tier(self._level(), bare=self._bench.is_bare).create(spec)
+        tier = isolation.tier(self._level(), bare=self._bench.is_bare)
+        environment = self._environment = tier.create(spec)
         if environment.origin_url:
             # The repository itself is not in there, but a door to it.
             self._git().run("remote", "set-url", "origin", environment.origin_url, cwd=place)

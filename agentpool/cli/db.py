@@ -134,7 +134,7 @@ def restore(*, file: Path, yes: bool) -> None:
     token = backup.restore(
         installation, file.absolute(), database_url=os.environ.get("DATABASE_URL")
     )
-    click.echo("Restored." + (f" Fencing tokens go on after {token}." if token else ""))
+    click.echo(f"Restored. Fencing tokens go on after {token}.")
 
 
 def _require_embedded() -> None:

@@ -17,6 +17,7 @@ from agentpool.host.installation import HostError, Installation, plain_os_errors
 # More tokens than an installation hands out between two backups: at 100 leases a second, 2.8 h
 # of nothing but leases. When the old database still stands its own last token counts too.
 FENCING_ADVANCE = 1_000_000
+_SEQUENCE = "lease_fencing_token_seq"
 _FRESH = "agentpool_restoring"
 _OLD = "agentpool_before_restore"
 
@@ -41,9 +42,7 @@ def dump(installation: Installation, file: Path, *, database_url: str | None = N
         partial.unlink(missing_ok=True)
 
 
-def restore(
-    installation: Installation, file: Path, *, database_url: str | None = None
-) -> int | None:
+def restore(installation: Installation, file: Path, *, database_url: str | None = None) -> int:
     """
     Bring a dump back and return the last fencing token that counts as used.
 
@@ -52,13 +51,15 @@ def restore(
 
     Args:
         database_url: a database of your own; None: the embedded one, started when needed.
-    Returns: None when the dump has no fencing sequence.
-    Raises: HostError, the file is no dump, the database is in use or not empty.
+    Raises: HostError, the file is no dump of agentpool's, the database is in use or not empty.
 
     """
     if not file.is_file():
         raise HostError(f"There is no file {file}.")
-    _run(installation, "pg_restore", "--list", str(file), url=None)
+    held = _run(installation, "pg_restore", "--list", str(file), url=None)
+    if _SEQUENCE not in held:
+        # Of another database, or of one that was never migrated: tokens would begin at 1 again.
+        raise HostError(f"{file} has no fencing tokens: it is no dump of an agentpool database.")
     if database_url is None:
         return _replace_embedded(installation, file)
     if _ask(installation, _TABLES, url=database_url) != "0":
@@ -80,7 +81,7 @@ FROM lease_fencing_token_seq
 """
 
 
-def _replace_embedded(installation: Installation, file: Path) -> int | None:
+def _replace_embedded(installation: Installation, file: Path) -> int:
     url = postgres.start(installation)
     maintenance = _named(url, "postgres")
     others = _ask(installation, _OTHER_CONNECTIONS, url=maintenance)
@@ -106,11 +107,9 @@ def _swap() -> str:
     )
 
 
-def _fill(installation: Installation, file: Path, *, url: str, used_token: int) -> int | None:
+def _fill(installation: Installation, file: Path, *, url: str, used_token: int) -> int:
     options = ("--no-owner", "--no-privileges", "--exit-on-error", "--single-transaction")
     _run(installation, "pg_restore", *options, str(file), url=url)
-    if _ask(installation, _HAS_SEQUENCE, url=url) != "t":
-        return None
     return int(
         _ask(installation, _ADVANCE.format(used=used_token, advance=FENCING_ADVANCE), url=url)
     )
@@ -150,10 +149,14 @@ def _run(installation: Installation, program: str, *options: str, url: str | Non
 
 def _without_password(url: str) -> tuple[str, str | None]:
     parts = urlsplit(url)
-    user, _, rest = parts.netloc.rpartition("@")
-    netloc = f"{user.partition(':')[0]}@{rest}" if user else rest
-    password = unquote(parts.password) if parts.password else None
-    return urlunsplit(parts._replace(netloc=netloc)), password
+    user, at, host = parts.netloc.rpartition("@")
+    options = parts.query.split("&") if parts.query else []
+    shown = [each for each in options if not each.startswith("password=")]
+    said = [each.removeprefix("password=") for each in options if each not in shown]
+    password = parts.password or "".join(said[-1:])
+    # Put together by hand: an address of a socket has no host, and keeps its two strokes.
+    address = f"{parts.scheme}://{user.partition(':')[0]}{at}{host}{parts.path}"
+    return address + (f"?{'&'.join(shown)}" if shown else ""), unquote(password) or None
 
 
 def _named(url: str, database: str) -> str:

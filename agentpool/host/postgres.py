@@ -249,8 +249,9 @@ def _create_data(server: _Server, binaries: Binaries) -> None:
 def _make_owned_folder(folder: Path, *, account: Account) -> None:
     with plain_os_errors(folder):
         folder.mkdir(mode=0o700, exist_ok=True)
-        if folder.stat().st_uid != account.uid:
-            os.chown(folder, account.uid, account.gid)
+        # Never through a link, which the server's user may have put in the place of its folder.
+        if folder.lstat().st_uid != account.uid:
+            os.lchown(folder, account.uid, account.gid)
 
 
 def _launch(
@@ -262,7 +263,7 @@ def _launch(
         _make_owned_folder(server.socket_folder, account=server.account)
     flags = [
         *("-D", str(server.data), "-p", str(port), "-h", "127.0.0.1"),
-        *("-k", str(server.socket_folder or "")),
+        *("-k", _as_one(server.socket_folder) if server.socket_folder else ""),
         *(word for name, value in settings.items() for word in ("-c", f"{name}={value}")),
     ]
     # The shell forks the server and ends, so the server's parent is init: it is not our
@@ -284,6 +285,11 @@ def _launch(
         return psutil.Process(int(answer.stdout))
     except psutil.NoSuchProcess:
         return None
+
+
+def _as_one(folder: Path) -> str:
+    """Return a folder as the server takes a list of them, in which a comma would begin another."""
+    return '"' + str(folder).replace('"', '""') + '"'
 
 
 def _accepts(server: _Server, process: psutil.Process, *, port: int) -> bool:

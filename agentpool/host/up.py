@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import sys
 import time
@@ -53,7 +52,8 @@ def up(
     Run the installation in the foreground until SIGINT, SIGTERM or SIGHUP; return an exit code.
 
     A stop takes at most 10 s and leaves no process, the agents started by scaling included;
-    a second signal stops at once. Call it from the main thread.
+    a second signal stops at once. A SIGHUP that is ignored at the start, as under nohup, stays
+    so. Call it from the main thread.
 
     Args:
         keep_agents: the agents go on without the control plane; the next `up` finds them.
@@ -276,7 +276,10 @@ class _Up:
 @contextmanager
 def _signals(handler: Callable[..., None]) -> Iterator[None]:
     """Let the signals that ask for an end call a handler while the block runs."""
-    wanted = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    wanted = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+    # Who starts it under nohup wants it to outlive the terminal.
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+        wanted.remove(signal.SIGHUP)
     before = {one: signal.signal(one, handler) for one in wanted}
     try:
         yield
@@ -323,7 +326,7 @@ def _save_config(installation: Installation, *, site: Site, token: str) -> Path:
     is_users = installation.instance == DEFAULT_INSTANCE or os.environ.get("AGENTPOOL_CONFIG")
     path = config.config_path() if is_users else installation.home / "config.toml"
     if path.exists():
-        shutil.copy2(path, path.with_name(f"{path.name}.before"))
+        config.write_private(path.with_name(f"{path.name}.before"), path.read_text())
     return config.save(url=site.url, token=token, path=path)
 
 

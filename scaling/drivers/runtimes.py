@@ -1,11 +1,10 @@
 """What a runtime is on the machine where a driver starts it: command, environment, folder."""
 
 import os
-import shutil
 import sys
 from pathlib import Path
 
-from agentpool.agent import doctor
+from agentpool.agent import doctor, workspace
 from scaling.drivers.base import Spec
 
 # Names the launch in the runtime's environment: so it is found when its handle was never stored.
@@ -53,4 +52,4 @@ def remove_left(folder: Path) -> None:
     """Remove what an ended runtime has left; its log stays for whoever asks what happened."""
     # A runtime that was killed could not remove containers and control groups.
     doctor.remove_left(folder)
-    shutil.rmtree(folder, ignore_errors=True)
+    workspace.remove(folder)

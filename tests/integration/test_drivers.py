@@ -1,11 +1,13 @@
 """Every driver through the same kit, with real runtimes; Ray on a cluster of three nodes here."""
 
+import os
 from dataclasses import replace
+from pathlib import Path
 
 import psutil
 import pytest
 
-from scaling.drivers import DriverError, named
+from scaling.drivers import DriverError, named, runtimes
 from scaling.drivers.kit import DriverKit
 from scaling.drivers.local import LocalDriver
 from scaling.drivers.memory import MemoryDriver
@@ -13,6 +15,23 @@ from scaling.drivers.ray import RayDriver
 
 pytest_plugins = ["tests.ray_nodes"]
 pytestmark = pytest.mark.slow
+
+
+def test_what_a_killed_runtime_left_goes_however_deep_it_is(tmp_path: Path) -> None:
+    """Its work may have nested folders deeper than Python can follow, or closed them."""
+    before = Path.cwd()
+    (tmp_path / "agent").mkdir()
+    os.chdir(tmp_path / "agent")
+    try:
+        for _ in range(1500):
+            os.mkdir("leases")
+            os.chdir("leases")
+    finally:
+        os.chdir(before)
+
+    runtimes.remove_left(tmp_path / "agent")
+
+    assert not (tmp_path / "agent").exists()
 
 
 def test_an_unknown_driver_is_refused_with_those_there_are():

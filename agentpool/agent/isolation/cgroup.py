@@ -96,7 +96,13 @@ class Group:
             return
         self._write_v1_memory(size)
         self._write("cpu", "cpu.cfs_period_us", _PERIOD_US)
-        self._write("cpu", "cpu.cfs_quota_us", quota)
+        try:
+            self._write("cpu", "cpu.cfs_quota_us", quota)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            # More than a group above has: that one's holds, and none of its own may exceed it.
+            self._write("cpu", "cpu.cfs_quota_us", -1)
 
     def entrances(self) -> list[str]:
         """Return the files into which a process writes 0 to be in the group."""

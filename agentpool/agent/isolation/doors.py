@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+import psutil
+
 from agentpool.agent.isolation import Incident
 from agentpool.agent.isolation.policy import allows_host
 
@@ -63,7 +65,8 @@ class Proxy:
             each.cancel()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        broken = (OSError, asyncio.IncompleteReadError, TimeoutError)
+        # A task that ends as cancelled would be logged by asyncio, for each connection of the work.
+        broken = (OSError, asyncio.IncompleteReadError, TimeoutError, asyncio.CancelledError)
         task = asyncio.current_task()
         if task is None or len(self._open) >= _MOST_OPEN:
             writer.close()
@@ -95,20 +98,27 @@ class Proxy:
             if method == "CONNECT":
                 writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
             else:
-                far_writer.write(_onward(method, rest, version, head))
+                far_writer.write(_onward(method, target, rest, version, head))
             await asyncio.gather(_copy(reader, far_writer), _copy(far_reader, writer))
 
     async def _connect(
         self, host: str, port: int
     ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """Connect to the first address that the work may reach. Raises: OSError, TimeoutError."""
+        """Connect to the first of the addresses it may reach that answers. Raises: OSError."""
         found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
         # An address or a port that the list names is meant; a name must not lead inside by itself.
-        is_named = f"{host}:{port}" in self._hosts
+        is_named = f"{f'[{host}]' if ':' in host else host}:{port}" in self._hosts
+        failed: OSError | None = None
         for family, _, _, _, address in found:
-            if is_named or ipaddress.ip_address(address[0]).is_global:
+            if not (is_named or _is_elsewhere(str(address[0]))):
+                continue
+            try:
                 opening = asyncio.open_connection(str(address[0]), port, family=family)
                 return await asyncio.wait_for(opening, _CONNECT_S)
+            except OSError as error:  # also when there is no answer in time
+                failed = error
+        if failed is not None:
+            raise failed
         self._note(Incident(kind="denied_network", detail=f"{host} leads to a private address"))
         raise OSError("its addresses are private; name it with its port to allow that")
 
@@ -219,21 +229,40 @@ def _loop() -> _Loop:
         return _made[0]
 
 
+def _is_elsewhere(address: str) -> bool:
+    """Return whether an address belongs neither to this machine nor to its neighbourhood."""
+    ours = (each.address for found in psutil.net_if_addrs().values() for each in found)
+    return ipaddress.ip_address(address).is_global and address not in ours
+
+
 def _target(method: str, target: str) -> tuple[str, int, str]:
     """Return host, port and the path onward. Raises: ValueError."""
     parts = urlsplit(f"//{target}" if method == "CONNECT" else target)
     if not parts.hostname or (method != "CONNECT" and parts.scheme != "http"):
+        raise ValueError(target)
+    if not parts.hostname.isprintable():
+        # The resolver reads a name up to the first NUL: another one than the list was asked for.
         raise ValueError(target)
     port = parts.port or (443 if method == "CONNECT" else 80)
     path = f"{parts.path or '/'}{f'?{parts.query}' if parts.query else ''}"
     return parts.hostname, port, path
 
 
-def _onward(method: str, path: str, version: str, head: bytes) -> bytes:
-    """Return a request's head as the far server shall see it; one request a connection."""
+def _onward(method: str, target: str, path: str, version: str, head: bytes) -> bytes:
+    """
+    Return a request's head as the far server shall see it; one request a connection.
+
+    It asks for the host that the list allows, not for another one that the same server has.
+    """
+    host = urlsplit(target).netloc.rpartition("@")[2]
     lines = head.split(b"\r\n")[1:-2]
-    kept = [line for line in lines if not line.lower().startswith((b"proxy-", b"connection:"))]
-    first = f"{method} {path} {version}".encode("ascii")
+    names = (line.partition(b":")[0].strip().lower() for line in lines)
+    kept = [
+        line
+        for line, name in zip(lines, names, strict=True)
+        if name not in (b"connection", b"host") and not name.startswith(b"proxy-")
+    ]
+    first = f"{method} {path} {version}\r\nHost: {host}".encode("ascii")
     return b"\r\n".join([first, *kept, b"Connection: close", b"", b""])
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import docker
 
 LABEL = "agentpool.agent"
-_RUN = Path("/run/agentpool")
+_RUN, _STORAGE = Path("/run/agentpool"), Path("/var/lib/containers")
 # Of docker's interface, as podman 4 speaks it.
 _API = "1.41"
 _READY_S, _ANSWER_S, _COMMAND_S, _END_S = 20.0, 60.0, 60.0, 5.0
@@ -125,7 +125,8 @@ def remove_command(name: str) -> list[str]:
 def remove_left(runtime: str) -> int:
     """End all containers of a runtime and its engine, be it this one or one that was killed."""
     place = folder(runtime)
-    if not place.is_dir():
+    # Not whether the sockets are there: they go when the machine starts anew, containers do not.
+    if os.geteuid() != 0 or not _STORAGE.is_dir() or shutil.which("podman") is None:
         return 0
     found = _podman("ps", "--all", "--quiet", "--filter", f"label={LABEL}={runtime}")
     left = found.stdout.split()

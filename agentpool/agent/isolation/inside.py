@@ -13,13 +13,14 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import select
     from typing import Any
 
 _PR_SET_NO_NEW_PRIVS, _PR_CAPBSET_DROP = 38, 24
 _SECCOMP_SET_MODE_FILTER, _NEW_LISTENER, _WAIT_KILLABLE = 1, 1 << 3, 1 << 5
 _LAST_CAPABILITY, _CAPABILITIES_V3 = 63, 0x20080522
 _RLIMIT_FSIZE, _RLIMIT_CORE, _RLIMIT_NPROC = 1, 4, 6
+_IN, _OUT = 1, 4  # of poll()
+_MOST_ENDS = 256
 
 
 def main(command: list[str]) -> None:
@@ -182,63 +183,79 @@ def listen(ports: list[tuple[int, str]]) -> "dict[int, tuple[_socket.socket, str
     return doors
 
 
+class _End:
+    """One end of a connection; what it says waits at the other one until that takes it."""
+
+    def __init__(self, socket: _socket.socket) -> None:
+        socket.setblocking(False)
+        self.socket = socket
+        self.other = self
+        self.held = b""
+        self.is_done = self.is_shut = False
+
+    def wanted(self) -> int:
+        """Return what to wait for; neither end may hold up the ends of other connections."""
+        return (0 if self.is_done or self.other.held else _IN) | (_OUT if self.held else 0)
+
+    def turn(self, ready: int) -> bool:
+        """Take what is held for here, else pass on what is said; False: the connection is over."""
+        other = self.other
+        try:
+            if self.held and ready & ~_IN:
+                self.held = self.held[self.socket.send(self.held) :]
+            if not self.is_done and not other.held and ready & ~_OUT:
+                other.held = self.socket.recv(65536)
+                self.is_done = not other.held
+            for each in (self, other):
+                if each.other.is_done and not each.held and not each.is_shut:
+                    each.is_shut = True
+                    each.socket.shutdown(_socket.SHUT_WR)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return any(each.held or not each.is_done for each in (self, other))
+
+
 def pass_on(doors: "dict[int, tuple[_socket.socket, str]]", *, until: int = -1) -> None:
     """Shovel bytes until a descriptor has something to read, or the sandbox ends."""
     import select
 
-    poll = select.poll()
-    for number in (*doors, *((until,) if until >= 0 else ())):
-        poll.register(number, select.POLLIN)
-    # Each end of a connection with the other one, by number.
-    ends: dict[int, tuple[_socket.socket, _socket.socket]] = {}
+    ends: dict[int, _End] = {}
     while True:
-        for number, _ in poll.poll():
+        poll = select.poll()
+        for number in (*doors, *((until,) if until >= 0 else ())):
+            if number == until or len(ends) < _MOST_ENDS:
+                poll.register(number, _IN)
+        for number, end in ends.items():
+            if end.wanted():
+                poll.register(number, end.wanted())
+        for number, ready in poll.poll():
             if number == until:
+                for end in ends.values():
+                    end.socket.close()
                 return
             if number in doors:
-                _begin(*doors[number], ends, poll)
-            elif number in ends and not _shovel(*ends[number]):
-                poll.unregister(number)
-                one, other = ends.pop(number)
-                if other.fileno() not in ends:
-                    one.close()
-                    other.close()
+                _begin(*doors[number], ends)
+            elif number in ends and not ends[number].turn(ready):
+                for end in (ends[number], ends[number].other):
+                    del ends[end.socket.fileno()]
+                    end.socket.close()
 
 
-def _begin(
-    door: _socket.socket,
-    path: str,
-    ends: "dict[int, tuple[_socket.socket, _socket.socket]]",
-    poll: "select.poll",
-) -> None:
+def _begin(door: _socket.socket, path: str, ends: dict[int, _End]) -> None:
     """Take one connection, and make the one that it is passed on to."""
     here, _ = door._accept()  # type: ignore[attr-defined]
-    near = _socket.socket(_socket.AF_INET, _socket.SOCK_STREAM, 0, here)
-    far = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+    near = _End(_socket.socket(_socket.AF_INET, _socket.SOCK_STREAM, 0, here))
+    far = _End(_socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM))
     try:
-        far.connect(path)
+        far.socket.connect(path)
     except OSError:
-        near.close()
-        far.close()
+        near.socket.close()
+        far.socket.close()
         return
-    ends[near.fileno()], ends[far.fileno()] = (near, far), (far, near)
-    poll.register(near.fileno(), 1)  # POLLIN
-    poll.register(far.fileno(), 1)
-
-
-def _shovel(one: _socket.socket, to: _socket.socket) -> bool:
-    """Pass on what is there; False: this side is done, the other was told."""
-    try:
-        data = one.recv(65536)
-        rest = data
-        while rest:
-            rest = rest[to.send(rest) :]
-        if data:
-            return True
-        to.shutdown(_socket.SHUT_WR)
-    except OSError:
-        return False
-    return False
+    near.other, far.other = far, near
+    ends[near.socket.fileno()], ends[far.socket.fileno()] = near, far
 
 
 def _close(number: int) -> None:

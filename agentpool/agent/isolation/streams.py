@@ -266,6 +266,8 @@ class Exchange:
             raise Broken("more connections than there may be")
         far = self._connect(port)
         if far is None:
+            if len(self._out) > WINDOW:
+                raise Broken("answers that nobody reads")
             self._put(_END, number)
             return
         far.setblocking(False)

@@ -1,6 +1,7 @@
 """The runtime as a real process against a control plane on real sockets."""
 
 import json
+import os
 import platform
 import signal
 import sys
@@ -363,6 +364,40 @@ def test_work_happens_in_a_clone_that_can_push(
     assert shown == "bee three"
     assert git_command(repository, "show", "story/one:extra/plan.md") == "plan"
     plane.wait(lambda: not any((runtime.workdir / "leases").iterdir()))
+
+
+def test_a_lease_whose_id_is_a_path_is_not_taken(plane: Any, agent: Any, tmp_path: Path) -> None:
+    """Its folder is emptied before and removed after the work, with the rights of the runtime."""
+    runtime = agent()
+    (tmp_path / "others").mkdir()
+    way = os.path.relpath(tmp_path / "others", runtime.workdir / "leases")
+
+    plane.offer({"command": ["true"]}, id=way)
+    plane.release_of(plane.offer({"command": ["true"]}))
+
+    assert "event=offer.unreadable" in runtime.said()
+    assert (tmp_path / "others").is_dir()
+
+
+def test_files_of_a_payload_lead_no_git_of_the_runtime_elsewhere(
+    plane: Any, agent: Any, repository: Path, git_command: Callable[..., str], tmp_path: Path
+) -> None:
+    """A repository's folder may name another one as its own: git would write the origin there."""
+    agent()
+    git_command(tmp_path, "init", "--quiet", "other")
+    git_command(tmp_path / "other", "remote", "add", "origin", "https://git.example.org/other.git")
+
+    lease_id = plane.offer(
+        {
+            "command": ["true"],
+            "workspace": {"git": str(repository)},
+            "files": {".git/commondir": str(tmp_path / "other" / ".git")},
+        }
+    )
+
+    assert plane.release_of(lease_id)["outcome"] == "success"
+    origin = git_command(tmp_path / "other", "remote", "get-url", "origin")
+    assert origin == "https://git.example.org/other.git"
 
 
 def test_a_ref_that_is_not_there_fails_with_its_name(

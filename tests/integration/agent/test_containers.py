@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from agentpool.agent import contract
-from agentpool.agent.isolation import Exit, Means, Spec, container
+from agentpool.agent.isolation import Exit, Means, Spec, container, engine
 from agentpool.agent.isolation.policy import policy_of
 from tests.integration.agent.tiers import little_system, needs
 
@@ -158,6 +158,17 @@ def test_it_is_resized_measured_and_killed(tmp_path: Path, runtime: str) -> None
     assert not is_too_small
     assert used >= 60
     assert found.code == -signal.SIGKILL
+
+
+def test_a_container_is_removed_also_when_the_sockets_beside_it_are_gone(
+    image: str, runtime: str
+) -> None:
+    """As after a loss of power: /run is empty, the container with its secrets is still there."""
+    words = ["podman", "create", "--label", f"{engine.LABEL}={runtime}", image, "/bin/id"]
+    made = subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
+
+    assert container.remove_left(runtime) == 1
+    assert subprocess.run(["podman", "container", "exists", made], check=False).returncode == 1
 
 
 def test_the_keeper_removes_the_container_of_a_killed_runtime(tmp_path: Path, runtime: str) -> None:

@@ -1,5 +1,8 @@
 """What ends or warns work beyond memory and disk, in each tier: tokens, age, resizing, secrets."""
 
+import os
+import subprocess
+import sys
 import threading
 import time
 import uuid
@@ -11,7 +14,7 @@ import pytest
 
 from agentpool.agent import contract, guard
 from agentpool.agent.control import Control, Reason
-from agentpool.agent.isolation import Means, Spec, tier
+from agentpool.agent.isolation import Means, Spec, cgroup, tier
 from agentpool.agent.isolation.policy import policy_of
 from balancing.reports import SecurityReport
 from tests.integration.agent.tiers import needs
@@ -189,3 +192,58 @@ def limits_told(plane: Any, lease_id: str) -> list[int]:
         said["enforcement"] for said in plane.security.get(lease_id, []) if "enforcement" in said
     ]
     return [each["policy"]["memory_mb"] for each in told if each]
+
+
+def test_what_the_work_says_of_refused_tools_costs_the_runtime_little(tmp_path: Path) -> None:
+    """It is read again and again, by a thread that is not in the group of the lease."""
+    needs("process")
+    folder = contract.Folder(root=tmp_path / "lease")
+    folder.make()
+    spec = Spec(
+        lease_id=uuid.uuid4().hex,
+        runtime=f"told-{uuid.uuid4().hex[:8]}",
+        folder=folder.root,
+        place=folder.root / "work",
+        policy=policy_of(profile={}, grant={}),
+        means=Means(cache=tmp_path / "cache"),
+    )
+    environment = tier("process").create(spec)
+    folder.refused.write_text("curl\n" + " ".join(f"{n:x}" for n in range(60_000)))
+    try:
+        began = time.process_time()
+        found = [each for _ in range(20) for each in environment.incidents()]
+
+        assert time.process_time() - began < 0.5
+        assert found[0].detail == "curl"
+    finally:
+        environment.destroy()
+
+
+# In a group of the machine's that has one processor, as a container with --cpus 1 is.
+IN_A_NARROW_GROUP = """
+import pathlib, sys
+from agentpool.agent.isolation import cgroup
+above = pathlib.Path("/sys/fs/cgroup/cpu") / sys.argv[1]
+above.mkdir()
+(above / "cpu.cfs_quota_us").write_text("100000")
+(above / "cgroup.procs").write_text("0")
+group = cgroup.Group(runtime=sys.argv[1], lease_id="lease")
+try:
+    group.make(memory_mb=100, cpu_cores=2, pids=10)
+    group.resize(memory_mb=100, cpu_cores=0.5)
+    print((above / "agentpool" / sys.argv[1] / "lease" / "cpu.cfs_quota_us").read_text())
+finally:
+    group.remove()
+    (above / "agentpool").rmdir()
+    (above.parent / "cgroup.procs").write_text("0")
+    above.rmdir()
+"""
+
+
+def test_more_processors_than_the_group_above_has_are_no_fault_of_the_lease() -> None:
+    if not cgroup.host().works or cgroup.host().version != 1:
+        pytest.skip("only version 1 refuses a group more than the one above it has")
+    words = [sys.executable, "-c", IN_A_NARROW_GROUP, f"narrow-{os.getpid()}"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=30, check=False)
+
+    assert done.stdout.strip() == "50000", done.stderr

@@ -50,6 +50,21 @@ def test_a_restore_on_a_new_machine_advances_the_dumped_token(
     assert last == 3 + FENCING_ADVANCE
 
 
+def test_a_dump_without_fencing_tokens_does_not_replace_a_database_that_handed_some_out(
+    home: Installation, tmp_path: Path
+) -> None:
+    """Migrations would make a new sequence that begins at 1, and every token would come again."""
+    postgres.start(home)
+    backup.dump(home, tmp_path / "before_the_first_start.dump")
+    url = _with_tokens(home, used=3)
+
+    with pytest.raises(HostError, match="no fencing tokens"):
+        backup.restore(home, tmp_path / "before_the_first_start.dump")
+
+    assert _values(url, "SELECT name FROM story") == ["first"]
+    assert _values(url, "SELECT last_value FROM lease_fencing_token_seq") == [3]
+
+
 def test_a_restore_is_refused_while_somebody_uses_the_database(
     home: Installation, tmp_path: Path
 ) -> None:

@@ -3,11 +3,12 @@
 import json
 from pathlib import Path
 
+import psycopg
 import pytest
 from click.testing import CliRunner, Result
 
 from agentpool.cli.db import db
-from agentpool.host import lock
+from agentpool.host import lock, postgres
 from agentpool.host.installation import Installation, make_home
 
 
@@ -38,9 +39,12 @@ def test_start_shows_no_password() -> None:
     assert "postgresql://" not in shown
 
 
-@pytest.mark.usefixtures("home")
-def test_a_dump_comes_back_when_the_question_is_answered_with_yes(tmp_path: Path) -> None:
+def test_a_dump_comes_back_when_the_question_is_answered_with_yes(
+    home: Installation, tmp_path: Path
+) -> None:
     file = str(tmp_path / "pool.dump")
+    with psycopg.connect(postgres.start(home)) as connection:
+        connection.execute("CREATE SEQUENCE lease_fencing_token_seq")
 
     saved = _db("dump", file)
     refused = _db("restore", file, answer="n\n")
@@ -48,7 +52,7 @@ def test_a_dump_comes_back_when_the_question_is_answered_with_yes(tmp_path: Path
 
     assert saved.output.startswith(f"Saved {file}")
     assert refused.exit_code == 1
-    assert restored.output.endswith("Restored.\n")
+    assert restored.output.endswith("Restored. Fencing tokens go on after 1000001.\n")
 
 
 def test_the_database_of_a_running_installation_is_neither_stopped_nor_replaced(

@@ -1,5 +1,6 @@
 """The embedded Postgres: one server whoever starts it, whatever was killed before."""
 
+import contextlib
 import ctypes
 import os
 import shutil
@@ -207,6 +208,31 @@ def test_an_ordinary_user_runs_the_server_as_itself(home: Installation) -> None:
     account = _ordinary_account()
     assert said.startswith("postgresql://")
     assert said.endswith(f" owned by {account.uid}")
+
+
+def test_a_home_of_any_name_holds_a_server(home: Installation) -> None:
+    strange = replace(home, root=home.root / 'é a, b" c')
+
+    try:
+        assert _value(postgres.start(strange), "SELECT 1") == 1
+    finally:
+        postgres.stop(strange, mode="immediate")
+
+
+@ROOT_ONLY
+def test_root_gives_nothing_away_by_a_link_that_the_user_of_the_server_made(
+    home: Installation, tmp_path: Path
+) -> None:
+    postgres.start(home)
+    postgres.stop(home)
+    sockets = postgres.status(home).data.with_name("socket")
+    sockets.rmdir()
+    sockets.symlink_to(tmp_path)
+
+    with contextlib.suppress(HostError):
+        postgres.start(home)
+
+    assert tmp_path.stat().st_uid == 0
 
 
 @ROOT_ONLY

@@ -179,6 +179,18 @@ def test_a_secret_has_a_plain_name(tmp_path: Path, name: str) -> None:
         contract.place_secrets(names=[name], source=tmp_path, folder=folder)
 
 
+def test_a_secret_that_pool_and_payload_both_name_is_given_in_both_ways(tmp_path: Path) -> None:
+    folder = contract.Folder(root=tmp_path / "lease")
+    folder.make()
+    (tmp_path / "key").write_text("secret\n")
+
+    given = contract.place_secrets(names=["key", "key=API_KEY"], source=tmp_path, folder=folder)
+
+    assert given == {"API_KEY": "secret"}
+    assert (folder.secrets / "key").read_text() == "secret\n"
+    assert (folder.secrets / "key").stat().st_mode & 0o777 == 0o600
+
+
 def test_the_payload_can_not_replace_what_the_runtime_says(tmp_path: Path) -> None:
     env = contract.environment(
         agent_id="bee",

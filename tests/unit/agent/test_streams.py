@@ -171,6 +171,24 @@ def test_a_far_end_that_breaks_the_rules_is_cut_off(
     os.close(out)
 
 
+def test_a_far_end_that_asks_and_does_not_read_the_answers_is_cut_off() -> None:
+    one, liar = socket.socketpair()
+    one.setblocking(False)
+    asked = b"".join(
+        bytes([1]) + number.to_bytes(4, "little") + (4).to_bytes(4, "little") + bytes(4)
+        for number in range(20, 2020)
+    )
+    here = Exchange(one.fileno(), told=print, connect=lambda _: None, most_message=9)
+
+    def ask_on() -> None:
+        for _ in range(1000):
+            liar.sendall(asked)
+            here.turn(0)
+
+    with one, liar, pytest.raises(Broken):
+        ask_on()
+
+
 def test_the_end_of_the_channel_is_told() -> None:
     with ends() as (here, _, _, _):
         pass

@@ -81,3 +81,15 @@ def _answering(answer: bytes, *, then_s: float = 0.0) -> Iterator[Site]:
         yield Site(port=server.getsockname()[1])
         is_over.set()
         thread.join()
+
+
+@pytest.mark.parametrize(
+    ("url", "shown", "password"),
+    [
+        ("postgresql://u@h/d?password=p%40&a=b%20c", "postgresql://u@h/d?a=b%20c", "p@"),
+        ("postgresql:///d?host=/run/pg&password=p", "postgresql:///d?host=/run/pg", "p"),
+        ("postgresql://h/d", "postgresql://h/d", None),
+    ],
+)
+def test_no_password_stands_on_a_command_line(url: str, shown: str, password: str | None) -> None:
+    assert backup._without_password(url) == (shown, password)

@@ -1,5 +1,8 @@
 """What `up` starts and with which environment, and how it reads the answer of `prepare`."""
 
+import os
+import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -26,6 +29,21 @@ def test_only_the_web_process_pools_its_connections() -> None:
     pooled = [child.name for child in children if "AGENTPOOL_DB_POOL" in child.env]
     assert pooled == ["web"]
     assert [child.name for child in children] == ["web", "jobs", "pulse"]
+
+
+@pytest.mark.parametrize("before", [signal.SIG_IGN, signal.SIG_DFL], ids=["nohup", "terminal"])
+def test_a_terminal_that_closes_ends_it_unless_that_is_ignored(before: signal.Handlers) -> None:
+    came: list[int] = []
+    earlier = signal.signal(signal.SIGHUP, before)
+    try:
+        with up._signals(lambda number, _frame: came.append(number)):
+            signal.raise_signal(signal.SIGHUP)
+        after = signal.getsignal(signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, earlier)
+
+    assert came == ([] if before is signal.SIG_IGN else [signal.SIGHUP])
+    assert after is before
 
 
 def test_the_answer_of_prepare_is_its_last_line_of_json() -> None:
@@ -60,3 +78,24 @@ def test_the_token_of_another_home_stays_there(
     assert path == here.home / "config.toml"
     assert 'token = "ap_x"' in path.read_text()
     assert not users.exists()
+
+
+def test_what_stood_in_the_config_is_never_readable_by_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = Installation(key="k", instance="demo", root=tmp_path)
+    here.home.mkdir()
+    opened: list[int] = []
+    copystat = shutil.copystat
+
+    def looked_at(source: str, target: str, **more: bool) -> None:
+        opened.append(os.stat(target).st_mode & 0o077)
+        copystat(source, target, **more)
+
+    monkeypatch.setattr(shutil, "copystat", looked_at)
+    for token in ("ap_old", "ap_new"):
+        path = up._save_config(here, site=Site(), token=token)
+
+    kept = path.with_name("config.toml.before")
+    assert "ap_old" in kept.read_text()
+    assert [*opened, kept.stat().st_mode & 0o077] == [0] * (len(opened) + 1)
