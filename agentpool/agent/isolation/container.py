@@ -40,6 +40,8 @@ _MB = 2**20
 _KEEPER = Path(__file__).with_name("keeper.py")
 _KEEPER_S, _END_S = 10.0, 10.0
 _LOOK_S, _LOOK_MOST_S = 0.005, 0.25
+# What podman says of a process that ended while it looked.
+_GONE = "no such process"
 _NOFILE, _NPROC = 65536, 4096
 # Of the engine's stream: one byte says which (1 stdout, 2 stderr), four at the end how long.
 _HEAD_BYTES = 8
@@ -217,7 +219,7 @@ class Container(Confined):
         """Start the container with two pipes for what it prints."""
         said = client.attach_socket(self._name, params={"stdout": 1, "stderr": 1, "stream": 1})
         client.start(self._name)
-        self._pid = client.inspect_container(self._name)["State"]["Pid"] or None
+        self._pid = self._state(client)["Pid"] or None
         with contextlib.suppress(ProcessLookupError):
             self._handle = os.pidfd_open(self._pid) if self._pid else None
         (out, theirs_out), (err, theirs_err) = os.pipe2(os.O_CLOEXEC), os.pipe2(os.O_CLOEXEC)
@@ -258,10 +260,23 @@ class Container(Confined):
     def _code(self, client: "docker.APIClient") -> int:
         """Wait for the end, return its code; the engine's own wait looks but 4 times a second."""
         pause_s = _LOOK_S
-        while (state := client.inspect_container(self._name)["State"])["Running"]:
+        while (state := self._state(client))["Running"]:
             time.sleep(pause_s)
             pause_s = min(_LOOK_MOST_S, pause_s * 1.5)
         return int(state["ExitCode"])
+
+    def _state(self, client: "docker.APIClient") -> dict[str, Any]:
+        """Return how the container is; in the instant of its end the engine finds no process."""
+        import docker
+
+        give_up_at = time.monotonic() + _END_S
+        while True:
+            try:
+                return dict(client.inspect_container(self._name)["State"])
+            except docker.errors.APIError as error:
+                if _GONE not in str(error.explanation) or time.monotonic() > give_up_at:
+                    raise
+            time.sleep(_LOOK_S)
 
     def _path_of(self, client: "docker.APIClient", image: str) -> str:
         """Return the image's own PATH, behind the notes about refused tools."""

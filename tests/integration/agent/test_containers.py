@@ -12,7 +12,9 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import docker
 import pytest
 
 from agentpool.agent import contract
@@ -102,6 +104,34 @@ def test_work_runs_in_an_image_and_is_told_of_refused_tools(
     assert "files" in made.enforcement.enforced
 
 
+class Hasty:
+    """The engine, whose first look at a container finds that its process has just ended."""
+
+    def __init__(self, engine: Any) -> None:
+        self._engine, self.looks = engine, 0
+
+    def inspect_container(self, name: str) -> Any:
+        self.looks += 1
+        if self.looks == 1:
+            said = "read /proc/1/cgroup: no such process"
+            raise docker.errors.APIError("500", explanation=said)
+        return self._engine.inspect_container(name)
+
+
+def test_work_that_ends_while_it_is_looked_at_has_its_own_code(
+    image: str, tmp_path: Path, runtime: str
+) -> None:
+    made = container.create(spec_of(tmp_path, runtime, image=image))
+    made.run(command=["sh", "-c", "exit 7"], env={}, cwd=made._spec.place)
+    assert made._client is not None
+    hasty = Hasty(made._client)
+
+    assert made._code(hasty) == 7  # type: ignore[arg-type]
+    assert hasty.looks >= 2
+    assert ended(made).code == 7
+    made.destroy()
+
+
 def test_an_image_that_is_not_here_is_named_with_what_fetches_it() -> None:
     needs("container")
 
@@ -176,6 +206,7 @@ def test_the_keeper_removes_the_container_of_a_killed_runtime(tmp_path: Path, ru
     program = f"""
 import time
 from pathlib import Path
+from typing import Any
 from agentpool.agent.isolation import container
 from tests.integration.agent.test_containers import spec_of
 made = container.create(spec_of(Path({str(tmp_path)!r}), {runtime!r}))
