@@ -4,6 +4,7 @@ Says which bounds a calendar sets: from each moment that a cron line names, for 
 Pure. Times are seconds since the epoch (a trace without a date begins at 0, a Thursday, UTC).
 """
 
+import math
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -43,8 +44,9 @@ class Window:
 
     def is_open(self, now: float) -> bool:
         """Return whether the newest moment of the cron line is less than `for_s` ago."""
-        here = datetime.fromtimestamp(now, UTC).astimezone(ZoneInfo(self.zone))
-        # A step ahead: get_prev returns what lies strictly before, and now itself counts.
+        # A moment is a whole second. A step ahead of this one: get_prev returns what lies strictly
+        # before, and now itself counts; a step ahead of now could be beyond the next moment.
+        here = datetime.fromtimestamp(math.floor(now), UTC).astimezone(ZoneInfo(self.zone))
         began = croniter(self.cron, here + timedelta(seconds=1)).get_prev(datetime)
         # Not `here - began`: that is what clocks show, and they are changed twice a year. An hour
         # that comes twice (fold) has its moments twice.

@@ -341,6 +341,13 @@ def test_a_calendar_follows_its_time_zone():
     assert decide(window, PoolState(2, 0), now=midsummer + 3600).target == 1
 
 
+@given(st.floats(min_value=0, max_value=4e9))
+def test_a_window_from_each_minute_is_open_at_each_instant(now):
+    # Also within the last second before a minute.
+    assert Window(cron="* * * * *", for_s=60.5, min_size=1).is_open(now)
+    assert Window(cron="* * * * *", for_s=60.5, min_size=1).is_open(60 * (now // 60) - 0.2)
+
+
 @pytest.mark.parametrize(
     ("cron", "for_s", "at", "is_open"),
     [
