@@ -134,7 +134,7 @@ class Following:
         if self._followed.get(request_id) is not followed:
             return
         if answer is None:
-            self._wait_on(request_id, followed)
+            self._wait_on(request_id, followed, at_once=not followed.waits)
         elif answer["push"] == "ended":
             self.forget(request_id)
             if followed.waits or answer["request"]["status"] != RequestStatus.FINISHED:
@@ -162,12 +162,17 @@ class Following:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _wait_on(self, request_id: str, followed: Followed) -> None:
+    def _wait_on(self, request_id: str, followed: Followed, *, at_once: bool = False) -> None:
         asker = self._session.orchestrator
         followed.waits = True
         self._hear(request_id, followed)
         if asker is not None:
-            self._keeper.keep(UUID(request_id), ttl_s=followed.ttl_s, credential=asker.credential)
+            self._keeper.keep(
+                UUID(request_id),
+                ttl_s=followed.ttl_s,
+                credential=asker.credential,
+                at_once=at_once,
+            )
 
     async def _make_urgent(self, request_id: str, wait_s: float) -> None:
         await asyncio.sleep(wait_s)

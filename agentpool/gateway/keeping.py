@@ -37,11 +37,18 @@ class Keeper:
         self._task: asyncio.Task[None] | None = None
         self._woken = asyncio.Event()
 
-    def keep(self, request_id: UUID, *, ttl_s: float, credential: UUID) -> None:
-        """This will keep a request waiting, under a credential that must stay good."""
+    def keep(
+        self, request_id: UUID, *, ttl_s: float, credential: UUID, at_once: bool = False
+    ) -> None:
+        """
+        This will keep a request waiting, under a credential that must stay good.
+
+        at_once: from now on, for it may have waited for a while already.
+        """
         every_s = ttl_s * USED_SHARE
         self._every_s[request_id] = every_s
-        self._due_at[request_id] = asyncio.get_running_loop().time() + every_s
+        first_s = 0 if at_once else every_s
+        self._due_at[request_id] = asyncio.get_running_loop().time() + first_s
         self._credential = credential
         self._woken.set()
         if self._task is None:
