@@ -188,6 +188,7 @@ def test_what_is_no_hello_is_refused_and_leaves_no_trace(web, pools):
             assert hear(socket)["error"]["code"] == "unauthenticated"
 
 
+@pytest.mark.slow
 def test_a_slow_reader_misses_nothing_and_holds_up_nobody(web, token_of, eventually):
     token, start, many = token_of("viewer"), settled(), 6000
     line = functools.partial(dial, web, after=start, **bearer(token))

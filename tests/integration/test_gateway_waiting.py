@@ -94,6 +94,7 @@ def test_who_acquired_is_told_of_an_end_that_is_no_grant(boss, busy):
 
 
 @pytest.mark.parametrize("way", ["at once", "by a push", "with a key"])
+@pytest.mark.slow
 def test_whose_lease_is_lost_waits_on_by_its_connection_and_hears_of_the_next(
     boss, pools, make_agent, way
 ):

@@ -125,6 +125,7 @@ def test_the_clairvoyant_keeps_an_agent_for_a_short_gap_and_waits_for_one_that_f
 # -- against itself --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_same_trace_gives_the_same_decisions(busy):
     heard = [[], []]
     for each in heard:
@@ -173,6 +174,7 @@ def test_fast_starts_need_hardly_more_than_the_clairvoyant(busy):
     assert row.ratio < 1.1
 
 
+@pytest.mark.slow
 def test_a_storm_does_not_make_the_quiet_days_dear():
     quiet = Shape(days=6, busy=2, bursts=0, daily=0, weekend=0, mean_s=300)
     calm = traces.synthetic(name="calm", shape=quiet, seed=2)
