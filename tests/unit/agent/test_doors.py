@@ -74,18 +74,28 @@ def test_a_listed_host_is_not_asked_for_another_one_that_it_may_serve(tmp_path: 
     ]
 
 
+@contextlib.contextmanager
+def line_to(host: str, door: Path) -> Iterator[tuple[socket.socket, doors.Proxy]]:
+    """Open a line through a proxy that lists only this host and port; asserts that it stands."""
+    opened = doors.Proxy(socket_path=door, hosts=[host], note=print)
+    opened.open()
+    with socket.socket(socket.AF_UNIX) as near:
+        near.settimeout(5)
+        near.connect(str(door))
+        near.sendall(f"CONNECT {host} HTTP/1.1\r\n\r\n".encode())
+        assert near.recv(1024).startswith(b"HTTP/1.1 200 ")
+        yield near, opened
+    opened.close()
+
+
 def test_a_connection_that_is_cut_by_the_end_of_its_lease_is_not_logged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as far, socket.socket(socket.AF_UNIX) as near:
-        name = f"127.0.0.1:{far.getsockname()[1]}"
-        opened = doors.Proxy(socket_path=tmp_path / "door", hosts=[name], note=print)
-        opened.open()
-        near.connect(str(tmp_path / "door"))
-        near.sendall(f"CONNECT {name} HTTP/1.1\r\n\r\n".encode())
-        assert near.recv(1024).startswith(b"HTTP/1.1 200 ")
+    with (
+        socket.create_server(("127.0.0.1", 0)) as far,
+        line_to(f"127.0.0.1:{far.getsockname()[1]}", tmp_path / "door") as (near, opened),
+    ):
         opened.close()
-        near.settimeout(5)
 
         assert near.recv(1024) == b""
     doors._loop().run(asyncio.sleep(0.05))
@@ -135,20 +145,16 @@ def test_a_listed_name_that_leads_to_this_machine_is_refused(tmp_path: Path) -> 
 def test_a_host_is_tried_by_each_of_its_addresses(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as far, socket.socket(socket.AF_UNIX) as near:
+    with socket.create_server(("127.0.0.1", 0)) as far:
         port = far.getsockname()[1]
         found = [
             (socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))
             for address in ("127.0.0.2", "127.0.0.1")
         ]
         monkeypatch.setattr(socket, "getaddrinfo", lambda *words, **_: found)
-        opened = doors.Proxy(socket_path=tmp_path / "door", hosts=[f"a.invalid:{port}"], note=print)
-        opened.open()
-        near.connect(str(tmp_path / "door"))
-        near.sendall(f"CONNECT a.invalid:{port} HTTP/1.1\r\n\r\n".encode())
 
-        assert near.recv(1024).startswith(b"HTTP/1.1 200 ")
-        opened.close()
+        with line_to(f"a.invalid:{port}", tmp_path / "door"):
+            pass
 
 
 def test_an_address_with_colons_is_reached_as_it_is_listed(tmp_path: Path) -> None:
@@ -156,16 +162,9 @@ def test_an_address_with_colons_is_reached_as_it_is_listed(tmp_path: Path) -> No
         pytest.skip("this machine has no IPv6")
     with (
         socket.create_server(("::1", 0), family=socket.AF_INET6) as far,
-        socket.socket(socket.AF_UNIX) as near,
+        line_to(f"[::1]:{far.getsockname()[1]}", tmp_path / "door"),
     ):
-        name = f"[::1]:{far.getsockname()[1]}"
-        opened = doors.Proxy(socket_path=tmp_path / "door", hosts=[name], note=print)
-        opened.open()
-        near.connect(str(tmp_path / "door"))
-        near.sendall(f"CONNECT {name} HTTP/1.1\r\n\r\n".encode())
-
-        assert near.recv(1024).startswith(b"HTTP/1.1 200 ")
-        opened.close()
+        pass
 
 
 @pytest.fixture
