@@ -11,7 +11,17 @@ from django.db import connection
 
 from agentpool.registry.models import Agent, Lease, Request, ResourceLimit
 from balancing import prepared
-from balancing.terms import Acquired, Close, Closed, Exchange, Exchanged, Served, Wish, columns_of
+from balancing.terms import (
+    Acquired,
+    Close,
+    Closed,
+    Exchange,
+    Exchanged,
+    Served,
+    Wish,
+    columns_of,
+    usual_json,
+)
 
 # Requests granted in one transaction of serve; more are granted by repeating it.
 SERVE_BATCH = 50
@@ -25,8 +35,14 @@ def acquire(requests: Sequence[Request], *, queue: bool, exact: bool = False) ->
     them, which may wait. Locks the agents it picks, never waiting for one.
     """
     rows = prepared.rows(
-        _ACQUIRE + " acquire_1(%s::jsonb, %s, %s, %s::text::timing_1)",
-        [json.dumps([columns_of(request) for request in requests]), queue, exact, _timing()],
+        _ACQUIRE + " acquire_1(%s::jsonb, %s::jsonb, %s, %s, %s::text::timing_1)",
+        [
+            usual_json(),
+            json.dumps([columns_of(request) for request in requests]),
+            queue,
+            exact,
+            _timing(),
+        ],
     )
     return [_acquired(row, request) for row, request in zip(rows, requests, strict=True)]
 
@@ -43,6 +59,7 @@ def exchange(
     """
     params = [
         json.dumps([_close(close) for close in closes]),
+        usual_json(),
         f"[{','.join(wish.columns for wish in wishes)}]",
         list(credentials),
         _timing(),
@@ -84,7 +101,7 @@ def _is_committed(done: psycopg.Cursor[Any]) -> bool:
 
 _EXCHANGE = (
     b"SELECT code, shown, words, pg_current_xact_id_if_assigned()::text"
-    b" FROM exchange_1(%s::jsonb, %s::jsonb, %s::uuid[], %s::text::timing_1)"
+    b" FROM exchange_1(%s::jsonb, %s::jsonb, %s::jsonb, %s::uuid[], %s::text::timing_1)"
 )
 _SERVEABLE = b"SELECT agent_type FROM serveable_after_1(%s::uuid[], %s::uuid[]) agent_type"
 

@@ -15,6 +15,7 @@ DECLARE
   live_ones text[] := '{active, offered, parked}';
   es ending_1[];
   before lease[];
+  request_ids uuid[];
   after lease[];
   any_parked boolean;
   any_keys boolean;
@@ -30,9 +31,6 @@ DECLARE
   l lease;
   place int := 0;
 BEGIN
-  IF cardinality(wanted) > 1 THEN
-    PERFORM FROM lease x WHERE x.id = ANY (wanted) ORDER BY x.id FOR NO KEY UPDATE;
-  END IF;
   WITH wish AS (
       SELECT * FROM ROWS FROM (
         jsonb_to_recordset(p_closes) AS (lease uuid, token bigint, "to" text, outcome text,
@@ -43,9 +41,10 @@ BEGIN
     live AS (
       SELECT x AS row, x.id, x.fencing_token, x.expires_at, x.agent_id, x.agent_type, x.request_id,
           x.status = 'parked' AS is_parked
-        FROM lease x WHERE x.id = ANY (wanted) AND x.status = ANY (live_ones) FOR NO KEY UPDATE),
+        FROM lease x WHERE x.id = ANY (wanted) AND x.status = ANY (live_ones)
+        ORDER BY x.id FOR NO KEY UPDATE),
     judged AS (
-      SELECT w.n, w.lease, x.row, x.agent_type, x.is_parked, q.lock_keys <> '{}' AS has_keys,
+      SELECT w.n, w.lease, x.row, x.request_id, x.agent_type, x.is_parked, q.lock_keys <> '{}' AS has_keys,
         w.retry AND q.attempts < t.max_attempts AS waits,
         CASE
           WHEN x.id IS NULL OR x.fencing_token <> w.token
@@ -66,11 +65,12 @@ BEGIN
     SELECT array_agg(j.verdict ORDER BY j.n),
         array_agg(j.ending ORDER BY j.n) FILTER (WHERE j.verdict = 'ok'),
         array_agg(j.row ORDER BY j.n) FILTER (WHERE j.verdict = 'ok'),
+        array_agg(j.request_id) FILTER (WHERE j.verdict = 'ok'),
         coalesce(array_agg(DISTINCT j.agent_type) FILTER (WHERE j.verdict = 'ok'), '{}'),
         coalesce(bool_or(j.is_parked) FILTER (WHERE j.verdict = 'ok'), false),
         coalesce(bool_or(j.has_keys) FILTER (WHERE j.verdict = 'ok'), false),
         coalesce(bool_or(j.waits) FILTER (WHERE j.verdict = 'ok'), false)
-      INTO codes, es, before, concerned, any_parked, any_keys, any_waits FROM settled j;
+      INTO codes, es, before, request_ids, concerned, any_parked, any_keys, any_waits FROM settled j;
   unwritten := '{}';
   IF es IS NULL THEN RETURN; END IF;
 
@@ -115,9 +115,15 @@ BEGIN
           tokens_in = coalesce((e.usage->>'tokens_in')::bigint, x.tokens_in),
           tokens_out = coalesce((e.usage->>'tokens_out')::bigint, x.tokens_out),
           cost_usd = coalesce((e.usage->>'cost_usd')::numeric, x.cost_usd)
-        FROM unnest(es) WITH ORDINALITY e WHERE x.id = e.lease_id AND x.id = ANY (wanted)
-        RETURNING e.ordinality AS n, e.waits, e.retry, e.request_to, e.result, e.attempts,
-          e.error AS said, e.actor, e.story_type, e.tags, e.paths, x AS row, x.*),
+        FROM (SELECT * FROM unnest(es) WITH ORDINALITY LIMIT cardinality(es)) e  -- as agents_write_1
+        WHERE x.id = e.lease_id AND x.id = ANY (wanted)
+        -- What is not needed is left out: each of the four below makes room for every column.
+        RETURNING x AS row, x.id, x.status, x.agent_id, x.agent_type, x.project, x.cycle_id,
+          x.phase, x.request_id, x.attempt, x.fencing_token, x.acquired_at, x.parked_s, x.waited_s,
+          x.charged_s, x.outcome, x.error, x.memory_mb, x.cpu_cores, x.token_budget,
+          x.peak_memory_mb, x.cpu_seconds, x.tokens_in, x.tokens_out, x.cost_usd,
+          e.ordinality AS n, e.waits, e.retry, e.request_to, e.result, e.attempts,
+          e.error AS said, e.actor, e.story_type, e.tags, e.paths),
     asked AS (
       UPDATE request q SET
           status = CASE WHEN d.waits THEN 'waiting' WHEN d.retry THEN 'failed'
@@ -134,7 +140,7 @@ BEGIN
           error = CASE WHEN d.waits THEN '' ELSE d.error END,
           result = CASE WHEN d.waits THEN NULL ELSE d.result END,
           finished_at = CASE WHEN d.waits THEN NULL ELSE at END
-        FROM ended d WHERE q.id = d.request_id),
+        FROM ended d WHERE q.id = d.request_id AND q.id = ANY (request_ids)),
     learnt AS (
       INSERT INTO outcome (lease_id, agent_id, agent_type, project, cycle_id, phase, story_type,
           tags, paths, attempt, outcome, waited_s, duration_s, memory_mb, cpu_cores, token_budget,

@@ -4,7 +4,7 @@
 -- each end, then one for each wish, in their order: code, the lease as it is shown, and the pools
 -- whose queue must be looked at after the commit.
 CREATE FUNCTION exchange_1(
-  p_closes jsonb, p_requests jsonb, p_credentials uuid[], t timing_1
+  p_closes jsonb, p_usual jsonb, p_requests jsonb, p_credentials uuid[], t timing_1
 ) RETURNS TABLE (code text, shown text, words text[]) LANGUAGE plpgsql
 SET enable_seqscan = off SET enable_hashjoin = off
 SET enable_mergejoin = off SET enable_material = off SET plan_cache_mode = force_generic_plan AS $$
@@ -29,7 +29,7 @@ BEGIN
       FROM generate_subscripts(d.codes, 1) i;
   END IF;
   IF p_requests <> '[]' THEN
-    g := grants_1(p_requests, true, false, t, unwritten);
+    g := grants_1(p_usual, p_requests, true, false, t, unwritten);
     RETURN QUERY SELECT g.codes[i], lease_shown_1(g.ls[i], g.names[i], g.endpoints[i]), '{}'::text[]
       FROM generate_subscripts(g.codes, 1) i;
   END IF;

@@ -15,8 +15,8 @@ CREATE FUNCTION grant_1(
 ) LANGUAGE plpgsql AS $$
 DECLARE
   at timestamptz := clock_timestamp();
-  least_memory bigint := greatest(r.min_memory_mb, r.memory_mb::bigint * 8 / 10);
-  least_cpu numeric := greatest(r.min_cpu_cores, trunc(r.cpu_cores * 0.8, 3));
+  least_memory bigint := least_memory_1(r);
+  least_cpu numeric := least_cpu_1(r);
   share_memory bigint := least(a.memory_mb / a.max_concurrent, p.ceiling_memory_mb);
   share_cpu numeric := least(trunc(a.cpu_cores / a.max_concurrent, 3), p.ceiling_cpu_cores);
   used_memory float8;
@@ -28,16 +28,18 @@ BEGIN
   -- Utilisation only matters where there is something to give or to save.
   IF share_memory > r.memory_mb OR least_memory < r.memory_mb
       OR share_cpu > r.cpu_cores OR least_cpu < r.cpu_cores THEN
-    SELECT max(x.memory), max(x.cpu) INTO used_memory, used_cpu FROM (
-      SELECT coalesce(a.used_memory_mb::float8 / nullif(a.memory_mb, 0), 1),
-          coalesce((a.used_cpu_cores / nullif(a.cpu_cores, 0))::float8, 1)
-      UNION ALL
-      SELECT 1 - (sum(s.memory_mb) + coalesce(ahead.memory_mb, 0))::float8
-            / nullif(x.memory_mb, 0),
-          1 - (sum(s.cpu_cores) + coalesce(ahead.cpu_cores, 0))::float8
-            / nullif(x.cpu_cores, 0)::float8
-        FROM unnest(p.limits) x JOIN limit_shard s ON s.resource_limit_id = x.id
-        GROUP BY x.id, x.memory_mb, x.cpu_cores) x (memory, cpu);
+    used_memory := coalesce(a.used_memory_mb::float8 / nullif(a.memory_mb, 0), 1);
+    used_cpu := coalesce((a.used_cpu_cores / nullif(a.cpu_cores, 0))::float8, 1);
+    IF p.limits IS NOT NULL THEN
+      SELECT greatest(used_memory, max(x.memory)), greatest(used_cpu, max(x.cpu))
+        INTO used_memory, used_cpu FROM (
+          SELECT 1 - (sum(s.memory_mb) + coalesce(ahead.memory_mb, 0))::float8
+                / nullif(x.memory_mb, 0),
+              1 - (sum(s.cpu_cores) + coalesce(ahead.cpu_cores, 0))::float8
+                / nullif(x.cpu_cores, 0)::float8
+            FROM unnest(p.limits) x JOIN limit_shard s ON s.resource_limit_id = x.id
+            GROUP BY x.id, x.memory_mb, x.cpu_cores) x (memory, cpu);
+    END IF;
     l.memory_mb := CASE
       WHEN used_memory < 0.6 THEN
         greatest(r.memory_mb, least(r.memory_mb::bigint * 3 / 2, share_memory))
@@ -79,9 +81,11 @@ BEGIN
     UPDATE agent SET reserved_for = NULL WHERE id = (SELECT x.id FROM agent x
       WHERE x.id = r.reserved_agent AND x.reserved_for = r.id FOR NO KEY UPDATE SKIP LOCKED);
   END IF;
-  IF r.id = ANY (SELECT x.reserved_for FROM unnest(p.limits) x) THEN
-    UPDATE resource_limit SET reserved_for = NULL WHERE id IN (SELECT x.id FROM resource_limit x
-      WHERE x.reserved_for = r.id FOR NO KEY UPDATE SKIP LOCKED);
+  IF p.limits IS NOT NULL THEN
+    IF r.id = ANY (SELECT x.reserved_for FROM unnest(p.limits) x) THEN
+      UPDATE resource_limit SET reserved_for = NULL WHERE id IN (SELECT x.id FROM resource_limit x
+        WHERE x.reserved_for = r.id FOR NO KEY UPDATE SKIP LOCKED);
+    END IF;
   END IF;
 
   l.slot := 1;

@@ -5,11 +5,12 @@
 -- looked up for all requests at once; then each is decided by itself, in order, since what is granted
 -- to one is taken for those after it; and what was granted is written by four statements for all.
 CREATE FUNCTION grants_1(
-  p_requests jsonb, p_queue boolean, p_exact boolean, t timing_1, mine agent[],
+  p_usual jsonb, p_requests jsonb, p_queue boolean, p_exact boolean, t timing_1, mine agent[],
   OUT codes text[], OUT ids uuid[], OUT ls lease[], OUT names text[], OUT endpoints text[]
 ) LANGUAGE plpgsql AS $$
 DECLARE
-  rs request[] := ARRAY(SELECT jsonb_populate_record(NULL::request, x.r)
+  usual request := jsonb_populate_record(NULL::request, p_usual);
+  rs request[] := ARRAY(SELECT jsonb_populate_record(usual, x.r)
     FROM jsonb_array_elements(p_requests) WITH ORDINALITY x (r, n) ORDER BY x.n);
   held uuid[] := ARRAY(SELECT m.id FROM unnest(mine) m);
   r request;
@@ -28,11 +29,16 @@ DECLARE
   known text[] := '{}';
   policy_of int[] := '{}';
   place int;
-  has_near boolean := false;
-  has_warm boolean := false;
+  -- Requests that go by least_loaded alone are looked up together, once for each shape in each pool:
+  -- the first request of each look, its key, the pool of each such request, and the look of each.
+  looks request[] := '{}';
+  look_keys text[] := '{}';
+  asked text[] := '{}';
+  look_of int[] := '{}';
+  look int;
   near record;
-  -- Whom no agent fits: since `near` was looked up agents were only given something.
-  nobody uuid[] := '{}';
+  nobody boolean;
+  has_warm boolean := false;
   warm warmth_1;
   warms warmth_1[];
   warm_of uuid[] := '{}';
@@ -70,15 +76,22 @@ BEGIN
     r.created_at := clock_timestamp();
     r.queued_at := r.created_at;
     r.expires_at := r.created_at + make_interval(secs => r.ttl_s);
-    has_near := has_near OR (r.affinity = 'none' AND r.preferred_agent = '');
+    IF r.affinity = 'none' AND r.preferred_agent = ''
+        AND coalesce(nullif(r.strategy, ''), p.strategy) = 'least_loaded' THEN
+      key := concat(r.agent_type, '/', r.shape);
+      place := array_position(look_keys, key);
+      IF place IS NULL THEN
+        place := cardinality(look_keys) + 1;
+        look_keys[place] := key;
+        looks[place] := r;
+      END IF;
+      look_of[i] := place;
+      asked := asked || r.agent_type::text;
+    END IF;
     has_warm := has_warm OR r.affinity = 'soft';
     rs[i] := r;
   END LOOP;
-  IF has_near THEN
-    near := near_1(rs, mine, held);
-    nobody := ARRAY(SELECT x FROM unnest(near.covered) x
-      WHERE near.requests IS NULL OR x <> ALL (near.requests));
-  END IF;
+  IF looks <> '{}' THEN near := near_1(looks, asked, mine, held); END IF;
   IF has_warm AND cardinality(rs) > 1 THEN
     warms := warm_many_1(rs);
     warm_of := ARRAY(SELECT w.request FROM unnest(warms) w);
@@ -109,8 +122,9 @@ BEGIN
     code := CASE WHEN p_queue THEN 'waiting' ELSE 'exhausted' END;
     IF within_1(r, p) AND (r.lock_keys = '{}' OR keys_free_1(r.lock_keys)) THEN
       passed := given;
-      WHILE has_near AND a.id IS NULL LOOP
-        c := nearest_1(r.id, near.requests, near.ids, near.names, near.loads, near.generalities,
+      look := look_of[i];
+      WHILE look IS NOT NULL AND a.id IS NULL LOOP
+        c := nearest_1(look, near.looks, near.ids, near.names, near.loads, near.generalities,
           passed, given_load);
         EXIT WHEN c.id IS NULL;
         place := array_position(held, c.id);
@@ -125,7 +139,10 @@ BEGIN
           a := mine[place];
         END IF;
       END LOOP;
-      IF a.id IS NULL AND r.id <> ALL (nobody) THEN
+      -- Who found nobody then finds nobody now: since the look agents were only given something.
+      nobody := look IS NOT NULL;
+      IF nobody THEN nobody := near.looks IS NULL OR look <> ALL (near.looks); END IF;
+      IF a.id IS NULL AND NOT nobody THEN
         warm := NULL;
         IF r.affinity <> 'none' THEN
           IF EXISTS (SELECT FROM unnest(new_leases) o

@@ -1,64 +1,72 @@
--- near_1: for each of some requests that go by least_loaded alone (covered), the agents that fit, the
--- least loaded first, of those the plainest; some more than there are such requests of its pool,
--- since these take from each other. Of equal places in the other lists: the request, the agent, its
--- name, load and generality. Plain reads, locks nothing. mine, held: as of candidates_1.
+-- near_1: for requests that go by least_loaded alone, the agents that fit, the least loaded first, of
+-- those the plainest. rs: one of each shape in each pool; asked: the pool of each request that it is
+-- for: of so many agents, and four, these take from each other. Of equal places in the other lists: the
+-- place in rs, the agent, its name, load and generality. Plain reads, locks nothing. mine, held: as of
+-- candidates_1.
 -- One statement does for all to whom the front of the index has enough to offer, which is nearly
 -- always; for the others it is able_agents_1 that looks further.
 CREATE FUNCTION near_1(
-  rs request[], mine agent[], held uuid[],
-  OUT covered uuid[],
-  OUT requests uuid[], OUT ids uuid[], OUT names text[], OUT loads int[], OUT generalities int[]
+  rs request[], asked text[], mine agent[], held uuid[],
+  OUT looks int[], OUT ids uuid[], OUT names text[], OUT loads int[], OUT generalities int[]
 ) LANGUAGE plpgsql AS $$
 DECLARE
-  types text[];
-  scanty uuid[];
+  scanty int[];
 BEGIN
-  SELECT array_agg(r.id), array_agg(r.agent_type) INTO covered, types
-    FROM unnest(rs) r JOIN pool p ON p.agent_type = r.agent_type
-    WHERE coalesce(nullif(r.strategy, ''), p.strategy) = 'least_loaded' AND r.affinity = 'none'
-      AND r.preferred_agent = '';
-  IF covered IS NULL THEN RETURN; END IF;
-  SELECT array_agg(c.request), array_agg(c.id), array_agg(c.agent_id), array_agg(c.load),
+  -- Field by field: of a row that is passed as a whole, each test would dig out its field anew.
+  WITH need AS MATERIALIZED (
+      SELECT row_number() OVER ()::int AS look, r.id, r.agent_type, least_memory_1(r) AS memory,
+          least_cpu_1(r) AS cpu, r.token_budget, r.disk_space_mb, r.security_level::smallint,
+          r.isolation_level::smallint, r.special_tools, r.capabilities, r.labels, r.avoid_agents,
+          r.rules, 4 + cardinality(array_positions(asked, r.agent_type)) AS wanted
+        FROM unnest(rs) r),
+    own AS MATERIALIZED (
+      SELECT m FROM unnest(mine) m
+        WHERE m.status IN ('busy', 'idle') AND m.health IN ('good', 'probation', 'unknown')
+          AND m.load < m.max_concurrent)
+  SELECT array_agg(c.look), array_agg(c.id), array_agg(c.agent_id), array_agg(c.load),
       array_agg(c.generality)
-    INTO requests, ids, names, loads, generalities
-    FROM unnest(rs) r CROSS JOIN LATERAL (
-      SELECT r.id AS request, y.* FROM (
+    INTO looks, ids, names, loads, generalities
+    FROM need n CROSS JOIN LATERAL (
+      SELECT n.look, y.* FROM (
         (SELECT x.id, x.agent_id, x.load, x.generality FROM (
             SELECT a.id, a.agent_id, a.load::int AS load, a.generality::int AS generality,
-                fits_1(a, r) AS fits
+                fits_needs_1(a, n.id, n.memory, n.cpu, n.token_budget, n.disk_space_mb,
+                  n.security_level, n.isolation_level, n.special_tools, n.capabilities, n.labels,
+                  n.avoid_agents, n.rules) AS fits
               FROM agent a
-              WHERE a.agent_type = r.agent_type AND a.status IN ('busy', 'idle')
+              WHERE a.agent_type = n.agent_type AND a.status IN ('busy', 'idle')
                 AND a.health IN ('good', 'probation', 'unknown')
                 AND a.load < a.max_concurrent AND a.id <> ALL (held)
               ORDER BY a.load, a.generality LIMIT 64) x
-          WHERE x.fits LIMIT 4 + cardinality(array_positions(types, r.agent_type)))
+          WHERE x.fits LIMIT n.wanted)
         UNION ALL
-        SELECT m.id, m.agent_id, m.load::int, m.generality::int FROM unnest(mine) m
-          WHERE m.agent_type = r.agent_type AND m.status IN ('busy', 'idle')
-            AND m.health IN ('good', 'probation', 'unknown') AND m.load < m.max_concurrent
-            AND fits_1(m, r)) y
-      ORDER BY y.load, y.generality, y.id) c
-    WHERE r.id = ANY (covered);
+        SELECT (o.m).id, (o.m).agent_id, (o.m).load::int, (o.m).generality::int FROM own o
+          WHERE (o.m).agent_type = n.agent_type
+            AND fits_needs_1(o.m, n.id, n.memory, n.cpu, n.token_budget, n.disk_space_mb,
+              n.security_level, n.isolation_level, n.special_tools, n.capabilities, n.labels,
+              n.avoid_agents, n.rules)) y
+      ORDER BY y.load, y.generality, y.id) c;
 
   -- Was the front all there is?
-  scanty := ARRAY(SELECT r.id FROM unnest(rs) r
-    WHERE r.id = ANY (covered) AND coalesce(cardinality(array_positions(requests, r.id)), 0) < 4
-      AND EXISTS (SELECT FROM agent a
-        WHERE a.agent_type = r.agent_type AND a.status IN ('busy', 'idle')
-          AND a.health IN ('good', 'probation', 'unknown') AND a.load < a.max_concurrent
-        ORDER BY a.load, a.generality OFFSET 64 LIMIT 1));
+  FOR n IN 1..cardinality(rs) LOOP
+    IF looks IS NULL OR cardinality(array_positions(looks, n)) < 4 THEN scanty := scanty || n; END IF;
+  END LOOP;
+  IF scanty IS NULL THEN RETURN; END IF;
+  scanty := ARRAY(SELECT n FROM unnest(scanty) n WHERE EXISTS (SELECT FROM agent a
+    WHERE a.agent_type = (rs[n]).agent_type AND a.status IN ('busy', 'idle')
+      AND a.health IN ('good', 'probation', 'unknown') AND a.load < a.max_concurrent
+    ORDER BY a.load, a.generality OFFSET 64 LIMIT 1));
   IF scanty = '{}' THEN RETURN; END IF;
-  SELECT array_agg(y.request), array_agg(y.id), array_agg(y.agent_id), array_agg(y.load),
+  SELECT array_agg(y.look), array_agg(y.id), array_agg(y.agent_id), array_agg(y.load),
       array_agg(y.generality)
-    INTO requests, ids, names, loads, generalities
+    INTO looks, ids, names, loads, generalities
     FROM (
       SELECT * FROM (
-        SELECT * FROM unnest(requests, ids, names, loads, generalities)
-            u (request, id, agent_id, load, generality)
+        SELECT * FROM unnest(looks, ids, names, loads, generalities)
+            u (look, id, agent_id, load, generality)
         UNION
-        SELECT r.id, c.id, c.agent_id, c.load::int, c.generality::int
-          FROM unnest(rs) r CROSS JOIN LATERAL unnest(able_agents_1(r, held,
-            4 + cardinality(array_positions(types, r.agent_type)))) c
-          WHERE r.id = ANY (scanty)) x
-      ORDER BY x.request, x.load, x.generality, x.id) y;
+        SELECT n, c.id, c.agent_id, c.load::int, c.generality::int
+          FROM unnest(scanty) n CROSS JOIN LATERAL unnest(able_agents_1(rs[n], held,
+            4 + cardinality(array_positions(asked, (rs[n]).agent_type)))) c) x
+      ORDER BY x.look, x.load, x.generality, x.id) y;
 END $$

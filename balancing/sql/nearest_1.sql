@@ -1,29 +1,34 @@
--- nearest_1: of what near_1 found, the agent for one request, and the decision as pick_1 words it; null
--- when that is not for sure: nobody is left, or somebody who was given something since then (given;
--- given_load: the least load among them) may be less loaded. Reads and locks nothing.
+-- nearest_1: of what near_1 found for one of its looks, the agent, and the decision as pick_1 words it;
+-- null when that is not for sure: nobody is left, or somebody who was given something since then (given;
+-- given_load: the least load among them) may be less loaded. Reads and locks nothing. The decision is
+-- put together as text, as in lease_shown_1.
 CREATE FUNCTION nearest_1(
-  p_request uuid, requests uuid[], ids uuid[], names text[], loads int[], generalities int[],
+  look int, looks int[], ids uuid[], names text[], loads int[], generalities int[],
   given uuid[], given_load int, OUT id uuid, OUT decision jsonb
 ) LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
-  first int := array_position(requests, p_request);
-  shown jsonb[] := '{}';
-  best int;
+  first int := array_position(looks, look);
+  shown int := 0;
+  parts text;
+  best text;
+  others text := '';
 BEGIN
   IF first IS NULL THEN RETURN; END IF;
-  FOR n IN first..cardinality(requests) LOOP
-    EXIT WHEN requests[n] <> p_request OR cardinality(shown) = 3;
+  FOR n IN first..cardinality(looks) LOOP
+    EXIT WHEN looks[n] <> look OR shown = 3;
     CONTINUE WHEN ids[n] = ANY (given);
-    IF best IS NULL THEN
-      IF loads[n] >= given_load THEN RETURN; END IF;
-      best := n;
+    IF shown = 0 AND loads[n] >= given_load THEN RETURN; END IF;
+    parts := concat('"score": ', -loads[n] - 0.001 * generalities[n], ', "parts": {"load": ',
+      loads[n], ', "generality": ', generalities[n], '}');
+    IF shown = 0 THEN
+      id := ids[n];
+      best := parts;
     END IF;
-    shown := shown || jsonb_build_object('agent_id', names[n],
-      'score', -loads[n] - 0.001 * generalities[n],
-      'parts', jsonb_build_object('load', loads[n], 'generality', generalities[n]));
+    others := concat(others, CASE WHEN shown > 0 THEN ', ' END, '{"agent_id": ', to_json(names[n]),
+      ', ', parts, '}');
+    shown := shown + 1;
   END LOOP;
-  IF best IS NULL THEN RETURN; END IF;
-  id := ids[best];
-  decision := shown[1] - 'agent_id' || jsonb_build_object('strategy', 'least_loaded',
-    'tier', 'strategy', 'candidates', to_jsonb(shown));
+  IF id IS NULL THEN RETURN; END IF;
+  decision := concat('{"strategy": "least_loaded", "tier": "strategy", ', best,
+    ', "candidates": [', others, ']}');
 END $$

@@ -65,8 +65,8 @@ BEGIN
       SELECT l.id FROM resource_limit l JOIN unnest(p.limits) x ON x.id = l.id
         WHERE l.reserved_for IS NULL AND EXISTS (
           SELECT FROM limit_shard s WHERE s.resource_limit_id = l.id
-            HAVING sum(s.memory_mb) < greatest(r.min_memory_mb, r.memory_mb::bigint * 8 / 10)
-              OR sum(s.cpu_cores) < greatest(r.min_cpu_cores, trunc(r.cpu_cores * 0.8, 3))
+            HAVING sum(s.memory_mb) < least_memory_1(r)
+              OR sum(s.cpu_cores) < least_cpu_1(r)
               OR sum(s.token_budget) < r.token_budget OR sum(s.disk_space_mb) < r.disk_space_mb
               OR sum(s.network_bandwidth_mbps) < 10)
         FOR NO KEY UPDATE OF l SKIP LOCKED);

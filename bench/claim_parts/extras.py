@@ -91,10 +91,10 @@ def impossible_ms(there: Stage) -> float:
 _TIMED = """
 SELECT 1000 * extract(epoch FROM clock_timestamp() - began)::float8
 FROM (SELECT clock_timestamp() AS began OFFSET 0) x
-  CROSS JOIN LATERAL (SELECT code FROM acquire_1(%s::jsonb, x.began IS NULL, false,
+  CROSS JOIN LATERAL (SELECT code FROM acquire_1('{}', %s::jsonb, x.began IS NULL, false,
     '(120,15,5,3)'::timing_1)) y
 """
-_ACQUIRE = "SELECT code FROM acquire_1(%s::jsonb, %s, false, '(120,15,5,3)'::timing_1)"
+_ACQUIRE = "SELECT code FROM acquire_1('{}', %s::jsonb, %s, false, '(120,15,5,3)'::timing_1)"
 _MULTIPLY = """
 INSERT INTO request SELECT n.* FROM request q, generate_series(1, %s) i,
   LATERAL jsonb_populate_record(q, jsonb_build_object('id', gen_random_uuid(),
