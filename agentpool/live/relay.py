@@ -16,13 +16,15 @@ _LOCK = """
 INSERT INTO relay_state (id, last_seq) VALUES (1, 0) ON CONFLICT (id) DO UPDATE SET id = 1
 """
 # A statement after the lock's, so that its snapshot is newer than what the relay before committed.
+# The ids as one list: planned when the table was empty, a join would read all of it from then on.
 _NUMBER = """
 WITH batch AS (
-    SELECT id, row_number() OVER (ORDER BY xid, id) AS n FROM event
-    WHERE seq IS NULL AND xid >= %(bound)s::xid8 ORDER BY xid, id LIMIT %(batch)s),
+    SELECT array_agg(x.id ORDER BY x.xid, x.id) AS ids FROM (
+      SELECT id, xid FROM event
+      WHERE seq IS NULL AND xid >= %(bound)s::xid8 ORDER BY xid, id LIMIT %(batch)s) x),
   numbered AS (
-    UPDATE event e SET seq = s.last_seq + b.n FROM batch b, relay_state s
-    WHERE e.id = b.id RETURNING e.seq),
+    UPDATE event e SET seq = s.last_seq + array_position(b.ids, e.id) FROM batch b, relay_state s
+    WHERE e.id = ANY (b.ids) RETURNING e.seq),
   found AS (SELECT count(*) AS n, max(seq) AS newest FROM numbered),
   moved AS (UPDATE relay_state SET last_seq = f.newest FROM found f WHERE f.n > 0)
 SELECT f.n, pg_snapshot_xmin(pg_current_snapshot())::text,
@@ -36,6 +38,8 @@ class Relay:
     def __init__(self, connection: psycopg.Connection[Any]) -> None:
         self.connection = connection
         self.bound = "0"
+        # Its statements are planned once, perhaps when there are few events.
+        connection.execute("SET enable_seqscan = off")
 
     def step(self) -> int:
         """
@@ -45,8 +49,8 @@ class Relay:
         """
         told = {"bound": self.bound, "batch": BATCH, "channel": EVENTS_CHANNEL}
         with self.connection.pipeline(), self.connection.transaction():
-            self.connection.execute(_LOCK)
-            numbered = self.connection.execute(_NUMBER, told)
+            self.connection.execute(_LOCK, prepare=True)
+            numbered = self.connection.execute(_NUMBER, told, prepare=True)
         count, xmin, _ = numbered.fetchone() or (0, self.bound, None)
         if count < BATCH:
             self.bound = xmin

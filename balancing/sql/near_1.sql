@@ -20,7 +20,7 @@ BEGIN
           r.rules, 4 + cardinality(array_positions(asked, r.agent_type)) AS wanted
         FROM unnest(rs) r),
     own AS MATERIALIZED (
-      SELECT m FROM unnest(mine) m
+      SELECT m, m.agent_type FROM unnest(mine) m
         WHERE m.status IN ('busy', 'idle') AND m.health IN ('good', 'probation', 'unknown')
           AND m.load < m.max_concurrent)
   SELECT array_agg(c.look), array_agg(c.id), array_agg(c.agent_id), array_agg(c.load),
@@ -40,9 +40,9 @@ BEGIN
               ORDER BY a.load, a.generality LIMIT 64) x
           WHERE x.fits LIMIT n.wanted)
         UNION ALL
-        SELECT (o.m).id, (o.m).agent_id, (o.m).load::int, (o.m).generality::int FROM own o
-          WHERE (o.m).agent_type = n.agent_type
-            AND fits_needs_1(o.m, n.id, n.memory, n.cpu, n.token_budget, n.disk_space_mb,
+        SELECT (o.m).id, (o.m).agent_id, (o.m).load::int, (o.m).generality::int
+          FROM (SELECT x.m FROM own x WHERE x.agent_type = n.agent_type OFFSET 0) o
+          WHERE fits_needs_1(o.m, n.id, n.memory, n.cpu, n.token_budget, n.disk_space_mb,
               n.security_level, n.isolation_level, n.special_tools, n.capabilities, n.labels,
               n.avoid_agents, n.rules)) y
       ORDER BY y.load, y.generality, y.id) c;
