@@ -72,6 +72,7 @@ class Connection:
         self.outlet = outlet
         self.pusher = Pusher(self.session, outlet, too_slow=lambda: self._close(TOO_SLOW))
         self._meter = Meter(per_s=settings.MESSAGES_PER_S)
+        self._parsed = functools.partial(parsed, most_bytes=settings.MESSAGE_BYTES)
         self._waits = Waits(self.session, self._reply)
         self._todo: deque[Message] = deque()
         self._worker: asyncio.Task[None] | None = None
@@ -138,7 +139,7 @@ class Connection:
             self._slow_down(text, wait_s)
             return
         try:
-            message = parsed(text, most_bytes=settings.MESSAGE_BYTES)
+            message = self._parsed(text)
         except Invalid as refusal:
             self._refuse(None, refusal)
             return
@@ -158,7 +159,7 @@ class Connection:
             return
         id = None
         with contextlib.suppress(Invalid):
-            id = parsed(text, most_bytes=settings.MESSAGE_BYTES).get("id")
+            id = self._parsed(text).get("id")
         said = f"More than {settings.MESSAGES_PER_S:g} messages a second: wait."
         self._refuse(id, RateLimited(said, retry_after_s=wait_s))
 
