@@ -44,10 +44,10 @@ def exchange(
     params = [
         json.dumps([_close(close) for close in closes]),
         f"[{','.join(wish.columns for wish in wishes)}]",
-        list(credentials),
+        _ids(credentials),
         _timing(),
     ]
-    changed = [[close.lease_id for close in closes], [wish.id for wish in wishes]]
+    changed = [_ids(close.lease_id for close in closes), _ids(wish.id for wish in wishes)]
     raw = prepared.raw()
     done, waiting = psycopg.Cursor(raw), psycopg.Cursor(raw)
     with connection.wrap_database_errors:
@@ -297,6 +297,11 @@ def _close(close: Close) -> dict[str, Any]:
         "asker": close.asker,
         "agent": str(close.agent) if close.agent else None,
     }
+
+
+def _ids(ids: Iterable[UUID]) -> str:
+    """Return the type uuid[] as Postgres reads it: the driver takes its time for a list."""
+    return f"{{{','.join(map(str, ids))}}}"
 
 
 def _timing() -> str:
