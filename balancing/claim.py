@@ -54,7 +54,8 @@ def exchange(
         try:
             with raw.pipeline() as pipeline:
                 done.execute(_EXCHANGE, params, prepare=True)
-                pipeline.sync()  # the end of its transaction
+                # The end of its transaction; `sync` would wait for it: one more round trip.
+                pipeline._enqueue_sync()
                 waiting.execute(_SERVEABLE, changed, prepare=True)
         except psycopg.Error:
             # Of the look only? Then what was done stands, and must not be done again.
