@@ -61,17 +61,18 @@ def exchange(
         json.dumps([_close(close) for close in closes]),
         usual_json(),
         f"[{','.join(wish.columns for wish in wishes)}]",
-        list(credentials),
+        _ids(credentials),
         _timing(),
     ]
-    changed = [[close.lease_id for close in closes], [wish.id for wish in wishes]]
+    changed = [_ids(close.lease_id for close in closes), _ids(wish.id for wish in wishes)]
     raw = prepared.raw()
     done, waiting = psycopg.Cursor(raw), psycopg.Cursor(raw)
     with connection.wrap_database_errors:
         try:
             with raw.pipeline() as pipeline:
                 done.execute(_EXCHANGE, params, prepare=True)
-                pipeline.sync()  # the end of its transaction
+                # The end of its transaction; `sync` would wait for it: one more round trip.
+                pipeline._enqueue_sync()
                 waiting.execute(_SERVEABLE, changed, prepare=True)
         except psycopg.Error:
             # Of the look only? Then what was done stands, and must not be done again.
@@ -314,6 +315,11 @@ def _close(close: Close) -> dict[str, Any]:
         "asker": close.asker,
         "agent": str(close.agent) if close.agent else None,
     }
+
+
+def _ids(ids: Iterable[UUID]) -> str:
+    """Return the type uuid[] as Postgres reads it: the driver takes its time for a list."""
+    return f"{{{','.join(map(str, ids))}}}"
 
 
 def _timing() -> str:

@@ -10,7 +10,6 @@ import json
 import marshal
 import re
 import uuid
-from collections import OrderedDict
 from collections.abc import Callable
 from functools import cache
 from threading import Lock
@@ -35,24 +34,28 @@ _VARYING: dict[type[drf.Serializer[Any]], tuple[str, ...]] = {
 
 
 class _Remembered(Generic[T]):
-    """What was made of bodies, by what does not vary; those not used for longest go first."""
+    """
+    What was made of bodies, by what does not vary; those not used for longest go first, by halves.
+
+    A look is one in a dict: to note the order of uses would cost as much again as all the rest.
+    """
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[tuple[Any, bytes], T] = OrderedDict()
+        self._newer: dict[tuple[Any, bytes], T] = {}
+        self._older: dict[tuple[Any, bytes], T] = {}
         self._lock = Lock()
 
     def get(self, key: tuple[Any, bytes]) -> T | None:
-        with self._lock:
-            found = self._kept.get(key)
-            if found is not None:
-                self._kept.move_to_end(key)
-            return found
+        found = self._newer.get(key)
+        if found is None and (found := self._older.get(key)) is not None:
+            self.put(key, found)
+        return found
 
     def put(self, key: tuple[Any, bytes], value: T) -> None:
         with self._lock:
-            self._kept[key] = value
-            if len(self._kept) > MOST_REMEMBERED:
-                self._kept.popitem(last=False)
+            self._newer[key] = value
+            if len(self._newer) >= MOST_REMEMBERED // 2:
+                self._older, self._newer = self._newer, {}
 
 
 _checked: _Remembered[dict[str, Any]] = _Remembered()

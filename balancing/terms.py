@@ -1,17 +1,20 @@
-"""What is said to the claim and what it answers: values alone (balancing.claim calls)."""
+"""
+What is said to the claim and what it answers: values alone (balancing.claim calls).
+
+Tuples where each call makes some: a frozen dataclass takes four times as long to make.
+"""
 
 import functools
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from agentpool.registry.models import Lease, Request
 from agentpool.registry.states import LeaseStatus, Outcome, RequestStatus
 
 
-@dataclass(frozen=True)
-class Wish:
+class Wish(NamedTuple):
     """A request that is no row yet; columns: those of `columns_of`, as a JSON object."""
 
     id: UUID
@@ -70,8 +73,7 @@ def _plain(value: Any) -> Any:
     return str(value)
 
 
-@dataclass(frozen=True)
-class Ending:
+class Ending(NamedTuple):
     """
     How a lease shall end.
 
@@ -89,8 +91,7 @@ class Ending:
     overdue_s: float | None = None
 
 
-@dataclass(frozen=True)
-class Close:
+class Close(NamedTuple):
     """
     One lease to end: by whom, with which token (None: the server itself), and how.
 
@@ -141,8 +142,7 @@ class Closed:
         return self.code == "ok"
 
 
-@dataclass(frozen=True)
-class Exchanged:
+class Exchanged(NamedTuple):
     """
     What came of one end or one wish: a code of `Closed` or `Acquired`.
 

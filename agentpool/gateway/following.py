@@ -42,6 +42,8 @@ _ENDS = {"lease.released", "lease.lost", "lease.expired", "lease.cancelled"}
 _FIRST = 1
 # When it is heard of in any case; of one that lives shorter, so that it can still be kept.
 HEARD_AFTER_S = 2.0
+# Those that fall due within this time are heard of together.
+_TOGETHER_S = 0.1
 
 
 @dataclass(slots=True)
@@ -51,7 +53,6 @@ class Followed:
     ttl_s: float
     told: int = _FIRST
     waits: bool = False
-    later: asyncio.TimerHandle | None = None
 
 
 class Following:
@@ -60,25 +61,27 @@ class Following:
     def __init__(self, session: Session, outlet: Outlet, news: Subscription) -> None:
         self._session, self._outlet, self._news = session, outlet, news
         self._followed: dict[str, Followed] = {}
+        # Those not heard of yet, each with the loop's time when it will be. One timer for all, for
+        # most are gone by then.
+        self._unheard: dict[str, float] = {}
+        self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._keeper = Keeper()
 
     def begin(self, request_id: str, *, ttl_s: float, told: int = _FIRST) -> None:
         """This will follow a request; told: its lease of this attempt is answered otherwise."""
         self.forget(request_id)
-        followed = self._followed[request_id] = Followed(ttl_s, told)
-        after_s = min(HEARD_AFTER_S, ttl_s / 2)
+        self._followed[request_id] = Followed(ttl_s, told)
         loop = asyncio.get_running_loop()
-        followed.later = loop.call_later(after_s, self._hear_and_look, request_id)
+        due_at = self._unheard[request_id] = loop.time() + min(HEARD_AFTER_S, ttl_s / 2)
+        if self._timer is None or due_at < self._timer.when():
+            self._wake_at(due_at)
 
     def forget(self, request_id: str) -> None:
         """This will follow a request no more; one that is not followed is passed over."""
-        followed = self._followed.pop(request_id, None)
-        if followed is None:
+        if self._followed.pop(request_id, None) is None:
             return
-        if followed.later is not None:
-            followed.later.cancel()
-        else:
+        if self._unheard.pop(request_id, None) is None:
             listener.remove(self._news, [_topic(request_id)])
             self._keeper.drop(UUID(request_id))
 
@@ -86,6 +89,8 @@ class Following:
         """This will leave all requests to their time to live."""
         for request_id in list(self._followed):
             self.forget(request_id)
+        if self._timer is not None:
+            self._timer.cancel()
         self._keeper.end()
         for task in self._tasks:
             task.cancel()
@@ -146,16 +151,24 @@ class Following:
                 followed.told = answer["lease"]["attempt"]
                 self._outlet.write(encoded(answer))
 
-    def _hear(self, request_id: str, followed: Followed) -> None:
-        if followed.later is not None:
-            followed.later.cancel()
-            followed.later = None
+    def _hear(self, request_id: str) -> None:
+        if self._unheard.pop(request_id, None) is not None:
             listener.add(self._news, [_topic(request_id)])
 
-    def _hear_and_look(self, request_id: str) -> None:
-        """Hear of a request from now on, and look what there was before."""
-        self._hear(request_id, self._followed[request_id])
-        self._do(self.look(request_id))
+    def _wake_at(self, due_at: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_at(due_at, self._hear_those_due)
+
+    def _hear_those_due(self) -> None:
+        """Hear of requests from now on, and look what there was before."""
+        self._timer = None
+        until = asyncio.get_running_loop().time() + _TOGETHER_S
+        for request_id in [id for id, due_at in self._unheard.items() if due_at <= until]:
+            self._hear(request_id)
+            self._do(self.look(request_id))
+        if self._unheard:
+            self._wake_at(min(self._unheard.values()))
 
     def _do(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(_quietly(work))
@@ -165,7 +178,7 @@ class Following:
     def _wait_on(self, request_id: str, followed: Followed, *, at_once: bool = False) -> None:
         asker = self._session.orchestrator
         followed.waits = True
-        self._hear(request_id, followed)
+        self._hear(request_id)
         if asker is not None:
             self._keeper.keep(
                 UUID(request_id),

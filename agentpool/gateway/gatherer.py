@@ -8,12 +8,17 @@ it and a lone call waits for nobody.
 import asyncio
 import contextlib
 import copy
+import functools
+import logging
+import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Generic, TypeVar
+from queue import SimpleQueue
+from typing import Any, Generic, TypeVar
 
 from balancing.services.combining import Trust
+
+log = logging.getLogger("agentpool.gateway")
 
 # From so many callers at once on, the next batch waits until they have called again: this long, and
 # this share of what the last one took, at most.
@@ -21,13 +26,17 @@ _CROWD, _WAIT_FOR_CROWD_S, _WAIT_SHARE = 4, 0.02, 1.0
 
 T = TypeVar("T")
 R = TypeVar("R")
+Tell = Callable[[R | Exception], None]
 
 
 class Gatherer(Generic[T, R]):
     """
     The calls of one event loop; one thread with one connection serves them.
 
-    work: answers a batch, in its order; an error among the answers is raised where it belongs.
+    Callbacks instead of tasks, and a queue instead of an executor: a batch may be as small as one
+    call, which would pay for them alone.
+
+    work: answers a batch, in its order; an error among the answers concerns its call only.
     most: of one batch; above it, answers would wait longer for their neighbours than sharing saves.
     """
 
@@ -35,61 +44,81 @@ class Gatherer(Generic[T, R]):
         self, work: Callable[[Sequence[T]], Sequence[R | Exception]], *, name: str, most: int
     ) -> None:
         self._serve, self._most = work, most
-        self._waiting: list[tuple[T, asyncio.Future[R | Exception]]] = []
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix=name)
-        self._worker: asyncio.Task[None] | None = None
-        # How many calls make the crowd that the worker waits for, and what tells it.
+        self._waiting: list[tuple[T, Tell[R]]] = []
+        # Whether there is no batch, neither in the thread nor about to begin.
+        self._is_idle = True
+        self._began = 0.0
+        # How many calls make the crowd that is waited for, and what ends that wait in any case.
         self._crowd = 0
-        self._is_in = asyncio.Event()
+        self._patience: asyncio.TimerHandle | None = None
         self._trust = Trust()
+        self._batches: SimpleQueue[tuple[asyncio.AbstractEventLoop, list[tuple[T, Tell[R]]]]]
+        self._batches = SimpleQueue()
+        threading.Thread(target=self._work, name=name, daemon=True).start()
 
-    def ask(self, wish: T) -> asyncio.Future[R | Exception]:
-        """Return what will be the answer to one call; whatever befalls its batch is its error."""
-        answer: asyncio.Future[R | Exception] = asyncio.get_running_loop().create_future()
-        self._waiting.append((wish, answer))
-        if self._worker is None or self._worker.done():
-            self._worker = asyncio.create_task(self._work())
+    def ask(self, wish: T, tell: Tell[R]) -> None:
+        """This will tell the answer to one call; whatever befalls its batch is its error."""
+        self._waiting.append((wish, tell))
+        if self._is_idle:
+            self._is_idle = False
+            self._begin_soon()
         elif self._crowd and len(self._waiting) >= self._crowd:
-            self._is_in.set()
-        return answer
+            self._begin_soon()
 
-    async def _work(self) -> None:
-        loop = asyncio.get_running_loop()
-        while self._waiting:
-            batch, self._waiting = self._waiting[: self._most], self._waiting[self._most :]
-            wishes = [wish for wish, _ in batch]
-            began = time.monotonic()
+    def _begin_soon(self) -> None:
+        """This will begin the next batch, with all that call in this round of the event loop."""
+        if self._patience is not None:
+            self._patience.cancel()
+        self._crowd = 0
+        asyncio.get_running_loop().call_soon(self._begin)
+
+    def _begin(self) -> None:
+        """Give the thread the next batch, if anybody waits."""
+        self._crowd = 0
+        batch, self._waiting = self._waiting[: self._most], self._waiting[self._most :]
+        self._is_idle = not batch
+        if batch:
+            self._began = time.monotonic()
+            self._batches.put((asyncio.get_running_loop(), batch))
+
+    def _go_on(self, answers: Sequence[tuple[Tell[R], R | Exception]]) -> None:
+        """Tell the answers of a batch, and begin the next one."""
+        for tell, answer in answers:
             try:
-                answers = await loop.run_in_executor(self._thread, self._in_thread, wishes)
-            except Exception as error:
-                for _, answer in batch:
-                    if not answer.done():
-                        # One of its own for each caller: raising writes into an exception.
-                        own = copy.copy(error)
-                        own.__cause__ = error
-                        answer.set_exception(own)
-                continue
-            for (_, answer), got in zip(batch, answers, strict=True):
-                if not answer.done():  # whoever hung up does not hear it
-                    answer.set_result(got)
-            if len(batch) >= _CROWD:
-                await self._gather(len(batch), took=time.monotonic() - began)
+                tell(answer)
+            except Exception:
+                log.exception("could not tell an answer")
+        if len(answers) < _CROWD:
+            self._begin()
+        else:
+            self._wait_for_crowd(len(answers), took=time.monotonic() - self._began)
 
-    async def _gather(self, answered: int, *, took: float) -> None:
+    def _wait_for_crowd(self, answered: int, *, took: float) -> None:
         """
-        Wait a moment for those just answered, who are about to call again.
+        Begin the next batch when those just answered have called again, or in a moment.
 
         One batch with them costs less than two that take turns.
         """
         self._crowd = min(self._most, answered + len(self._waiting))
-        self._is_in.clear()
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._is_in.wait(), min(_WAIT_FOR_CROWD_S, _WAIT_SHARE * took))
-        self._crowd = 0
+        patience_s = min(_WAIT_FOR_CROWD_S, _WAIT_SHARE * took)
+        self._patience = asyncio.get_running_loop().call_later(patience_s, self._begin)
 
-    def _in_thread(self, wishes: Sequence[T]) -> Sequence[R | Exception]:
-        with self._trust.working():
-            return self._serve(wishes)
+    # -- in the thread -----------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        while True:
+            loop, batch = self._batches.get()
+            answers = self._answers(batch)
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                loop.call_soon_threadsafe(self._go_on, answers)
+
+    def _answers(self, batch: Sequence[tuple[T, Tell[R]]]) -> list[tuple[Tell[R], R | Exception]]:
+        wishes, tells = zip(*batch, strict=True)
+        try:
+            with self._trust.working():
+                return list(zip(tells, self._serve(wishes), strict=True))
+        except Exception as error:
+            return [(tell, error) for tell in tells]
 
 
 class PerLoop(Generic[T, R]):
@@ -101,18 +130,26 @@ class PerLoop(Generic[T, R]):
         self._work, self._name, self._most = work, name, most
         self._made: dict[int, Gatherer[T, R]] = {}
 
-    def ask(self, wish: T) -> asyncio.Future[R | Exception]:
-        """Return what will be the answer of the running loop's gatherer."""
+    def ask(self, wish: T, tell: Tell[R]) -> None:
+        """This will tell the answer of the running loop's gatherer to one call."""
         loop = id(asyncio.get_running_loop())
         gatherer = self._made.get(loop)
         if gatherer is None:
             gatherer = Gatherer(self._work, name=self._name, most=self._most)
             self._made[loop] = gatherer
-        return gatherer.ask(wish)
+        gatherer.ask(wish, tell)
 
     async def call(self, wish: T) -> R:
         """Return the answer to one call; raises Refusal, and whatever befalls its batch."""
-        got = await self.ask(wish)
+        answer: asyncio.Future[R | Exception] = asyncio.get_running_loop().create_future()
+        self.ask(wish, functools.partial(_set, answer))
+        got = await answer
         if isinstance(got, Exception):
-            raise got
+            # One of its own for each caller: raising writes into an exception.
+            raise copy.copy(got) from got
         return got
+
+
+def _set(future: "asyncio.Future[Any]", value: Any) -> None:
+    if not future.done():  # whoever hung up does not hear it
+        future.set_result(value)

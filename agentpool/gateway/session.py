@@ -10,6 +10,9 @@ from agentpool.registry.errors import Forbidden, Invalid, Unauthenticated
 from agentpool.registry.states import Scope
 
 Message = Mapping[str, Any]
+# Tuples, for an enum's hash costs more than to compare it with each.
+_ASKERS = (Scope.ORCHESTRATOR, Scope.OPERATOR)
+_READERS = (*_ASKERS, Scope.VIEWER)
 
 
 class Speaker:
@@ -92,8 +95,7 @@ class Session:
         speaker = self.orchestrator or next(iter(self.agents.values()), None)
         if speaker is None:
             raise Unauthenticated("Say hello with an orchestrator's token first.")
-        allowed = {Scope.ORCHESTRATOR, Scope.OPERATOR} | ({Scope.VIEWER} if reads else set())
-        if speaker.scope not in allowed:
+        if speaker.scope not in (_READERS if reads else _ASKERS):
             raise Forbidden(f"The scope {speaker.scope} may not ask for agents.")
         return speaker
 
@@ -105,6 +107,6 @@ class Session:
         """
         if self.orchestrator is None:
             raise Unauthenticated("Say hello first.")
-        if self.orchestrator.scope not in (Scope.ORCHESTRATOR, Scope.OPERATOR):
+        if self.orchestrator.scope not in _ASKERS:
             raise Forbidden(f"The scope {self.orchestrator.scope} may not hold leases.")
         return self.orchestrator

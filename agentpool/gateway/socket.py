@@ -72,11 +72,12 @@ class Connection:
         self.outlet = outlet
         self.pusher = Pusher(self.session, outlet, too_slow=lambda: self._close(TOO_SLOW))
         self._meter = Meter(per_s=settings.MESSAGES_PER_S)
+        self._parsed = functools.partial(parsed, most_bytes=settings.MESSAGE_BYTES)
         self._waits = Waits(self.session, self._reply)
         self._todo: deque[Message] = deque()
         self._worker: asyncio.Task[None] | None = None
-        # The acquire or release that is on its way, without the worker.
-        self._asked: asyncio.Future[str | Exception | None] | None = None
+        # Whether an acquire or a release is on its way, without the worker.
+        self._has_asked = False
         self._closing: asyncio.Task[None] | None = None
         self._stranger: asyncio.Task[None] | None = None
 
@@ -138,11 +139,11 @@ class Connection:
             self._slow_down(text, wait_s)
             return
         try:
-            message = parsed(text, most_bytes=settings.MESSAGE_BYTES)
+            message = self._parsed(text)
         except Invalid as refusal:
             self._refuse(None, refusal)
             return
-        if self._todo or self._asked is not None:
+        if self._todo or self._has_asked:
             # What is said before a hello is through waits for it.
             self._queue(message)
         elif message.get("op") == "heartbeat":
@@ -158,7 +159,7 @@ class Connection:
             return
         id = None
         with contextlib.suppress(Invalid):
-            id = parsed(text, most_bytes=settings.MESSAGE_BYTES).get("id")
+            id = self._parsed(text).get("id")
         said = f"More than {settings.MESSAGES_PER_S:g} messages a second: wait."
         self._refuse(id, RateLimited(said, retry_after_s=wait_s))
 
@@ -193,7 +194,7 @@ class Connection:
 
     def _go_on(self) -> None:
         """This will answer what waits, unless something before it is still on its way."""
-        if self._todo and self._worker is None and self._asked is None:
+        if self._todo and self._worker is None and not self._has_asked:
             self._worker = asyncio.create_task(self._work())
 
     def _is_batched(self, message: Message) -> bool:
@@ -212,16 +213,11 @@ class Connection:
             self._refuse(message.get("id"), error, op=message["op"])
             return
         self._begin(message, call)
-        self._asked = batcher.ask(call)
-        self._asked.add_done_callback(functools.partial(self._told, message, call))
+        self._has_asked = True
+        batcher.ask(call, functools.partial(self._told, message, call))
 
-    def _told(
-        self, message: Message, call: Call, answer: asyncio.Future[str | Exception | None]
-    ) -> None:
-        self._asked = None
-        if answer.cancelled():
-            return
-        got = answer.exception() or answer.result()
+    def _told(self, message: Message, call: Call, got: str | Exception | None) -> None:
+        self._has_asked = False
         self._settle(message, call, got)
         if isinstance(got, Exception):
             self._refuse(message.get("id"), got, op=message["op"])

@@ -39,7 +39,7 @@ def parsed(text: str | None, *, most_bytes: int) -> dict[str, Any]:
     if len(text) > most_bytes:
         raise Invalid(f"A message has at most {most_bytes:,} bytes.")
     try:
-        message = json.loads(text, parse_constant=_no_number, parse_float=_finite)
+        message = _decoder.decode(text)
     except (ValueError, RecursionError) as error:
         raise Invalid(f"The message is not JSON: {error}") from error
     if not isinstance(message, dict):
@@ -57,3 +57,7 @@ def _finite(text: str) -> float:
     if math.isinf(number):
         raise ValueError("A number is out of range.")
     return number
+
+
+# One for all messages: json.loads makes a new one for each call that says how to read numbers.
+_decoder = json.JSONDecoder(parse_constant=_no_number, parse_float=_finite)

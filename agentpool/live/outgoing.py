@@ -3,7 +3,7 @@ The way out of a websocket: messages in order, without a task for each, and boun
 
 A reader that does not read must cost neither memory nor anybody else's time. ASGI says nothing of
 how much a server still holds for a client: daphne's `send` never waits, granian's waits until the
-message is on its way. So there are two outlets, and `full` means the same for both.
+message is on its way. So each has an outlet of its own, and `full` means the same for all.
 """
 
 import asyncio
@@ -98,6 +98,61 @@ class Outlet:
             self.end()  # a server says so when the client hung up
         finally:
             self._task = None
+
+
+class GranianOutlet(Outlet):
+    """
+    The same over granian, whose `send` is under way once it is called, without being awaited.
+
+    So a message that has none before it needs neither a task nor a waking of the event loop when it
+    has been sent: whether it has is looked at when the next one comes, which waits else.
+    """
+
+    def __init__(self, send: Send) -> None:
+        super().__init__(send)
+        # What granian made of the newest message that no task waits for.
+        self._sent: Any = None
+
+    def write(self, text: str) -> None:
+        """This will send a message, after those before it; what comes after the end is dropped."""
+        if not self.is_open or len(text) > FULL_BYTES or not self._is_idle():
+            super().write(text)
+        else:
+            self._sent = self._send({"type": "websocket.send", "text": text})
+            if not hasattr(self._sent, "done"):
+                self._wait_for_sent()  # what is no future is an error that awaiting raises
+
+    async def flushed(self) -> None:
+        """Wait until the server has taken everything, before a close that would overtake it."""
+        if not self._is_idle():
+            self._wait_for_sent()
+        await super().flushed()
+
+    def end(self) -> None:
+        """This will drop what waits: the other side is gone."""
+        super().end()
+        if self._task is None and self._sent is not None:
+            self._sent.cancel()  # else a close would wait for who does not read
+            self._sent = None
+
+    def _is_idle(self) -> bool:
+        """Whether all messages before are sent, and well."""
+        if self._task is not None or self._sent is None:
+            return self._task is None
+        return bool(self._sent.done()) and self._sent.exception() is None
+
+    def _wait_for_sent(self) -> None:
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._work())
+
+    async def _work(self) -> None:
+        try:
+            if self._sent is not None:
+                await self._sent
+        except (OSError, RuntimeError):
+            self.end()
+        self._sent = None
+        await super()._work()
 
 
 class DaphneOutlet(Outlet):
@@ -195,4 +250,6 @@ def outlet(send: Send) -> Outlet:
         protocol = send.args[0]
         if hasattr(protocol, "sendPreparedMessage") and getattr(protocol, "transport", None):
             return DaphneOutlet(send, protocol)
+    if type(getattr(send, "__self__", None)).__module__ == "granian._granian":
+        return GranianOutlet(send)
     return Outlet(send)

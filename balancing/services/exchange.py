@@ -3,8 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 from uuid import UUID
 
 from django.db import DatabaseError, connection
@@ -25,8 +24,7 @@ Answer = str | None | Refusal | DatabaseError
 MOST_AT_ONCE = 128
 
 
-@dataclass(frozen=True)
-class Call:
+class Call(NamedTuple):
     """One call: what is asked for, and the credential that must still be good (None: no token)."""
 
     wish: Wish | Close

@@ -2,7 +2,9 @@
 
 import json
 import random
+import time
 
+import psycopg
 import pytest
 from django.db import DatabaseError
 from django.db.models import F
@@ -86,6 +88,29 @@ def test_a_look_that_fails_takes_nothing_back(make_agent, submit, wish, monkeypa
 
     assert json.loads(ended)["status"] == "released"
     assert json.loads(granted)["id"] == str(Lease.objects.get(status="active").id)
+
+
+def test_the_look_is_on_its_way_before_the_answer_is(make_agent, wish, monkeypatch):
+    make_agent()
+    slow = b"SELECT e.* FROM (SELECT pg_sleep(0.5) OFFSET 0) s, LATERAL (%b) e" % claim._EXCHANGE
+    monkeypatch.setattr(claim, "_EXCHANGE", slow)
+    sent = []
+
+    class Noted(psycopg.Cursor):
+        def execute(self, query, *args, **more):
+            found = super().execute(query, *args, **more)
+            sent.append((query, time.monotonic()))
+            return found
+
+    monkeypatch.setattr(psycopg, "Cursor", Noted)
+    began = time.monotonic()
+
+    (granted,) = exchange.answers([wish()])
+
+    assert json.loads(granted)["status"] == "active"
+    assert time.monotonic() - began >= 0.5
+    (looked_at,) = [at for query, at in sent if query == claim._SERVEABLE]
+    assert looked_at - began < 0.4
 
 
 def test_after_a_look_that_failed_everybody_concerned_is_looked_at(make_agent, submit, monkeypatch):
