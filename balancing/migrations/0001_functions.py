@@ -26,6 +26,7 @@ FUNCTIONS = [
     "fits_needs_1",
     "fits_1",
     "shape_1",
+    "policy_in_1",
     "policy_of_1",
     "within_1",
     "satisfiable_1",

@@ -22,8 +22,10 @@ DECLARE
   -- What all requests may reserve, taken at once where they have the same limits: a limit's row is
   -- written twice, not once a request. What is left goes back; where this does not fit, each takes.
   ahead amounts_1;
+  share_limits boolean;
   code text;
   key text;
+  limited boolean;
   by_project boolean;
   policies policy_1[] := '{}';
   known text[] := '{}';
@@ -52,7 +54,8 @@ DECLARE
   new_names text[] := '{}';
 BEGIN
   PERFORM FROM resource_limit LIMIT 1;  -- the table's lock first, see policy_of_1
-  by_project := EXISTS (SELECT FROM resource_limit x WHERE x.level = 'project');
+  SELECT count(*) > 0, coalesce(bool_or(x.level = 'project'), false) INTO limited, by_project
+    FROM resource_limit x;
   codes := '{}';
   FOR i IN 1..cardinality(rs) LOOP
     r := rs[i];
@@ -62,7 +65,7 @@ BEGIN
     place := array_position(known, key);
     IF place IS NULL THEN
       place := cardinality(known) + 1;
-      policies[place] := policy_of_1(r.agent_type, r.project);
+      policies[place] := policy_in_1(r.agent_type, r.project, limited);
       known[place] := key;
     END IF;
     policy_of[i] := place;
@@ -97,8 +100,13 @@ BEGIN
     warm_of := ARRAY(SELECT w.request FROM unnest(warms) w);
   END IF;
 
-  IF NOT p_exact AND cardinality(rs) > 1 AND policies[1].limits IS NOT NULL
-      AND policies[1].limits = ALL (SELECT x.limits FROM unnest(policies) x) THEN
+  -- Asked last, and apart: what it reads is a statement.
+  share_limits := limited AND NOT p_exact AND cardinality(rs) > 1
+    AND policies[1].limits IS NOT NULL;
+  IF share_limits THEN
+    share_limits := policies[1].limits = ALL (SELECT x.limits FROM unnest(policies) x);
+  END IF;
+  IF share_limits THEN
     -- To the thousandth, as shards keep it: what they rounded would be lost or won on its way back.
     SELECT sum(x.memory_mb::bigint * 3 / 2), sum(trunc(x.cpu_cores * 1.5, 3)),
         sum(x.token_budget)::bigint, sum(x.disk_space_mb)::bigint, 10 * count(*)
