@@ -46,6 +46,10 @@ _Key = tuple[str, bool, tuple[str, ...]]
 _shared: dict[_Key, tuple[float, "asyncio.Future[Drawing]"]] = {}
 
 
+class _HungUp(Exception):
+    """The browser has closed the page."""
+
+
 class ConsoleSocket(AsyncWebsocketConsumer):
     """One open page of one person: `?page=NAME` and the page's parameters."""
 
@@ -106,6 +110,8 @@ class ConsoleSocket(AsyncWebsocketConsumer):
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.told.wait(), TOLD_WITHIN_S)
             await self._follow()
+        except _HungUp:
+            return  # its disconnect is on the way
         except NotFound:
             await self.close(code=GONE)  # what the page was about is not there any more
         except Unauthenticated:
@@ -129,9 +135,15 @@ class ConsoleSocket(AsyncWebsocketConsumer):
             # Something is sent in any case: the browser knows by it that what it shows is so.
             clock = _CLOCK % (time.time() * 1000)
             for html in messages([*changes(self.seen, drawing), clock]):
-                await self.send(text_data=html)
+                await self._push(html)
             took_s = time.monotonic() - began
             heard = await self._heard(began + max(DRAW_EVERY_S, REST_PER_DRAWING * took_s))
+
+    async def _push(self, html: str) -> None:
+        try:
+            await self.send(text_data=html)
+        except (OSError, RuntimeError) as error:
+            raise _HungUp from error  # a server says so when the browser is gone already
 
     async def _heard(self, not_before: float) -> float:
         """Wait for news of the page, and to the moment of its next drawing; return when it came."""
