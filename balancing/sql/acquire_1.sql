@@ -15,5 +15,6 @@ LANGUAGE plpgsql SET enable_seqscan = off SET enable_hashjoin = off
 SET enable_mergejoin = off SET enable_material = off SET plan_cache_mode = force_generic_plan AS $$
 BEGIN
   RETURN QUERY SELECT g.codes[i], g.ids[i], g.ls[i], g.names[i], g.endpoints[i]
-    FROM grants_1(p_usual, p_requests, p_queue, p_exact, t, '{}') g, generate_subscripts(g.codes, 1) i;
+    FROM grants_1(p_usual, p_requests, p_queue, p_exact, t, '{}') g,
+      generate_subscripts(g.codes, 1) i;
 END $$

@@ -44,7 +44,8 @@ BEGIN
         FROM lease x WHERE x.id = ANY (wanted) AND x.status = ANY (live_ones)
         ORDER BY x.id FOR NO KEY UPDATE),
     judged AS (
-      SELECT w.n, w.lease, x.row, x.request_id, x.agent_type, x.is_parked, q.lock_keys <> '{}' AS has_keys,
+      SELECT w.n, w.lease, x.row, x.request_id, x.agent_type, x.is_parked,
+        q.lock_keys <> '{}' AS has_keys,
         w.retry AND q.attempts < t.max_attempts AS waits,
         CASE
           WHEN x.id IS NULL OR x.fencing_token <> w.token
@@ -70,7 +71,8 @@ BEGIN
         coalesce(bool_or(j.is_parked) FILTER (WHERE j.verdict = 'ok'), false),
         coalesce(bool_or(j.has_keys) FILTER (WHERE j.verdict = 'ok'), false),
         coalesce(bool_or(j.waits) FILTER (WHERE j.verdict = 'ok'), false)
-      INTO codes, es, before, request_ids, concerned, any_parked, any_keys, any_waits FROM settled j;
+      INTO codes, es, before, request_ids, concerned, any_parked, any_keys, any_waits
+      FROM settled j;
   unwritten := '{}';
   IF es IS NULL THEN RETURN; END IF;
 

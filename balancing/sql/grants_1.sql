@@ -22,7 +22,7 @@ DECLARE
   -- What all requests may reserve, taken at once where they have the same limits: a limit's row is
   -- written twice, not once a request. What is left goes back; where this does not fit, each takes.
   ahead amounts_1;
-  share_limits boolean;
+  takes_ahead boolean;
   code text;
   key text;
   limited boolean;
@@ -101,12 +101,12 @@ BEGIN
   END IF;
 
   -- Asked last, and apart: what it reads is a statement.
-  share_limits := limited AND NOT p_exact AND cardinality(rs) > 1
+  takes_ahead := limited AND NOT p_exact AND cardinality(rs) > 1
     AND policies[1].limits IS NOT NULL;
-  IF share_limits THEN
-    share_limits := policies[1].limits = ALL (SELECT x.limits FROM unnest(policies) x);
+  IF takes_ahead THEN
+    takes_ahead := policies[1].limits = ALL (SELECT x.limits FROM unnest(policies) x);
   END IF;
-  IF share_limits THEN
+  IF takes_ahead THEN
     -- To the thousandth, as shards keep it: what they rounded would be lost or won on its way back.
     SELECT sum(x.memory_mb::bigint * 3 / 2), sum(trunc(x.cpu_cores * 1.5, 3)),
         sum(x.token_budget)::bigint, sum(x.disk_space_mb)::bigint, 10 * count(*)
