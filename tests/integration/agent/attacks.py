@@ -28,7 +28,8 @@ from agentpool.agent.isolation import Environment, Incident, Means, Spec, tier
 from agentpool.agent.isolation.policy import policy_of
 
 SECRET = "a-secret-of-somebody-else"
-LONGEST_S = {"process": 20.0, "container": 20.0, "virtual_machine": 80.0}
+# No attack takes as long by itself. An emulated machine does on a busy host.
+LONGEST_S = {"process": 20.0, "container": 20.0, "virtual_machine": 200.0}
 PROFILE = {
     "allowed_tools": ["read", "test_execution"],
     "network_access": "limited",

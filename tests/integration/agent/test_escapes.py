@@ -44,7 +44,7 @@ def test_an_attack_gets_nowhere(outcome: Any, name: str) -> None:
 
 @pytest.mark.long
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(560)
 @pytest.mark.parametrize("who", ["the user of the tests", "another user"])
 def test_no_attack_gets_out_of_a_virtual_machine(who: str) -> None:
     """All in one test: machines start slowly, and two test processes would start them twice."""
@@ -89,7 +89,7 @@ def _attacked(level: str, who: str, *groups: str) -> Any:
         env=env,
         capture_output=True,
         text=True,
-        timeout=280 if level == "virtual_machine" else 100,
+        timeout=540 if level == "virtual_machine" else 100,
         check=False,
     )
     assert done.returncode == 0, done.stderr
