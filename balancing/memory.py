@@ -88,7 +88,7 @@ def _course(agent_type: str, kept: bytes | None, agents: int, counted_at: float)
 
 def last_event() -> int:
     """Return the number of the newest numbered event."""
-    return int(_rows("SELECT coalesce(max(seq), 0) FROM event", [])[0][0])
+    return int(_rows("SELECT coalesce(max(seq), 0) FROM event_number", [])[0][0])
 
 
 def refresh_service_times() -> int:
@@ -187,7 +187,9 @@ _OUTCOMES = """
     SELECT t.*, false
       FROM outcome o JOIN agent a ON a.id = o.agent_id, lesson_1(o, a.capabilities) t
       WHERE o.outcome <> 'cancelled' AND o.lease_id NOT IN (
-        SELECT e.lease_id FROM event e WHERE (e.seq IS NULL OR e.seq > %s)
+        SELECT e.lease_id FROM event e WHERE e.id IN (
+            SELECT n.event_id FROM event_number n WHERE n.seq > %s
+            UNION ALL SELECT u.id FROM event_unnumbered u)
           AND e.kind IN ('lease.released', 'lease.expired', 'lease.lost', 'lease.cancelled'))
       ORDER BY o.ended_at, o.lease_id"""
 

@@ -47,10 +47,14 @@ SELECT gen_random_uuid(), a.id, a.agent_type, 'p' || i %% 50, 'c' || i, 'code',
   FROM generate_series(1, %(count)s) i JOIN bench_agent a ON a.n = (i::bigint * 7919) %% %(agents)s
 """
 _NUMBERED = """
-INSERT INTO event (seq, kind, agent_type, lease_id, detail)
-SELECT (SELECT coalesce(max(seq), 0) FROM event) + row_number() OVER (ORDER BY o.ended_at),
-  'lease.released', o.agent_type, o.lease_id, '{}'
-  FROM outcome o ORDER BY o.ended_at DESC LIMIT %(count)s
+WITH told AS (
+  INSERT INTO event (kind, agent_type, lease_id, detail)
+  SELECT 'lease.released', o.agent_type, o.lease_id, '{}'
+    FROM (SELECT * FROM outcome ORDER BY ended_at DESC LIMIT %(count)s) o ORDER BY o.ended_at
+    RETURNING id)
+INSERT INTO event_number (seq, event_id)
+  SELECT (SELECT coalesce(max(seq), 0) FROM event_number) + row_number() OVER (ORDER BY id), id
+    FROM told
 """
 # In a process of the product's: learns what is new, one event at a time or in batches.
 _TIMED = """
@@ -173,10 +177,10 @@ def _per_lesson(there: stage.Stage, *, count: int, batch: int) -> dict[str, floa
     """Return milliseconds a lesson (median), in batches of as many events, and of the CPU."""
     with there.connect() as connection:
         connection.execute(
-            "UPDATE learning_state SET last_seq = (SELECT coalesce(max(seq), 0) FROM event)"
+            "UPDATE learning_state SET last_seq = (SELECT coalesce(max(seq), 0) FROM event_number)"
         )
         connection.execute(_NUMBERED, {"count": count})
-        connection.execute("ANALYZE event")
+        connection.execute("ANALYZE event, event_number")
     argv = [sys.executable, "-c", _TIMED, str(batch), str(count // batch)]
     env = {**there.env, "DJANGO_SETTINGS_MODULE": "agentpool.settings"}
     run = subprocess.run(argv, cwd=ROOT, env=env, capture_output=True, text=True, check=True)

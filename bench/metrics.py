@@ -42,8 +42,9 @@ INSERT INTO outcome (lease_id, agent_id, agent_type, project, cycle_id, phase, s
   JOIN LATERAL (SELECT id, agent_type FROM bench_agents WHERE n = 1 + i %% %(agents)s) a ON true
 """
 _EVENTS = """
-INSERT INTO event (seq, at, kind, agent_type, agent_id, project, request_id, lease_id, detail)
-  SELECT 4 * (o.n - 1) + k, o.ended_at, kinds[k], o.agent_type, '', o.project,
+WITH told AS (
+  INSERT INTO event (at, kind, agent_type, agent_id, project, request_id, lease_id, detail)
+  SELECT o.ended_at, kinds[k], o.agent_type, '', o.project,
     md5(o.lease_id::text)::uuid, CASE WHEN k > 1 THEN o.lease_id END, CASE k
       WHEN 1 THEN '{"reason": "arrived"}'
       WHEN 2 THEN jsonb_build_object('attempt', 1, 'tier', 'strategy', 'charge_s', 60,
@@ -52,7 +53,8 @@ INSERT INTO event (seq, at, kind, agent_type, agent_id, project, request_id, lea
       ELSE jsonb_build_object('outcome', o.outcome, 'error', '', 'charge_s', 0) END
   FROM (SELECT o.*, row_number() OVER (ORDER BY ended_at) AS n FROM outcome o) o,
     (SELECT ARRAY['request.waiting', 'lease.offered', 'lease.active', 'lease.released'] kinds) x,
-    generate_series(1, 4) k
+    generate_series(1, 4) k ORDER BY o.n, k RETURNING id)
+INSERT INTO event_number (seq, event_id) SELECT row_number() OVER (ORDER BY id), id FROM told
 """
 _MARK = """
 INSERT INTO metric_state (id, last_seq, covered_until)

@@ -130,7 +130,7 @@ class _Reader:
         for event in seen:
             self.outlet.write(written(showing.event_json(event)))
         if found:
-            self.seq = int(found[-1].seq or 0)
+            self.seq = found[-1].number.seq
         return len(found) == PAGE
 
     async def _ping(self) -> None:

@@ -170,7 +170,9 @@ class Listener:
     async def _catch_up(self, connection: psycopg.AsyncConnection[Any]) -> None:
         while True:
             cursor = await connection.execute(
-                f"SELECT {_COLUMNS} FROM event WHERE seq > %s ORDER BY seq LIMIT 500", [self.seq]
+                f"SELECT {_COLUMNS} FROM event_number n JOIN event e ON e.id = n.event_id"
+                " WHERE n.seq > %s ORDER BY n.seq LIMIT 500",
+                [self.seq],
             )
             rows = await cursor.fetchall()
             events = [dict(zip(_NAMES, row, strict=True)) for row in rows]

@@ -14,7 +14,7 @@ import psycopg
 
 from agentpool.live import due
 from agentpool.live.connect import connect
-from agentpool.live.relay import BATCH, Relay
+from agentpool.live.relay import Relay
 from agentpool.registry.events import NUDGE_CHANNEL
 
 log = logging.getLogger("agentpool.pulse")
@@ -23,8 +23,8 @@ _LOCK = "SELECT pg_try_advisory_lock(hashtextextended('agentpool pulse', 0))"
 STAND_BY_S = 0.5
 # After a nudge the relay polls quickly for a moment: further writers need not nudge again.
 BUSY_POLL_S, BUSY_FOR_S, IDLE_POLL_S = 0.005, 0.05, 0.25
-# Numbering takes at most a quarter of the relay's time: when much happens, more at once.
-REST_PER_STEP = 3.0
+# Numbering takes at most an eighth of the relay's time: when much happens, more at once.
+REST_PER_STEP = 7.0
 LOOK_EVERY_S = 0.5
 TICK_EVERY_S = 2.0
 
@@ -70,9 +70,7 @@ def _lead(
             tick_at = now + TICK_EVERY_S
             _tick(connection)
         if now < busy_until:
-            time.sleep(
-                0 if count == BATCH else min(IDLE_POLL_S, max(BUSY_POLL_S, REST_PER_STEP * took))
-            )
+            time.sleep(min(IDLE_POLL_S, max(BUSY_POLL_S, REST_PER_STEP * took)))
             continue
         for _ in connection.notifies(timeout=IDLE_POLL_S, stop_after=1):
             busy_until = time.monotonic() + BUSY_FOR_S

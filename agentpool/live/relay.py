@@ -1,8 +1,9 @@
 """
 Numbers the outbox: gives each visible event the next `seq` and tells every listener at once.
 
-One statement snapshot numbers the rows and yields the next bound, so no row is ever passed over:
-a transaction that was open then has an xid at or above the snapshot's xmin (docs/decisions/0004).
+One statement numbers what its snapshot shows and the one before did not, and keeps its snapshot for
+the next: so no event is passed over or numbered twice, however long its transaction took
+(docs/decisions/0004).
 """
 
 from typing import Any
@@ -10,48 +11,49 @@ from typing import Any
 import psycopg
 
 EVENTS_CHANNEL = "agentpool_events"
-BATCH = 1000
 
 _LOCK = """
 INSERT INTO relay_state (id, last_seq) VALUES (1, 0) ON CONFLICT (id) DO UPDATE SET id = 1
 """
 # A statement after the lock's, so that its snapshot is newer than what the relay before committed.
-# The ids as one list: planned when the table was empty, a join would read all of it from then on.
+# Where nothing is new nothing is written: what was seen before is as good. But for a database that
+# came by a dump, whose server had given higher transaction ids: all later ones would be older.
 _NUMBER = """
-WITH batch AS (
-    SELECT array_agg(x.id ORDER BY x.xid, x.id) AS ids FROM (
-      SELECT id, xid FROM event
-      WHERE seq IS NULL AND xid >= %(bound)s::xid8 ORDER BY xid, id LIMIT %(batch)s) x),
-  numbered AS (
-    UPDATE event e SET seq = s.last_seq + array_position(b.ids, e.id) FROM batch b, relay_state s
-    WHERE e.id = ANY (b.ids) RETURNING e.seq),
+WITH numbered AS (
+    INSERT INTO event_number (seq, event_id)
+      SELECT s.last_seq + row_number() OVER (ORDER BY u.xid, u.id), u.id
+        FROM relay_state s, event_unnumbered u RETURNING seq),
   found AS (SELECT count(*) AS n, max(seq) AS newest FROM numbered),
-  moved AS (UPDATE relay_state SET last_seq = f.newest FROM found f WHERE f.n > 0)
-SELECT f.n, pg_snapshot_xmin(pg_current_snapshot())::text,
-  CASE WHEN f.n > 0 THEN pg_notify(%(channel)s, f.newest::text) END FROM found f
+  moved AS (
+    UPDATE relay_state s SET last_seq = coalesce(f.newest, s.last_seq), seen = pg_current_snapshot()
+      FROM found f
+      WHERE f.n > 0 OR pg_snapshot_xmax(s.seen) > pg_snapshot_xmax(pg_current_snapshot()))
+SELECT f.n, CASE WHEN f.n > 0 THEN pg_notify(%(channel)s, f.newest::text) END FROM found f
 """
+# Events of a dump whose transactions have ids that are still to come here: long past, all the same.
+# Numbered they are by now; the relay would only look at them again each time.
+_SETTLE = "UPDATE event SET xid = '1' WHERE xid >= pg_snapshot_xmax(pg_current_snapshot())"
 
 
 class Relay:
-    """Numbers events over one autocommit connection; keeps the bound between its steps."""
+    """Numbers events over one autocommit connection."""
 
     def __init__(self, connection: psycopg.Connection[Any]) -> None:
         self.connection = connection
-        self.bound = "0"
         # Its statements are planned once, perhaps when there are few events.
-        connection.execute("SET enable_seqscan = off")
+        for way in ("seqscan", "hashjoin", "mergejoin"):
+            connection.execute(f"SET enable_{way} = off")
+        self.step()
+        connection.execute(_SETTLE)
 
     def step(self) -> int:
         """
-        Number up to BATCH events and NOTIFY the last number; return how many.
+        Number all events that are new, and NOTIFY the last number; return how many.
 
         Locks relay_state to the end of its transaction: a second relay waits, and both count right.
         """
-        told = {"bound": self.bound, "batch": BATCH, "channel": EVENTS_CHANNEL}
         with self.connection.pipeline(), self.connection.transaction():
             self.connection.execute(_LOCK, prepare=True)
-            numbered = self.connection.execute(_NUMBER, told, prepare=True)
-        count, xmin, _ = numbered.fetchone() or (0, self.bound, None)
-        if count < BATCH:
-            self.bound = xmin
-        return int(count)
+            found = self.connection.execute(_NUMBER, {"channel": EVENTS_CHANNEL}, prepare=True)
+        row = found.fetchone()
+        return int(row[0]) if row else 0

@@ -316,7 +316,7 @@ class Events(APIView):
         if request.user.scope is Scope.ORCHESTRATOR:
             seen = queries.own_events(found, name=request.user.name)
         body = [showing.event_json(event) for event in seen]
-        return Response({"events": body, "next": found[-1].seq if found else query["after"]})
+        return Response({"events": body, "next": found[-1].number.seq if found else query["after"]})
 
 
 class MetricsQuery(drf.Serializer[Any]):

@@ -67,6 +67,7 @@ _EFFICIENCY = """
       FROM pool p JOIN outcome o USING (agent_type)
       WHERE o.ended_at > now() - make_interval(secs => %s)) x GROUP BY agent_type
 """
+_NUMBERED = "e.id IN (SELECT event_id FROM event_number WHERE seq > %(after)s AND seq <= %(upto)s)"
 _KINDS = [
     *("request.waiting", "request.refused", "request.timed_out", "request.cancelled"),
     *("lease.offered", "lease.active", "lease.released", "lease.expired", "lease.lost"),
@@ -124,7 +125,7 @@ def gauges() -> Mapping[str, Gauges]:
 
 def facts_between(after: int, upto: int) -> Iterator[Fact]:
     """Return what the events say whose numbers are above one and not above the other."""
-    return _facts("e.seq > %(after)s AND e.seq <= %(upto)s", {"after": after, "upto": upto})
+    return _facts(_NUMBERED, {"after": after, "upto": upto})
 
 
 def facts_since(seconds: float) -> Iterator[Fact]:

@@ -28,6 +28,7 @@ from agentpool.registry.models import (
     Agent,
     Credential,
     Event,
+    EventNumber,
     Lease,
     LogChunk,
     LogTotal,
@@ -214,9 +215,11 @@ def events_after(seq: int, *, limit: int) -> list[Event]:
 
     Raises: Gone, the next one is no longer kept; Invalid, no event has that number yet.
     """
-    found = list(Event.objects.filter(seq__gt=seq).order_by("seq")[:limit])
-    if found and found[0].seq != seq + 1 and seq >= 0 and not _is_first(found[0], seq):
-        raise Gone(f"Events before {found[0].seq} are no longer kept; begin there.")
+    numbers = EventNumber.objects.filter(seq__gt=seq).select_related("event").order_by("seq")
+    found = [number.event for number in numbers[:limit]]
+    # Who asks from the beginning takes whatever is kept.
+    if found and seq > 0 and found[0].number.seq != seq + 1:
+        raise Gone(f"Events before {found[0].number.seq} are no longer kept; begin there.")
     if not found and seq > last_seq():
         # As after a restore: waiting here for that number would miss all that comes before it.
         raise Invalid("after is ahead of the stream.", errors=[("after", "No event has it yet.")])
@@ -233,11 +236,6 @@ def own_events(found: Sequence[Event], *, name: str) -> list[Event]:
     own = Request.objects.filter(id__in=asked, requested_by=name)
     shown = {None, *own.values_list("id", flat=True)}
     return [event for event in found if event.request_id in shown or event.actor == name]
-
-
-def _is_first(event: Event, seq: int) -> bool:
-    # A reader who asks from the beginning takes whatever is kept.
-    return seq == 0 and event.seq is not None
 
 
 def last_seq() -> int:

@@ -25,6 +25,7 @@ from agentpool.registry.models import (
     Agent,
     Credential,
     Event,
+    EventNumber,
     IdempotencyKey,
     Lease,
     LogChunk,
@@ -295,10 +296,17 @@ def tick_web() -> None:
     Tick.objects.update_or_create(name="web", defaults={"at": Now(), "grace_until": until})
 
 
+@transaction.atomic
+def _prune_events() -> int:
+    """Delete events older than they are kept, with their numbers."""
+    before = Now() - timedelta(days=settings.KEEP_EVENTS_DAYS)
+    EventNumber.objects.filter(event__at__lt=before).delete()
+    return Event.objects.filter(at__lt=before).delete()[0]
+
+
 def prune() -> dict[str, int]:
     """Delete rows older than their kept time; return how many of each."""
     kept = {
-        "events": (Event.objects.all(), "at", settings.KEEP_EVENTS_DAYS),
         "logs": (LogChunk.objects.all(), "at", settings.KEEP_LOGS_DAYS),
         "leases": (
             Lease.objects.exclude(status__in=LIVE),
@@ -319,6 +327,7 @@ def prune() -> dict[str, int]:
     old_tokens = Credential.objects.filter(spent | Q(expires_at__lt=Now() - _TOKENS_KEPT))
     old_keys = IdempotencyKey.objects.filter(created_at__lt=Now() - _IDEMPOTENCY_KEPT)
     return {
+        "events": _prune_events(),
         **counts,
         "tokens": old_tokens.delete()[0],
         "idempotency_keys": old_keys.delete()[0],

@@ -164,7 +164,7 @@ def credential_json(credential: Credential, *, secret: str | None = None) -> dic
 def event_json(event: Event) -> dict[str, Any]:
     """Return an event as every stream carries it."""
     return {
-        "seq": event.seq,
+        "seq": event.number.seq,
         "at": event.at.isoformat() if isinstance(event.at, datetime) else event.at,
         "kind": event.kind,
         "agent_type": event.agent_type,

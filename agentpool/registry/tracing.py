@@ -32,10 +32,10 @@ _ENDED = """
       l.released_at, l.waited_s, l.outcome, l.error, l.attempt, l.fencing_token, l.memory_mb,
       l.cpu_cores::float8 AS cpu_cores, l.token_budget, l.peak_memory_mb, l.cpu_seconds,
       l.tokens_in, l.tokens_out, l.cost_usd::float8 AS cost_usd, a.agent_id, a.provider
-    FROM event e JOIN lease l ON l.id = e.lease_id JOIN request r ON r.id = l.request_id
-      JOIN agent a ON a.id = l.agent_id
-    WHERE e.seq > %s AND e.seq <= %s AND e.detail ? 'outcome' AND l.released_at IS NOT NULL
-    ORDER BY e.seq
+    FROM event_number n JOIN event e ON e.id = n.event_id JOIN lease l ON l.id = e.lease_id
+      JOIN request r ON r.id = l.request_id JOIN agent a ON a.id = l.agent_id
+    WHERE n.seq > %s AND n.seq <= %s AND e.detail ? 'outcome' AND l.released_at IS NOT NULL
+    ORDER BY n.seq
 """
 
 

@@ -19,8 +19,10 @@ BEGIN
   SELECT s.version, s.last_seq INTO version, mark FROM learning_state s WHERE s.id = 1;
   version := coalesce(version, 0);
   RETURN QUERY WITH heard AS MATERIALIZED (
-    SELECT e.seq, e.kind, e.lease_id FROM event e WHERE e.seq > coalesce(mark, 0)
-      ORDER BY e.seq LIMIT p_batch
+    SELECT n.seq, e.kind, e.lease_id
+      FROM (SELECT n.seq, n.event_id FROM event_number n WHERE n.seq > coalesce(mark, 0)
+        ORDER BY n.seq LIMIT p_batch) n,
+        LATERAL (SELECT e.kind, e.lease_id FROM event e WHERE e.id = n.event_id OFFSET 0) e
   ), lesson AS MATERIALIZED (
     SELECT h.seq, h.lease_id, o.* FROM heard h, LATERAL (
       SELECT t.*, a.id, a.health, a.health_by, a.generation

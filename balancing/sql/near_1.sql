@@ -28,7 +28,7 @@ BEGIN
     INTO looks, ids, names, loads, generalities
     FROM need n CROSS JOIN LATERAL (
       SELECT n.look, y.* FROM (
-        (SELECT x.id, x.agent_id, x.load, x.generality FROM (
+        (SELECT x.id, x.agent_id, x.load, x.generality, false AS is_mine FROM (
             SELECT a.id, a.agent_id, a.load::int AS load, a.generality::int AS generality,
                 fits_needs_1(a, n.id, n.memory, n.cpu, n.token_budget, n.disk_space_mb,
                   n.security_level, n.isolation_level, n.special_tools, n.capabilities, n.labels,
@@ -40,12 +40,12 @@ BEGIN
               ORDER BY a.load, a.generality LIMIT 64) x
           WHERE x.fits LIMIT n.wanted)
         UNION ALL
-        SELECT (o.m).id, (o.m).agent_id, (o.m).load::int, (o.m).generality::int
+        SELECT (o.m).id, (o.m).agent_id, (o.m).load::int, (o.m).generality::int, true
           FROM (SELECT x.m FROM own x WHERE x.agent_type = n.agent_type OFFSET 0) o
           WHERE fits_needs_1(o.m, n.id, n.memory, n.cpu, n.token_budget, n.disk_space_mb,
               n.security_level, n.isolation_level, n.special_tools, n.capabilities, n.labels,
               n.avoid_agents, n.rules)) y
-      ORDER BY y.load, y.generality, y.id) c;
+      ORDER BY y.load, y.generality, y.is_mine DESC, y.id) c;
 
   -- Was the front all there is?
   FOR n IN 1..cardinality(rs) LOOP

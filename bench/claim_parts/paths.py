@@ -218,7 +218,7 @@ class Paths:
         deadline = time.monotonic() + DRAIN_S
         with self.there.connect() as connection:
             while time.monotonic() < deadline:
-                left = connection.execute("SELECT EXISTS (SELECT FROM event WHERE seq IS NULL)")
+                left = connection.execute("SELECT EXISTS (SELECT FROM event_unnumbered)")
                 if not (left.fetchone() or [False])[0]:
                     return
                 time.sleep(0.02)

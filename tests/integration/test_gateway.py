@@ -519,7 +519,7 @@ def test_a_log_is_answered_when_a_line_comes_and_when_the_lease_ends(rest, worke
 
 
 def test_events_are_answered_in_their_order_as_they_come(rest, make_agent, eventually):
-    eventually(lambda: not Event.objects.filter(seq=None).exists())  # a token was made for this
+    eventually(lambda: not Event.objects.filter(number=None).exists())  # a token was made for this
     start = rest.get("/events").json()["next"]
     call = rest.later("GET", "/events", params={"after": start, "wait": WAIT_S})
     still_waits(call)

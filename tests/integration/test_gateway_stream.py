@@ -13,7 +13,7 @@ from websockets.exceptions import ConnectionClosed
 
 from agentpool.gateway import stream
 from agentpool.registry import events
-from agentpool.registry.models import Credential, Event
+from agentpool.registry.models import Credential, Event, EventNumber
 from tests.integration.gateway_talk import SOON_S
 from tests.integration.stream_talk import bearer, dial, events_of, hear, tell
 
@@ -28,7 +28,7 @@ def settled():
     A reader that does not say where to begin begins where the web process is, which may be among
     the events of an earlier test, and those are no longer kept.
     """
-    poll(lambda: not Event.objects.filter(seq=None).exists())
+    poll(lambda: not Event.objects.filter(number=None).exists())
     return position()
 
 
@@ -79,7 +79,7 @@ def test_what_is_no_longer_kept_is_gone(web, token_of):
     token, start = token_of("viewer"), settled()
     tell(1, 2, 3)
     assert settled() == start + 3
-    Event.objects.filter(seq__lte=start + 2).delete()
+    EventNumber.objects.filter(seq__lte=start + 2).delete()
 
     with dial(web, after=start or 1, **bearer(token)) as socket:
         assert hear(socket)["ready"]

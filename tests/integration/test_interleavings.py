@@ -163,13 +163,17 @@ def test_draining_while_work_ends_retires_the_agent(make_agent, submit, round_):
 
 def test_the_relay_numbers_every_event_once_and_in_order(pools):
     with connect() as own:
-        Relay(own).step()
+        relay = Relay(own)
         for _ in range(5):
             events.append("test", actor="a")
-        assert Relay(own).step() == 5
+        assert relay.step() == 5
 
-    numbers = list(Event.objects.order_by("seq").values_list("seq", flat=True))
+    numbers = list(Event.objects.order_by("number").values_list("number", flat=True))
     assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+
+
+def _number(kind):
+    return Event.objects.get(kind=kind).number.seq
 
 
 def test_a_writer_held_open_delays_only_its_own_events(pools):
@@ -194,7 +198,29 @@ def test_a_writer_held_open_delays_only_its_own_events(pools):
         writer.join(10)
         relay.step()
 
-    assert Event.objects.get(kind="slow").seq == Event.objects.get(kind="quick").seq + 1
+    assert _number("slow") == _number("quick") + 1
+
+
+def test_events_of_a_dump_from_a_server_with_higher_transaction_ids(pools):
+    with connect() as own:
+        relay = Relay(own)
+        events.append("numbered")
+        relay.step()
+        events.append("not numbered")
+        # As a dump has it: ids of transactions that are far from being given out here.
+        own.execute("UPDATE event SET xid = (xid::text::bigint + 1000000000)::text::xid8")
+        own.execute(
+            "UPDATE relay_state SET seen = format('%s:%s:', x, x)::pg_snapshot"
+            " FROM (SELECT min(xid) AS x FROM event_unnumbered) u"
+        )
+
+    with connect() as own:
+        relay = Relay(own)
+        assert own.execute("SELECT FROM event WHERE xid >= pg_current_xact_id()").fetchone() is None
+        events.append("later")
+        assert relay.step() == 1
+
+    assert _number("later") == _number("not numbered") + 1 == _number("numbered") + 2
 
 
 def test_two_relays_number_each_event_once(pools):
@@ -207,6 +233,6 @@ def test_two_relays_number_each_event_once(pools):
 
     at_once(relay, relay, relay)
 
-    numbers = list(Event.objects.values_list("seq", flat=True))
+    numbers = list(Event.objects.values_list("number", flat=True))
     assert len(set(numbers)) == len(numbers)
     assert None not in numbers

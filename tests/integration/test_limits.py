@@ -407,7 +407,7 @@ def hammer(seed, until, make_request, *, projects="p", sizes=(64, 128, 256, 512)
     """
     Acquire and release at random until the time has come; return how often, and the refused.
 
-    Until it is refused for the first time it only acquires: the edge is reached on slow machines too.
+    It only acquires until it is refused for the first time: so slow machines reach the edge, too.
     """
     chance, mine, counts = random.Random(seed), [], {"granted": 0, "refused": 0}
     while time.monotonic() < until:

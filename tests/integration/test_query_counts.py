@@ -21,7 +21,7 @@ from agentpool.console.pages import PAGES as CONSOLE
 from agentpool.registry import queries as registry_queries
 from agentpool.registry import roles
 from agentpool.registry import services as registry_services
-from agentpool.registry.models import Event
+from agentpool.registry.models import Event, EventNumber
 from agentpool.registry.states import Outcome
 from balancing.services import leases, limits
 from scaling import evaluation, governance
@@ -111,8 +111,11 @@ def grow(make_agent, submit):
             scaling.execute("qa", action="scale_up", count=1, reason="a test", actor="test")
             registry_services.token(scope="viewer", name="a token", expires_in_s=None, actor="test")
         # What the relay would do: number the events, so that the streams are full, too.
-        for seq, id in enumerate(Event.objects.order_by("id").values_list("id", flat=True), 1):
-            Event.objects.filter(id=id).update(seq=seq)
+        last = EventNumber.objects.count()
+        new = Event.objects.filter(number=None).order_by("id")
+        EventNumber.objects.bulk_create(
+            EventNumber(seq=seq, event=event) for seq, event in enumerate(new, last + 1)
+        )
 
     return add
 

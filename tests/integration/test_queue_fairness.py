@@ -18,6 +18,7 @@ from agentpool.registry.errors import CapacityExhausted, QueueFull
 from agentpool.registry.models import (
     Agent,
     Event,
+    EventNumber,
     Lease,
     Pool,
     Request,
@@ -42,9 +43,10 @@ def pool_policy(pools):
 def test_a_charge_beside_a_change_of_half_life_goes_by_the_new_one(pools):
     at_s = time.time()
     Share.objects.create(pool_id="code", project="p", log_usage=at_s / 3600 + math.log2(100))
-    Event.objects.create(
-        seq=1, kind="lease.released", agent_type="code", project="p", detail={"charge_s": 60}
+    event = Event.objects.create(
+        kind="lease.released", agent_type="code", project="p", detail={"charge_s": 60}
     )
+    EventNumber.objects.create(seq=1, event=event)
 
     with ThreadPoolExecutor(1) as other:
         with transaction.atomic():

@@ -82,11 +82,12 @@ class EventAdmin(ReadOnly):
     # Millions of rows: they are not counted for a page of fifty.
     paginator = InfinitePaginator
     ordering = ("-id",)
+    list_select_related = ("number",)
 
-    @show.column("number", ordering="seq", empty="…")
+    @show.column("number", ordering="number__seq", empty="…")
     def seq_shown(self, row: models.Event) -> Any:
         """Return its number; none until the relay has seen it."""
-        return row.seq
+        return row.number.seq if hasattr(row, "number") else None
 
     when = show.ago("when", "at", ordering="id")
 

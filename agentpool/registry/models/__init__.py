@@ -2,7 +2,7 @@
 
 from agentpool.registry.models.agent import AGENT_ID, Agent, CapabilityClass
 from agentpool.registry.models.credential import Credential, IdempotencyKey
-from agentpool.registry.models.event import Event, RelayState
+from agentpool.registry.models.event import Event, EventNumber, RelayState
 from agentpool.registry.models.isolation import LeaseIsolation
 from agentpool.registry.models.launch import SCALING_ACTIONS, Launch, ScalingEvent
 from agentpool.registry.models.learning import (
@@ -60,6 +60,7 @@ __all__ = [
     "CapabilityClass",
     "Credential",
     "Event",
+    "EventNumber",
     "IdempotencyKey",
     "Launch",
     "LearningState",

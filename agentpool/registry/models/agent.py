@@ -156,8 +156,8 @@ class Agent(models.Model):
                     load__lt=F("max_concurrent"),
                 ),
             ),
-            # The list page and its cursor.
-            models.Index(fields=["-created_at", "id"], name="agent_newest"),
+            # The list page and its cursor. With the id in it, agents would be looked up by id here.
+            models.Index(fields=["-created_at"], name="agent_newest"),
             models.Index(
                 fields=["reserved_for"],
                 name="agent_reserved",

@@ -10,12 +10,10 @@ class Event(models.Model):
     """
     One thing that happened, written in the transaction that made it happen.
 
-    Readers follow `seq`, never `id`: the relay numbers rows once they are visible, so a reader who
-    has seen n has missed nothing below n. The column `xid` (the writing transaction) is the
-    relay's alone and stands in the migration only.
+    Readers follow its number (EventNumber), never `id`. The column `xid` (the writing transaction)
+    is the relay's alone and stands in the migrations only.
     """
 
-    seq = models.BigIntegerField(null=True)
     at = models.DateTimeField(db_default=Now())
     kind = models.TextField()
     agent_type = models.TextField(blank=True, default="", db_default="")
@@ -29,12 +27,6 @@ class Event(models.Model):
     class Meta:
         db_table = "event"
         ordering = ["-id"]
-        constraints = [
-            # Partial: what is not numbered yet stays out of it.
-            models.UniqueConstraint(
-                fields=["seq"], name="event_seq_unique", condition=Q(seq__isnull=False)
-            ),
-        ]
         indexes = [
             BrinIndex(fields=["at"], name="event_age", pages_per_range=16),
             # What happened to an agent itself; its leases' events are found by their request.
@@ -66,8 +58,34 @@ class Event(models.Model):
         return self.kind
 
 
+class EventNumber(models.Model):
+    """
+    The place of one event in the stream: the relay numbers events once they are visible.
+
+    So a reader who has seen n has missed nothing below n. A row of its own, for it is much cheaper
+    to write than an event anew with all its indexes. Without a foreign key for the same reason:
+    the relay numbers what it has just read.
+    """
+
+    seq = models.BigIntegerField(primary_key=True)
+    event = models.OneToOneField(
+        Event, on_delete=models.DO_NOTHING, db_constraint=False, related_name="number"
+    )
+
+    class Meta:
+        db_table = "event_number"
+
+    def __str__(self) -> str:
+        return str(self.seq)
+
+
 class RelayState(models.Model):
-    """The last number given to an event; its lock makes one relay at a time number them."""
+    """
+    The last number given to an event; its lock makes one relay at a time number them.
+
+    What the relay had seen by then, as a snapshot of the server (`seen`), stands in the migrations
+    only.
+    """
 
     id = models.PositiveSmallIntegerField(primary_key=True, default=1)
     last_seq = models.BigIntegerField(default=0)
