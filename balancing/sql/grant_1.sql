@@ -10,7 +10,7 @@
 -- The fencing token is drawn here, after agent and lock keys are held, so that the later holder
 -- always has the larger token.
 CREATE FUNCTION grant_1(
-  r request, a agent, p policy_1, decision jsonb, p_exact boolean, t timing_1, unwritten lease[],
+  r request, a agent, p policy_1, decision json, p_exact boolean, t timing_1, unwritten lease[],
   INOUT ahead amounts_1, OUT l lease
 ) LANGUAGE plpgsql AS $$
 DECLARE

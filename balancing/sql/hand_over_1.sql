@@ -38,8 +38,8 @@ BEGIN
     IF FOUND AND fits_1(a, r) AND keys_free_1(r.lock_keys) THEN
       p := policy_of_1(r.agent_type, r.project);
       IF within_1(r, p) THEN
-        l := (grant_1(r, a, p, jsonb_build_object('strategy', 'queue', 'tier', 'queue',
-          'score', 1, 'parts', '{}'::jsonb), false, t, '{}', NULL)).l;
+        l := (grant_1(r, a, p, json_build_object('strategy', 'queue', 'tier', 'queue',
+          'score', 1, 'parts', '{}'::json), false, t, '{}', NULL)).l;
         IF l.id IS NOT NULL THEN
           PERFORM agents_write_1(ARRAY[taken_1(a, l)]);
           PERFORM granted_from_queue_1(l, a.agent_id);

@@ -4,7 +4,7 @@
 -- put together as text, as in lease_shown_1.
 CREATE FUNCTION nearest_1(
   look int, looks int[], ids uuid[], names text[], loads int[], generalities int[],
-  given uuid[], given_load int, OUT id uuid, OUT decision jsonb
+  given uuid[], given_load int, OUT id uuid, OUT decision json
 ) LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
   first int := array_position(looks, look);

@@ -6,7 +6,7 @@
 -- decision: {strategy, tier, score, parts, candidates}.
 CREATE FUNCTION pick_1(
   r request, p policy_1, mine agent[], held uuid[], warm uuid[], warmth float8[],
-  OUT chosen agent, OUT decision jsonb
+  OUT chosen agent, OUT decision json
 ) LANGUAGE plpgsql AS $$
 DECLARE
   strategy text := coalesce(nullif(r.strategy, ''), p.strategy);

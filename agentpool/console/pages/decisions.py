@@ -1,6 +1,7 @@
 """Decisions: who was chosen lately, before whom, by which strategy, with which score."""
 
 from django.db.models import Q
+from django.db.models.fields.json import KT
 
 from agentpool.console import page
 from agentpool.console.page import Params, Picture
@@ -19,10 +20,12 @@ def picture(params: Params) -> Picture:
     shown = page.rows_shown(params)
     columns = {
         "pool_id": "agent_type",
-        "decision__strategy": "strategy",
-        "decision__tier": "tier",
+        "strategy": "strategy",
+        "tier": "tier",
     }
-    rows = matching(Lease.objects.select_related("agent"), columns, params)
+    leases = Lease.objects.select_related("agent")
+    leases = leases.annotate(strategy=KT("decision__strategy"), tier=KT("decision__tier"))
+    rows = matching(leases, columns, params)
     if text := params["search"]:
         rows = rows.filter(
             Q(cycle_id__icontains=text)

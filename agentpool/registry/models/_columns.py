@@ -53,6 +53,27 @@ def never_negative(table: str, *fields: str) -> models.CheckConstraint:
     return models.CheckConstraint(condition=condition, name=f"{table}_amounts_not_negative")
 
 
+class WrittenJSON(models.JSONField):
+    """
+    A column for JSON that is written once and handed on as it is (`json`, not `jsonb`).
+
+    Kept as text it is neither taken apart for storage nor put together for each answer. What asks
+    for a part of it says so by KT("column__part"): of `json` there is no equality.
+    """
+
+    def db_type(self, connection: Any) -> str:
+        """Return the type in the database."""
+        return "json"
+
+    def from_db_value(self, value: Any, expression: Any, connection: Any) -> Any:
+        """Return the value; the driver reads this type itself."""
+        return (
+            super().from_db_value(value, expression, connection)
+            if isinstance(value, str)
+            else value
+        )
+
+
 def words() -> ArrayField[Any, Any]:
     """Return a column for a list of short words."""
     return ArrayField(models.TextField(), default=list, blank=True)

@@ -8,6 +8,7 @@ from django.db.models.functions import Now
 
 from agentpool.registry.models._columns import (
     NextVal,
+    WrittenJSON,
     choices,
     cores,
     money,
@@ -60,7 +61,7 @@ class Lease(models.Model):
     disk_space_mb = models.IntegerField()
     network_bandwidth_mbps = models.FloatField(default=10)
     network = models.SmallIntegerField(default=NetworkAccess.LIMITED.value)
-    decision = models.JSONField(default=dict, blank=True)
+    decision = WrittenJSON(default=dict, blank=True)
 
     offered_at = models.DateTimeField(null=True, blank=True)
     acked_at = models.DateTimeField(null=True, blank=True)
