@@ -18,11 +18,7 @@ BEGIN
           least_cpu_1(r) AS cpu, r.token_budget, r.disk_space_mb, r.security_level::smallint,
           r.isolation_level::smallint, r.special_tools, r.capabilities, r.labels, r.avoid_agents,
           r.rules, 4 + cardinality(array_positions(asked, r.agent_type)) AS wanted
-        FROM unnest(rs) r),
-    own AS MATERIALIZED (
-      SELECT m, m.agent_type FROM unnest(mine) m
-        WHERE m.status IN ('busy', 'idle') AND m.health IN ('good', 'probation', 'unknown')
-          AND m.load < m.max_concurrent)
+        FROM unnest(rs) r)
   SELECT array_agg(c.look), array_agg(c.id), array_agg(c.agent_id), array_agg(c.load),
       array_agg(c.generality)
     INTO looks, ids, names, loads, generalities
@@ -40,9 +36,10 @@ BEGIN
               ORDER BY a.load, a.generality LIMIT 64) x
           WHERE x.fits LIMIT n.wanted)
         UNION ALL
-        SELECT (o.m).id, (o.m).agent_id, (o.m).load::int, (o.m).generality::int, true
-          FROM (SELECT x.m FROM own x WHERE x.agent_type = n.agent_type OFFSET 0) o
-          WHERE fits_needs_1(o.m, n.id, n.memory, n.cpu, n.token_budget, n.disk_space_mb,
+        SELECT m.id, m.agent_id, m.load::int, m.generality::int, true FROM unnest(mine) m
+          WHERE m.agent_type = n.agent_type AND m.status IN ('busy', 'idle')
+            AND m.health IN ('good', 'probation', 'unknown') AND m.load < m.max_concurrent
+            AND fits_needs_1(m, n.id, n.memory, n.cpu, n.token_budget, n.disk_space_mb,
               n.security_level, n.isolation_level, n.special_tools, n.capabilities, n.labels,
               n.avoid_agents, n.rules)) y
       ORDER BY y.load, y.generality, y.is_mine DESC, y.id) c;
