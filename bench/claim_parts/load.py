@@ -108,7 +108,7 @@ class Client:
 
     def read(self) -> None:
         """Take what has arrived, or note that the server has hung up."""
-        data = self.connection.recv(65_536)
+        data = self.connection.recv(8_192)
         if data:
             self.received(data)
         elif not self.is_done:
