@@ -9,7 +9,6 @@ fields. The rest is remembered.
 import json
 import marshal
 import re
-import uuid
 from collections.abc import Callable
 from functools import cache
 from threading import Lock
@@ -20,6 +19,7 @@ from rest_framework import serializers as drf
 
 from agentpool.registry import counters
 from agentpool.registry.fields import MAX_BIGINT, MAX_INT
+from agentpool.registry.identity import time_ordered
 from balancing import reports, serializers, terms
 from balancing.services.heartbeats import Heartbeat
 from balancing.terms import Wish
@@ -90,7 +90,7 @@ def wish(data: Any, *, requested_by: str) -> Wish:
 
     Raises: drf.ValidationError, naming the faulty fields.
     """
-    request_id = uuid.uuid4()
+    request_id = time_ordered()
     form = serializers.NewRequest
     split = _split(form, data)
     judged = known = None

@@ -65,6 +65,7 @@ FUNCTIONS = [
     "pick_1",
     "taken_1",
     "agents_write_1",
+    "new_id_1",
     "grant_1",
     "granted_events_1",
     "granted_from_queue_1",

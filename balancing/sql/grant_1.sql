@@ -74,7 +74,7 @@ BEGIN
     END IF;
   END IF;
 
-  l.id := gen_random_uuid();
+  l.id := new_id_1();
   l.fencing_token := nextval('lease_fencing_token_seq');
   -- What else is kept for it, without ever waiting; reserve_1 takes back the rest.
   IF r.reserved_agent <> a.id THEN

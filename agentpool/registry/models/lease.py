@@ -1,11 +1,10 @@
 """Leases: the right to use one slot of one agent until a time, with a fencing token."""
 
-import uuid
-
 from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
 
+from agentpool.registry.identity import time_ordered
 from agentpool.registry.models._columns import (
     NextVal,
     WrittenJSON,
@@ -30,7 +29,7 @@ class Lease(models.Model):
     has the larger token, so an outside resource can refuse the earlier holder.
     """
 
-    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    id = models.UUIDField(primary_key=True, default=time_ordered, editable=False)
     fencing_token = models.BigIntegerField(
         unique=True, db_default=NextVal("lease_fencing_token_seq"), editable=False
     )

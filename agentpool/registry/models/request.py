@@ -1,12 +1,11 @@
 """Requests: somebody's wish for an agent, waiting or answered."""
 
-import uuid
-
 from django.contrib.postgres.indexes import BrinIndex
 from django.db import models
 from django.db.models import F, Q
 from django.db.models.functions import Now
 
+from agentpool.registry.identity import time_ordered
 from agentpool.registry.models._columns import NextVal, choices, cores, never_negative, words
 from agentpool.registry.models._of_pool import of_pool
 from agentpool.registry.states import (
@@ -26,7 +25,7 @@ class Request(models.Model):
     so that thousands of equal waiting requests are judged once.
     """
 
-    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    id = models.UUIDField(primary_key=True, default=time_ordered, editable=False)
     number = models.BigIntegerField(db_default=NextVal("request_number_seq"), editable=False)
     # No foreign key in the database: thousands of claims a second would lock the pool's row.
     pool = of_pool(on_delete=models.PROTECT, db_constraint=False, db_index=False)
