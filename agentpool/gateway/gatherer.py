@@ -38,12 +38,20 @@ class Gatherer(Generic[T, R]):
 
     work: answers a batch, in its order; an error among the answers concerns its call only.
     most: of one batch; above it, answers would wait longer for their neighbours than sharing saves.
+    is_first: of a crowd whose callers come back at once, these calls are a batch before the others,
+    but not twice in a row: those just answered then ask for what the others do, and one batch of a
+    kind costs less than two of both.
     """
 
     def __init__(
-        self, work: Callable[[Sequence[T]], Sequence[R | Exception]], *, name: str, most: int
+        self,
+        work: Callable[[Sequence[T]], Sequence[R | Exception]],
+        *,
+        name: str,
+        most: int,
+        is_first: Callable[[T], bool] | None = None,
     ) -> None:
-        self._serve, self._most = work, most
+        self._serve, self._most, self._is_first = work, most, is_first
         self._waiting: list[tuple[T, Tell[R]]] = []
         # Whether there is no batch, neither in the thread nor about to begin.
         self._is_idle = True
@@ -51,6 +59,9 @@ class Gatherer(Generic[T, R]):
         # How many calls make the crowd that is waited for, and what ends that wait in any case.
         self._crowd = 0
         self._patience: asyncio.TimerHandle | None = None
+        # Whether the last crowd that was waited for has come back in time.
+        self._comes_back = False
+        self._was_first = False
         self._trust = Trust()
         self._batches: SimpleQueue[tuple[asyncio.AbstractEventLoop, list[tuple[T, Tell[R]]]]]
         self._batches = SimpleQueue()
@@ -63,6 +74,7 @@ class Gatherer(Generic[T, R]):
             self._is_idle = False
             self._begin_soon()
         elif self._crowd and len(self._waiting) >= self._crowd:
+            self._comes_back = True
             self._begin_soon()
 
     def _begin_soon(self) -> None:
@@ -75,11 +87,22 @@ class Gatherer(Generic[T, R]):
     def _begin(self) -> None:
         """Give the thread the next batch, if anybody waits."""
         self._crowd = 0
-        batch, self._waiting = self._waiting[: self._most], self._waiting[self._most :]
+        batch, self._waiting = self._next()
         self._is_idle = not batch
         if batch:
             self._began = time.monotonic()
             self._batches.put((asyncio.get_running_loop(), batch))
+
+    def _next(self) -> tuple[list[tuple[T, Tell[R]]], list[tuple[T, Tell[R]]]]:
+        """Return the next batch, and who waits on."""
+        batch, rest = self._waiting[: self._most], self._waiting[self._most :]
+        if self._is_first is None or not self._comes_back or len(batch) < _CROWD:
+            return batch, rest
+        first = [call for call in batch if self._is_first(call[0])]
+        self._was_first = not self._was_first and 0 < len(first) < len(batch)
+        if self._was_first:
+            return first, [call for call in batch if not self._is_first(call[0])] + rest
+        return batch, rest
 
     def _go_on(self, answers: Sequence[tuple[Tell[R], R | Exception]]) -> None:
         """Tell the answers of a batch, and begin the next one."""
@@ -101,7 +124,12 @@ class Gatherer(Generic[T, R]):
         """
         self._crowd = min(self._most, answered + len(self._waiting))
         patience_s = min(_WAIT_FOR_CROWD_S, _WAIT_SHARE * took)
-        self._patience = asyncio.get_running_loop().call_later(patience_s, self._begin)
+        self._patience = asyncio.get_running_loop().call_later(patience_s, self._give_up)
+
+    def _give_up(self) -> None:
+        """Begin without those of the crowd who have not come back."""
+        self._comes_back = False
+        self._begin()
 
     # -- in the thread -----------------------------------------------------------------------------
 
@@ -122,12 +150,17 @@ class Gatherer(Generic[T, R]):
 
 
 class PerLoop(Generic[T, R]):
-    """One gatherer for each event loop that asks for it."""
+    """One gatherer for each event loop that asks for it; arguments as a gatherer's."""
 
     def __init__(
-        self, work: Callable[[Sequence[T]], Sequence[R | Exception]], *, name: str, most: int
+        self,
+        work: Callable[[Sequence[T]], Sequence[R | Exception]],
+        *,
+        name: str,
+        most: int,
+        is_first: Callable[[T], bool] | None = None,
     ) -> None:
-        self._work, self._name, self._most = work, name, most
+        self._work, self._name, self._most, self._is_first = work, name, most, is_first
         self._made: dict[int, Gatherer[T, R]] = {}
 
     def ask(self, wish: T, tell: Tell[R]) -> None:
@@ -135,7 +168,9 @@ class PerLoop(Generic[T, R]):
         loop = id(asyncio.get_running_loop())
         gatherer = self._made.get(loop)
         if gatherer is None:
-            gatherer = Gatherer(self._work, name=self._name, most=self._most)
+            gatherer = Gatherer(
+                self._work, name=self._name, most=self._most, is_first=self._is_first
+            )
             self._made[loop] = gatherer
         gatherer.ask(wish, tell)
 

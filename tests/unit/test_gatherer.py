@@ -86,6 +86,44 @@ def test_a_crowd_that_was_answered_is_waited_for(work, doubled, monkeypatch):
     assert work.batches == [[0, 1, 2, 3, 4], [0, 1, 2, 3, 4]]
 
 
+@pytest.fixture
+def patient(monkeypatch):
+    monkeypatch.setattr("agentpool.gateway.gatherer._WAIT_FOR_CROWD_S", 0.5)
+    monkeypatch.setattr("agentpool.gateway.gatherer._WAIT_SHARE", 1e9)
+
+
+@pytest.fixture
+def even_first(work):
+    return PerLoop(work, name="even first", most=8, is_first=lambda number: number % 2 == 0)
+
+
+def test_a_crowd_that_asks_for_both_by_turns_comes_to_ask_for_the_same(patient, work, even_first):
+    async def caller(number):
+        for step in range(6):
+            await even_first.call(number + step)
+
+    async def script():
+        await asyncio.gather(*map(caller, range(8)))
+
+    play(script)
+    kinds = [{number % 2 for number in batch} for batch in work.batches]
+    assert kinds[0] == {0, 1}
+    assert all(len(kind) == 1 for kind in kinds[1:])
+    assert list(map(len, work.batches[1:6])) == [4, 8, 8, 8, 8]
+
+
+def test_those_who_are_not_first_are_passed_over_once(patient, work, even_first):
+    async def caller(number):
+        for _ in range(6):
+            await even_first.call(number)
+
+    async def script():
+        await asyncio.gather(*map(caller, range(8)))
+
+    play(script)
+    assert list(map(len, work.batches[:5])) == [8, 4, 8, 4, 8]
+
+
 def test_a_crowd_is_not_waited_for_long(work, doubled):
     async def script():
         await asyncio.gather(*map(doubled.call, range(5)))
