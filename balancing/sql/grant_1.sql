@@ -22,6 +22,7 @@ DECLARE
   used_memory float8;
   used_cpu float8;
   network_mbps float8 := 10;
+  kept resource_limit;
 BEGIN
   l.memory_mb := r.memory_mb;
   l.cpu_cores := r.cpu_cores;
@@ -82,10 +83,12 @@ BEGIN
       WHERE x.id = r.reserved_agent AND x.reserved_for = r.id FOR NO KEY UPDATE SKIP LOCKED);
   END IF;
   IF p.limits IS NOT NULL THEN
-    IF r.id = ANY (SELECT x.reserved_for FROM unnest(p.limits) x) THEN
+    FOREACH kept IN ARRAY p.limits LOOP
+      CONTINUE WHEN kept.reserved_for IS DISTINCT FROM r.id;
       UPDATE resource_limit SET reserved_for = NULL WHERE id IN (SELECT x.id FROM resource_limit x
         WHERE x.reserved_for = r.id FOR NO KEY UPDATE SKIP LOCKED);
-    END IF;
+      EXIT;
+    END LOOP;
   END IF;
 
   l.slot := 1;
