@@ -14,6 +14,8 @@ pytestmark = [pytest.mark.browser, pytest.mark.alone, pytest.mark.django_db(tran
 AGENTS = 5000
 FIRST_PAINT_S = 2.0
 FILTER_S = 0.3
+# What counting to a million takes where these bars are to hold. A slower machine gets more time.
+COUNTED_S = 0.04
 UPDATES = 1000
 # Of the heap of a page that has settled: what collecting garbage leaves over by chance.
 GROWTH_BYTES = 1_500_000
@@ -42,6 +44,18 @@ def best_of(times, measure):
     return min(measure() for _ in range(times))
 
 
+def slowness():
+    """How much longer than the machine that the bars are for this one takes, 1 or more."""
+
+    def counted():
+        began, number = time.perf_counter(), 0
+        while number < 1_000_000:
+            number += 1
+        return time.perf_counter() - began
+
+    return max(1.0, best_of(5, counted) / COUNTED_S)
+
+
 def test_the_first_paint_and_the_filters_are_quick_and_more_is_live(fleet, live_page, eventually):
     page = live_page("/agents")
 
@@ -65,8 +79,9 @@ def test_the_first_paint_and_the_filters_are_quick_and_more_is_live(fleet, live_
 
     assert page.locator("#agents .agent").count() == 100
     assert "100 of 5000 shown" in page.locator("#more").inner_text()
-    assert best_of(3, first_paint) < FIRST_PAINT_S
-    assert best_of(6, filtered) < FILTER_S
+    slower = slowness()
+    assert best_of(3, first_paint) < slower * FIRST_PAINT_S
+    assert best_of(6, filtered) < slower * FILTER_S
     assert page.locator("#agents .agent", has_text="qa-").count() == 100
     page.locator("#show-more").click()
     page.wait_for_url("**shown=200**")
