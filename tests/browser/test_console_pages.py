@@ -53,8 +53,8 @@ def test_who_may_only_look_sees_every_page_and_no_action(furnished, live_page):
 
 # Cells of a table that is blocks on a telephone, too narrow for a word.
 NARROW = """
-[...document.querySelectorAll('.table td[data-label]')].filter(cell => cell.innerText
-  && cell.getBoundingClientRect().width < 90).map(cell => cell.dataset.label)
+[...document.querySelectorAll('.table td')].filter(cell => cell.innerText
+  && cell.getBoundingClientRect().width < 90).map(cell => cell.dataset.label || cell.innerText)
 """
 
 

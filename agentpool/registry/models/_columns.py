@@ -66,12 +66,10 @@ class WrittenJSON(models.JSONField):
         return "json"
 
     def from_db_value(self, value: Any, expression: Any, connection: Any) -> Any:
-        """Return the value; the driver reads this type itself."""
-        return (
-            super().from_db_value(value, expression, connection)
-            if isinstance(value, str)
-            else value
-        )
+        """Return the value; the driver reads this type itself, but for parts of it."""
+        if isinstance(value, str):
+            return super().from_db_value(value, expression, connection)
+        return value
 
 
 def words() -> ArrayField[Any, Any]:
