@@ -59,8 +59,8 @@ class Gatherer(Generic[T, R]):
         # How many calls make the crowd that is waited for, and what ends that wait in any case.
         self._crowd = 0
         self._patience: asyncio.TimerHandle | None = None
-        # Whether the last crowd that was waited for has come back in time, and whether the last batch
-        # was of those who go first.
+        # Whether the last crowd that was waited for has come back in time, and whether the last
+        # batch was of those who go first.
         self._comes_back = self._was_first = False
         self._trust = Trust()
         self._batches: SimpleQueue[tuple[asyncio.AbstractEventLoop, list[tuple[T, Tell[R]]]]]
