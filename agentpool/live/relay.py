@@ -16,8 +16,7 @@ _LOCK = """
 INSERT INTO relay_state (id, last_seq) VALUES (1, 0) ON CONFLICT (id) DO UPDATE SET id = 1
 """
 # A statement after the lock's, so that its snapshot is newer than what the relay before committed.
-# Where nothing is new nothing is written: what was seen before is as good. But for a database that
-# came by a dump, whose server had given higher transaction ids: all later ones would be older.
+# Where nothing is new nothing is written: what was seen before is as good, once anything was.
 _NUMBER = """
 WITH numbered AS (
     INSERT INTO event_number (seq, event_id)
@@ -27,11 +26,16 @@ WITH numbered AS (
   moved AS (
     UPDATE relay_state s SET last_seq = coalesce(f.newest, s.last_seq), seen = pg_current_snapshot()
       FROM found f
-      WHERE f.n > 0 OR pg_snapshot_xmax(s.seen) > pg_snapshot_xmax(pg_current_snapshot()))
+      WHERE f.n > 0 OR pg_snapshot_xmax(s.seen) = '1')
 SELECT f.n, CASE WHEN f.n > 0 THEN pg_notify(%(channel)s, f.newest::text) END FROM found f
 """
-# Events of a dump whose transactions have ids that are still to come here: long past, all the same.
-# Numbered they are by now; the relay would only look at them again each time.
+# What was seen on another server, from which a dump came, says nothing here: then nothing was seen.
+_FORGET = """
+UPDATE relay_state SET seen = '1:1:', server = c.system_identifier
+  FROM pg_control_system() c WHERE server <> c.system_identifier
+"""
+# Events of that dump whose transactions have ids that are still to come here: long past, all the
+# same. Numbered they are by now; the relay would only look at them again each time.
 _SETTLE = "UPDATE event SET xid = '1' WHERE xid >= pg_snapshot_xmax(pg_current_snapshot())"
 
 
@@ -43,7 +47,7 @@ class Relay:
         # Its statements are planned once, perhaps when there are few events.
         for way in ("seqscan", "hashjoin", "mergejoin"):
             connection.execute(f"SET enable_{way} = off")
-        self.step()
+        self._number(_LOCK, _FORGET)
         connection.execute(_SETTLE)
 
     def step(self) -> int:
@@ -52,8 +56,12 @@ class Relay:
 
         Locks relay_state to the end of its transaction: a second relay waits, and both count right.
         """
+        return self._number(_LOCK)
+
+    def _number(self, *before: str) -> int:
         with self.connection.pipeline(), self.connection.transaction():
-            self.connection.execute(_LOCK, prepare=True)
+            for statement in before:
+                self.connection.execute(statement, prepare=True)
             found = self.connection.execute(_NUMBER, {"channel": EVENTS_CHANNEL}, prepare=True)
         row = found.fetchone()
         return int(row[0]) if row else 0

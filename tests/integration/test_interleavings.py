@@ -201,26 +201,32 @@ def test_a_writer_held_open_delays_only_its_own_events(pools):
     assert _number("slow") == _number("quick") + 1
 
 
-def test_events_of_a_dump_from_a_server_with_higher_transaction_ids(pools):
+@pytest.mark.parametrize("ahead", [1_000_000_000, 6])
+def test_events_of_a_dump_and_those_written_before_the_relay_are_numbered(pools, ahead):
     with connect() as own:
         relay = Relay(own)
         events.append("numbered")
         relay.step()
         events.append("not numbered")
-        # As a dump has it: ids of transactions that are far from being given out here.
-        own.execute("UPDATE event SET xid = (xid::text::bigint + 1000000000)::text::xid8")
+        # As a dump from another server has it, whose transactions had come further than these here:
+        # far, or so little that a few transactions overtake them.
+        own.execute(f"UPDATE event SET xid = (xid::text::bigint + {ahead})::text::xid8")
         own.execute(
-            "UPDATE relay_state SET seen = format('%s:%s:', x, x)::pg_snapshot"
+            "UPDATE relay_state SET server = 1, seen = format('%s:%s:', x, x)::pg_snapshot"
             " FROM (SELECT min(xid) AS x FROM event_unnumbered) u"
         )
+    for _ in range(5):
+        events.append("in between")
 
     with connect() as own:
         relay = Relay(own)
         assert own.execute("SELECT FROM event WHERE xid >= pg_current_xact_id()").fetchone() is None
         events.append("later")
         assert relay.step() == 1
+        assert relay.step() == 0
 
-    assert _number("later") == _number("not numbered") + 1 == _number("numbered") + 2
+    assert not Event.objects.filter(number=None).exists()
+    assert _number("later") == _number("numbered") + 7 == Event.objects.count()
 
 
 def test_two_relays_number_each_event_once(pools):

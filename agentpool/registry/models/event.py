@@ -83,8 +83,8 @@ class RelayState(models.Model):
     """
     The last number given to an event; its lock makes one relay at a time number them.
 
-    What the relay had seen by then, as a snapshot of the server (`seen`), stands in the migrations
-    only.
+    What the relay had seen by then, a snapshot (`seen`) of a server (`server`), stands in the
+    migrations only.
     """
 
     id = models.PositiveSmallIntegerField(primary_key=True, default=1)
