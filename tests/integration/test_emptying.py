@@ -8,7 +8,10 @@ from django.core.management.color import no_style
 from django.core.management.sql import sql_flush
 from django.db import connection
 
-from agentpool.registry.models import Pool, SecurityProfile
+from agentpool.live.connect import connect
+from agentpool.live.relay import Relay
+from agentpool.registry import events
+from agentpool.registry.models import EventNumber, Pool, SecurityProfile
 from tests.locks import somebody_waits
 
 pytest_plugins = ["tests.browser.serving"]
@@ -31,6 +34,25 @@ def test_a_writer_that_wants_the_rows_the_other_way_does_not_keep_tables_full(po
     emptying.join(timeout=20)
     assert not emptying.is_alive()
     assert (Pool.objects.count(), SecurityProfile.objects.count()) == (0, 0)
+
+
+def test_what_a_relay_numbers_meanwhile_is_emptied_as_well(pools, eventually):
+    with connect() as own:
+        relay = Relay(own)
+        events.append("test")
+        with own.transaction():
+            assert relay.step() > 0  # it keeps the relay's lock
+            emptying = threading.Thread(target=_empty)
+            emptying.start()
+            eventually(somebody_waits)
+            events.append("test")
+            assert relay.step() == 1
+        emptying.join(timeout=20)
+        assert not emptying.is_alive()
+
+        assert not EventNumber.objects.exists()
+        events.append("test")
+        assert relay.step() == 1
 
 
 def _place_in_the_flush(table):
