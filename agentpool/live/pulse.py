@@ -38,7 +38,9 @@ def run(*, enqueue: due.Enqueue, stopping: Callable[[], bool]) -> None:
                     time.sleep(STAND_BY_S)
                     continue
                 log.info("elected")
-                _lead(connection, enqueue=enqueue, stopping=stopping)
+                with connect() as numbering:
+                    relay = Relay(numbering)
+                    _lead(connection, relay, enqueue=enqueue, stopping=stopping)
         except psycopg.OperationalError as error:
             log.warning("database away error=%s", str(error).strip().splitlines()[:1])
             time.sleep(STAND_BY_S)
@@ -50,10 +52,14 @@ def _elected(connection: psycopg.Connection[Any]) -> bool:
 
 
 def _lead(
-    connection: psycopg.Connection[Any], *, enqueue: due.Enqueue, stopping: Callable[[], bool]
+    connection: psycopg.Connection[Any],
+    relay: Relay,
+    *,
+    enqueue: due.Enqueue,
+    stopping: Callable[[], bool],
 ) -> None:
     connection.execute(f"LISTEN {NUDGE_CHANNEL}")
-    relay, table = Relay(connection), due.jobs()
+    table = due.jobs()
     busy_until = look_at = tick_at = 0.0
     while not stopping():
         began = time.monotonic()

@@ -40,7 +40,7 @@ _SETTLE = "UPDATE event SET xid = '1' WHERE xid >= pg_snapshot_xmax(pg_current_s
 
 
 class Relay:
-    """Numbers events over one autocommit connection."""
+    """Numbers events over an autocommit connection of its own: nobody else may plan as it does."""
 
     def __init__(self, connection: psycopg.Connection[Any]) -> None:
         self.connection = connection
