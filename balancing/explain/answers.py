@@ -122,14 +122,14 @@ def _filters(request: Request) -> list[Filter]:
 def _candidates(request: Request, facts: Facts) -> list[Card]:
     """Return who would be asked first now, best first, as the claim's own function ranks them."""
     rows = rows_of(_CANDIDATES, [request.id])
-    cards = json.loads(rows[0][0] or "[]") if rows else []
+    cards = json.loads(rows[0][0]) if rows else []
     # Hard affinity is decided before any strategy is asked.
     free = [card for card in cards if facts.bound in (None, card["agent_id"])]
     return free[:CANDIDATES_SHOWN]
 
 
 _CANDIDATES = """
-    SELECT to_jsonb(c.cards)::text FROM request r JOIN pool p USING (agent_type)
+    SELECT cards_1(c.names, c.scores, c.parts, 16) FROM request r JOIN pool p USING (agent_type)
       CROSS JOIN LATERAL (
         SELECT array_agg(w.agent_id) AS ids, array_agg(w.warmth) AS warmth
           FROM warm_1(r, p.affinity_half_life_s) w WHERE r.affinity = 'soft') w

@@ -1,12 +1,15 @@
--- candidates_1: the agents that a strategy prefers for a request, best first, at most 16, each with
--- a card {agent_id, score, parts}. Formulas: balancing/scoring.py; a test holds the two together.
+-- candidates_1: the agents that a strategy prefers for a request, best first, at most 16, with their
+-- scores and what these are made of, an object as text (cards_1 and pick_1 put it into theirs).
+-- Formulas: balancing/scoring.py; a test holds the two together.
 -- Plain reads, locks nothing. Scores the 16 least loaded that fit (fitting_1); best_of_k and bin_pack
 -- look elsewhere first.
 -- mine, held: agents that this transaction has locked, changed and not written yet, and their ids: they
 -- are looked at as they are here (there are none with best_of_k and bin_pack).
+-- A statement for each kind of strategy: what it costs is mostly what it could do, not what it does.
+-- OFFSET 0: what score and parts are both made of is worked out once.
 CREATE FUNCTION candidates_1(
   r request, p_strategy text, warm uuid[], warmth float8[], mine agent[], held uuid[],
-  OUT ids uuid[], OUT cards jsonb[]
+  OUT ids uuid[], OUT names text[], OUT scores float8[], OUT parts text[]
 ) LANGUAGE plpgsql AS $$
 DECLARE
   near agent[];
@@ -38,50 +41,65 @@ BEGIN
   IF coalesce(near, '{}') = '{}' THEN near := fitting_1(r, mine, held, 16); END IF;
   IF near = '{}' THEN RETURN; END IF;
 
-  IF p_strategy IN ('workload_aware', 'predictive', 'learnt') THEN
+  CASE p_strategy
+  WHEN 'workload_aware' THEN
     usual := average_of_1(r);
-  END IF;
-  SELECT array_agg(s.id ORDER BY s.score DESC, s.tie), array_agg(
-      jsonb_build_object('agent_id', s.agent_id, 'score', s.score, 'parts', s.parts)
-      ORDER BY s.score DESC, s.tie)
-    INTO ids, cards
-    FROM (
-      SELECT a.id, a.agent_id, x.score, x.parts, random() AS tie
-        FROM unnest(near) a
-          CROSS JOIN LATERAL (
-            SELECT -a.load - 0.001 * a.generality,
-                jsonb_build_object('load', a.load, 'generality', a.generality)
-              WHERE p_strategy IN ('least_loaded', 'best_of_k')
-            UNION ALL
-            SELECT -a.last_token, jsonb_build_object('last_token', a.last_token)
-              WHERE p_strategy = 'round_robin'
-            UNION ALL
-            SELECT q.packing - 0.001 * a.generality,
-                jsonb_build_object('packing', q.packing, 'generality', a.generality)
-              FROM (SELECT (
-                coalesce((a.used_memory_mb + r.memory_mb)::float8 / nullif(a.memory_mb, 0), 0)
-                + coalesce((a.used_cpu_cores + r.cpu_cores)::float8
-                  / nullif(a.cpu_cores, 0)::float8, 0)
-                + coalesce((a.used_token_budget + r.token_budget)::float8
-                  / nullif(a.token_budget, 0), 0)
-                + coalesce((a.used_disk_space_mb + r.disk_space_mb)::float8
-                  / nullif(a.disk_space_mb, 0), 0)) / 4 AS packing) q
-              WHERE p_strategy = 'bin_pack'
-            UNION ALL
-            SELECT 0.3 * q.load + 0.25 * q.specialisation + 0.2 * q.resources
-                  + 0.15 * q.performance + 0.1 * q.affinity - 0.001 * a.generality,
-                to_jsonb(q) || jsonb_build_object('generality', a.generality)
-              FROM workload_parts_1(a, r, usual,
-                coalesce(warmth[array_position(warm, a.id)], 0)) q WHERE p_strategy = 'workload_aware'
-            UNION ALL
-            SELECT 0.4 * q.success + 0.3 * q.efficiency + 0.3 / (1 + q.seconds / 3600)
-                  - 0.001 * a.generality,
-                to_jsonb(q) - 'hoped_s' || jsonb_build_object('generality', a.generality,
-                  'time', 1 / (1 + q.seconds / 3600))
-              FROM expected_1(a, r, usual) q WHERE p_strategy = 'predictive'
-            UNION ALL
-            SELECT -q.hoped_s - 0.001 * a.generality,
-                to_jsonb(q) - 'efficiency' || jsonb_build_object('generality', a.generality)
-              FROM expected_1(a, r, usual) q WHERE p_strategy = 'learnt'
-          ) x (score, parts)) s;
+    SELECT array_agg(s.id ORDER BY s.score DESC, s.tie),
+        array_agg(s.agent_id ORDER BY s.score DESC, s.tie),
+        array_agg(s.score ORDER BY s.score DESC, s.tie),
+        array_agg(s.parts ORDER BY s.score DESC, s.tie)
+      INTO ids, names, scores, parts
+      FROM (SELECT a.id, a.agent_id, random() AS tie,
+            0.3 * q.load + 0.25 * q.specialisation + 0.2 * q.resources + 0.15 * q.performance
+              + 0.1 * q.affinity - 0.001 * a.generality AS score,
+            concat('{"load": ', q.load, ', "specialisation": ', q.specialisation,
+              ', "resources": ', q.resources, ', "performance": ', q.performance,
+              ', "affinity": ', q.affinity, ', "generality": ', a.generality, '}') AS parts
+          FROM unnest(near) a CROSS JOIN LATERAL (
+            SELECT * FROM workload_parts_1(a, r, usual,
+              coalesce(warmth[array_position(warm, a.id)], 0)) OFFSET 0) q) s;
+  WHEN 'predictive', 'learnt' THEN
+    usual := average_of_1(r);
+    SELECT array_agg(s.id ORDER BY s.score DESC, s.tie),
+        array_agg(s.agent_id ORDER BY s.score DESC, s.tie),
+        array_agg(s.score ORDER BY s.score DESC, s.tie),
+        array_agg(s.parts ORDER BY s.score DESC, s.tie)
+      INTO ids, names, scores, parts
+      FROM (SELECT a.id, a.agent_id, random() AS tie,
+            CASE p_strategy WHEN 'learnt' THEN -q.hoped_s
+              ELSE 0.4 * q.success + 0.3 * q.efficiency + 0.3 / (1 + q.seconds / 3600) END
+              - 0.001 * a.generality AS score,
+            concat('{"success": ', q.success, ', "success_low": ', q.success_low,
+              ', "success_high": ', q.success_high, ', "seconds": ', q.seconds,
+              ', "seconds_low": ', q.seconds_low, ', "seconds_high": ', q.seconds_high,
+              ', "tokens": ', q.tokens, ', "leases": ', q.leases, ', "learnt_at": ', q.learnt_at,
+              CASE p_strategy WHEN 'learnt' THEN concat(', "hoped_s": ', q.hoped_s)
+                ELSE concat(', "efficiency": ', q.efficiency, ', "time": ',
+                  1 / (1 + q.seconds / 3600)) END,
+              ', "generality": ', a.generality, '}') AS parts
+          FROM unnest(near) a CROSS JOIN LATERAL (
+            SELECT * FROM expected_1(a, r, usual) OFFSET 0) q) s;
+  ELSE
+    SELECT array_agg(s.id ORDER BY s.score DESC, s.tie),
+        array_agg(s.agent_id ORDER BY s.score DESC, s.tie),
+        array_agg(s.score ORDER BY s.score DESC, s.tie),
+        array_agg(s.parts ORDER BY s.score DESC, s.tie)
+      INTO ids, names, scores, parts
+      FROM (SELECT a.id, a.agent_id, random() AS tie,
+            CASE p_strategy WHEN 'round_robin' THEN -a.last_token
+              WHEN 'bin_pack' THEN q.packing - 0.001 * a.generality
+              ELSE -a.load - 0.001 * a.generality END AS score,
+            CASE p_strategy WHEN 'round_robin' THEN concat('{"last_token": ', a.last_token, '}')
+              WHEN 'bin_pack' THEN
+                concat('{"packing": ', q.packing, ', "generality": ', a.generality, '}')
+              ELSE concat('{"load": ', a.load, ', "generality": ', a.generality, '}') END AS parts
+          FROM unnest(near) a CROSS JOIN LATERAL (SELECT (
+              coalesce((a.used_memory_mb + r.memory_mb)::float8 / nullif(a.memory_mb, 0), 0)
+              + coalesce((a.used_cpu_cores + r.cpu_cores)::float8
+                / nullif(a.cpu_cores, 0)::float8, 0)
+              + coalesce((a.used_token_budget + r.token_budget)::float8
+                / nullif(a.token_budget, 0), 0)
+              + coalesce((a.used_disk_space_mb + r.disk_space_mb)::float8
+                / nullif(a.disk_space_mb, 0), 0)) / 4 AS packing) q) s;
+  END CASE;
 END $$

@@ -87,8 +87,9 @@ BEGIN
       chosen := mine[place];  -- it fits, or it were no candidate
     END IF;
     IF chosen.id IS NOT NULL THEN
-      decision := c.cards[n] - 'agent_id' || jsonb_build_object(
-        'strategy', strategy, 'tier', 'strategy', 'candidates', to_jsonb(c.cards[1:3]));
+      decision := concat('{"strategy": ', to_json(strategy), ', "tier": "strategy", "score": ',
+        c.scores[n], ', "parts": ', c.parts[n], ', "candidates": ',
+        cards_1(c.names, c.scores, c.parts, 3), '}');
       RETURN;
     END IF;
   END LOOP;
@@ -122,6 +123,6 @@ BEGIN
     decision := jsonb_build_object('strategy', strategy, 'tier', 'contended',
       'score', -chosen.load - 0.001 * chosen.generality,
       'parts', jsonb_build_object('load', chosen.load, 'generality', chosen.generality),
-      'candidates', to_jsonb(c.cards[1:3]));
+      'candidates', cards_1(c.names, c.scores, c.parts, 3)::jsonb);
   END IF;
 END $$

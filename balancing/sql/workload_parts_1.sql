@@ -14,13 +14,11 @@ RETURNS TABLE (
         UNION ALL SELECT 0, true) w (weight, met)) / (cardinality(r.tags)
       + (SELECT coalesce(sum((x->>'weight')::float8), 0)
           FROM jsonb_array_elements(r.preferences) x)) END,
-    (SELECT sum(greatest(0, least(1, coalesce(s.left / nullif(s.whole, 0), 0)))) / 4
-      FROM (VALUES
-        ((a.memory_mb - a.used_memory_mb - r.memory_mb)::float8, a.memory_mb::float8),
-        ((a.cpu_cores - a.used_cpu_cores - r.cpu_cores)::float8, a.cpu_cores::float8),
-        ((a.token_budget - a.used_token_budget - r.token_budget)::float8, a.token_budget::float8),
-        ((a.disk_space_mb - a.used_disk_space_mb - r.disk_space_mb)::float8,
-          a.disk_space_mb::float8)) s ("left", whole)),
+    (share_left_1(a.memory_mb - a.used_memory_mb - r.memory_mb, a.memory_mb)
+      + share_left_1((a.cpu_cores - a.used_cpu_cores - r.cpu_cores)::float8, a.cpu_cores::float8)
+      + share_left_1(a.token_budget - a.used_token_budget - r.token_budget, a.token_budget)
+      + share_left_1(a.disk_space_mb - a.used_disk_space_mb - r.disk_space_mb, a.disk_space_mb)
+      ) / 4,
     e.success,
     p_warmth
   FROM expected_1(a, r, p) e
