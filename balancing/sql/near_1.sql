@@ -50,9 +50,10 @@ BEGIN
   END LOOP;
   IF scanty IS NULL THEN RETURN; END IF;
   scanty := ARRAY(SELECT n FROM unnest(scanty) n WHERE EXISTS (SELECT FROM agent a
-    WHERE a.agent_type = (rs[n]).agent_type AND a.status IN ('busy', 'idle')
-      AND a.health IN ('good', 'probation', 'unknown') AND a.load < a.max_concurrent
-    ORDER BY a.load, a.generality OFFSET 64 LIMIT 1));
+      WHERE a.agent_type = (rs[n]).agent_type AND a.status IN ('busy', 'idle')
+        AND a.health IN ('good', 'probation', 'unknown') AND a.load < a.max_concurrent
+      ORDER BY a.load, a.generality OFFSET 64 LIMIT 1)
+    AND able_in_1(rs[n]));
   IF scanty = '{}' THEN RETURN; END IF;
   SELECT array_agg(y.look), array_agg(y.id), array_agg(y.agent_id), array_agg(y.load),
       array_agg(y.generality)
