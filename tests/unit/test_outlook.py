@@ -149,8 +149,8 @@ def test_work_that_took_equally_long_leaves_room_for_work_that_does_not():
     assert sum(low_s <= one <= high_s for one in took) > 60
 
 
-@settings(max_examples=3, deadline=None)
-@given(st.integers(0, 10_000))
+# Fixed: of any seeds, every thousandth fleet of 60 would lie outside by chance.
+@pytest.mark.parametrize("seed", range(3))
 def test_eight_of_ten_truths_lie_within_the_bounds(seed):
     chance, model = random.Random(seed), Model()
     agents = [f"agent-{n}" for n in range(60)]
