@@ -135,7 +135,9 @@ def idle_worker(site: Running) -> int:
     """
     pids = enqueue(site, "stay", 5, "tell_pid")
     is_alone = pids["stay"] != pids["tell_pid"]
-    return pids["tell_pid"] if is_alone and is_waiting(pids["tell_pid"]) else 0
+    # It has the jobs of two meanwhile, and little rest between them.
+    looks = (is_waiting(pids["tell_pid"]) for _ in range(40))
+    return pids["tell_pid"] if is_alone and any(looks) else 0
 
 
 VICTIMS: dict[str, Callable[[Running], int]] = {
