@@ -129,12 +129,12 @@ def _candidates(request: Request, facts: Facts) -> list[Card]:
 
 
 _CANDIDATES = """
-    SELECT cards_1(c.names, c.scores, c.parts, 16) FROM request r JOIN pool p USING (agent_type)
+    SELECT cards_1(candidates_1(
+        r, coalesce(nullif(r.strategy, ''), p.strategy), w.ids, w.warmth, '{}', '{}'), 16)
+      FROM request r JOIN pool p USING (agent_type)
       CROSS JOIN LATERAL (
         SELECT array_agg(w.agent_id) AS ids, array_agg(w.warmth) AS warmth
           FROM warm_1(r, p.affinity_half_life_s) w WHERE r.affinity = 'soft') w
-      CROSS JOIN LATERAL
-        candidates_1(r, coalesce(nullif(r.strategy, ''), p.strategy), w.ids, w.warmth, '{}', '{}') c
     WHERE r.id = %s"""
 
 

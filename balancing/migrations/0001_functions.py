@@ -16,6 +16,7 @@ FUNCTIONS = [
     "ending_1",
     "warmth_1",
     "average_1",
+    "card_1",
     "agent_class_1",
     "agent_counted_1",
     "rule_holds_1",
@@ -105,7 +106,7 @@ FUNCTIONS = [
 ]
 # Names that earlier versions had, and this one has not.
 FORMER = ["track_records_1", "predicted_parts_1", "lessons_1", "elsewhere_1"]
-TYPES = ("amounts_1", "timing_1", "policy_1", "ending_1", "warmth_1", "average_1")
+TYPES = ("amounts_1", "timing_1", "policy_1", "ending_1", "warmth_1", "average_1", "card_1")
 
 
 def _undo(name: str) -> str:

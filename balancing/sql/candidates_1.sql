@@ -1,6 +1,5 @@
--- candidates_1: the agents that a strategy prefers for a request, best first, at most 16, with their
--- scores and what these are made of, an object as text (cards_1 and pick_1 put it into theirs).
--- Formulas: balancing/scoring.py; a test holds the two together.
+-- candidates_1: the agents that a strategy prefers for a request, best first, at most 16; empty when
+-- none fits. Formulas: balancing/scoring.py; a test holds the two together.
 -- Plain reads, locks nothing. Scores the 16 least loaded that fit (fitting_1); best_of_k and bin_pack
 -- look elsewhere first.
 -- mine, held: agents that this transaction has locked, changed and not written yet, and their ids: they
@@ -8,12 +7,12 @@
 -- A statement for each kind of strategy: what it costs is mostly what it could do, not what it does.
 -- OFFSET 0: what score and parts are both made of is worked out once.
 CREATE FUNCTION candidates_1(
-  r request, p_strategy text, warm uuid[], warmth float8[], mine agent[], held uuid[],
-  OUT ids uuid[], OUT names text[], OUT scores float8[], OUT parts text[]
-) LANGUAGE plpgsql AS $$
+  r request, p_strategy text, warm uuid[], warmth float8[], mine agent[], held uuid[]
+) RETURNS card_1[] LANGUAGE plpgsql AS $$
 DECLARE
   near agent[];
   usual average_1;
+  scored card_1[];
 BEGIN
   IF p_strategy = 'best_of_k' THEN
     near := ARRAY(SELECT a FROM agent a WHERE a.id IN (
@@ -39,67 +38,53 @@ BEGIN
         AND fits_1(m, r));
   END IF;
   IF coalesce(near, '{}') = '{}' THEN near := fitting_1(r, mine, held, 16); END IF;
-  IF near = '{}' THEN RETURN; END IF;
+  IF near = '{}' THEN RETURN '{}'; END IF;
 
   CASE p_strategy
   WHEN 'workload_aware' THEN
     usual := average_of_1(r);
-    SELECT array_agg(s.id ORDER BY s.score DESC, s.tie),
-        array_agg(s.agent_id ORDER BY s.score DESC, s.tie),
-        array_agg(s.score ORDER BY s.score DESC, s.tie),
-        array_agg(s.parts ORDER BY s.score DESC, s.tie)
-      INTO ids, names, scores, parts
-      FROM (SELECT a.id, a.agent_id, random() AS tie,
-            0.3 * q.load + 0.25 * q.specialisation + 0.2 * q.resources + 0.15 * q.performance
-              + 0.1 * q.affinity - 0.001 * a.generality AS score,
-            concat('{"load": ', q.load, ', "specialisation": ', q.specialisation,
-              ', "resources": ', q.resources, ', "performance": ', q.performance,
-              ', "affinity": ', q.affinity, ', "generality": ', a.generality, '}') AS parts
-          FROM unnest(near) a CROSS JOIN LATERAL (
-            SELECT * FROM workload_parts_1(a, r, usual,
-              coalesce(warmth[array_position(warm, a.id)], 0)) OFFSET 0) q) s;
+    scored := ARRAY(SELECT ROW(a.id, a.agent_id,
+          0.3 * q.load + 0.25 * q.specialisation + 0.2 * q.resources + 0.15 * q.performance
+            + 0.1 * q.affinity - 0.001 * a.generality,
+          concat('{"load": ', q.load, ', "specialisation": ', q.specialisation,
+            ', "resources": ', q.resources, ', "performance": ', q.performance,
+            ', "affinity": ', q.affinity, ', "generality": ', a.generality, '}'))::card_1
+        FROM unnest(near) a CROSS JOIN LATERAL (
+          SELECT * FROM workload_parts_1(a, r, usual,
+            coalesce(warmth[array_position(warm, a.id)], 0)) OFFSET 0) q);
   WHEN 'predictive', 'learnt' THEN
     usual := average_of_1(r);
-    SELECT array_agg(s.id ORDER BY s.score DESC, s.tie),
-        array_agg(s.agent_id ORDER BY s.score DESC, s.tie),
-        array_agg(s.score ORDER BY s.score DESC, s.tie),
-        array_agg(s.parts ORDER BY s.score DESC, s.tie)
-      INTO ids, names, scores, parts
-      FROM (SELECT a.id, a.agent_id, random() AS tie,
-            CASE p_strategy WHEN 'learnt' THEN -q.hoped_s
-              ELSE 0.4 * q.success + 0.3 * q.efficiency + 0.3 / (1 + q.seconds / 3600) END
-              - 0.001 * a.generality AS score,
-            concat('{"success": ', q.success, ', "success_low": ', q.success_low,
-              ', "success_high": ', q.success_high, ', "seconds": ', q.seconds,
-              ', "seconds_low": ', q.seconds_low, ', "seconds_high": ', q.seconds_high,
-              ', "tokens": ', q.tokens, ', "leases": ', q.leases, ', "learnt_at": ', q.learnt_at,
-              CASE p_strategy WHEN 'learnt' THEN concat(', "hoped_s": ', q.hoped_s)
-                ELSE concat(', "efficiency": ', q.efficiency, ', "time": ',
-                  1 / (1 + q.seconds / 3600)) END,
-              ', "generality": ', a.generality, '}') AS parts
-          FROM unnest(near) a CROSS JOIN LATERAL (
-            SELECT * FROM expected_1(a, r, usual) OFFSET 0) q) s;
+    scored := ARRAY(SELECT ROW(a.id, a.agent_id,
+          CASE p_strategy WHEN 'learnt' THEN -q.hoped_s
+            ELSE 0.4 * q.success + 0.3 * q.efficiency + 0.3 / (1 + q.seconds / 3600) END
+            - 0.001 * a.generality,
+          concat('{"success": ', q.success, ', "success_low": ', q.success_low,
+            ', "success_high": ', q.success_high, ', "seconds": ', q.seconds,
+            ', "seconds_low": ', q.seconds_low, ', "seconds_high": ', q.seconds_high,
+            ', "tokens": ', q.tokens, ', "leases": ', q.leases, ', "learnt_at": ', q.learnt_at,
+            CASE p_strategy WHEN 'learnt' THEN concat(', "hoped_s": ', q.hoped_s)
+              ELSE concat(', "efficiency": ', q.efficiency, ', "time": ',
+                1 / (1 + q.seconds / 3600)) END,
+            ', "generality": ', a.generality, '}'))::card_1
+        FROM unnest(near) a CROSS JOIN LATERAL (SELECT * FROM expected_1(a, r, usual) OFFSET 0) q);
+  WHEN 'bin_pack' THEN
+    scored := ARRAY(SELECT ROW(a.id, a.agent_id, q.packing - 0.001 * a.generality,
+          concat('{"packing": ', q.packing, ', "generality": ', a.generality, '}'))::card_1
+        FROM unnest(near) a CROSS JOIN LATERAL (SELECT (
+            coalesce((a.used_memory_mb + r.memory_mb)::float8 / nullif(a.memory_mb, 0), 0)
+            + coalesce((a.used_cpu_cores + r.cpu_cores)::float8
+              / nullif(a.cpu_cores, 0)::float8, 0)
+            + coalesce((a.used_token_budget + r.token_budget)::float8
+              / nullif(a.token_budget, 0), 0)
+            + coalesce((a.used_disk_space_mb + r.disk_space_mb)::float8
+              / nullif(a.disk_space_mb, 0), 0)) / 4 AS packing OFFSET 0) q);
+  WHEN 'round_robin' THEN
+    scored := ARRAY(SELECT ROW(a.id, a.agent_id, -a.last_token,
+        concat('{"last_token": ', a.last_token, '}'))::card_1 FROM unnest(near) a);
   ELSE
-    SELECT array_agg(s.id ORDER BY s.score DESC, s.tie),
-        array_agg(s.agent_id ORDER BY s.score DESC, s.tie),
-        array_agg(s.score ORDER BY s.score DESC, s.tie),
-        array_agg(s.parts ORDER BY s.score DESC, s.tie)
-      INTO ids, names, scores, parts
-      FROM (SELECT a.id, a.agent_id, random() AS tie,
-            CASE p_strategy WHEN 'round_robin' THEN -a.last_token
-              WHEN 'bin_pack' THEN q.packing - 0.001 * a.generality
-              ELSE -a.load - 0.001 * a.generality END AS score,
-            CASE p_strategy WHEN 'round_robin' THEN concat('{"last_token": ', a.last_token, '}')
-              WHEN 'bin_pack' THEN
-                concat('{"packing": ', q.packing, ', "generality": ', a.generality, '}')
-              ELSE concat('{"load": ', a.load, ', "generality": ', a.generality, '}') END AS parts
-          FROM unnest(near) a CROSS JOIN LATERAL (SELECT (
-              coalesce((a.used_memory_mb + r.memory_mb)::float8 / nullif(a.memory_mb, 0), 0)
-              + coalesce((a.used_cpu_cores + r.cpu_cores)::float8
-                / nullif(a.cpu_cores, 0)::float8, 0)
-              + coalesce((a.used_token_budget + r.token_budget)::float8
-                / nullif(a.token_budget, 0), 0)
-              + coalesce((a.used_disk_space_mb + r.disk_space_mb)::float8
-                / nullif(a.disk_space_mb, 0), 0)) / 4 AS packing) q) s;
+    scored := ARRAY(SELECT ROW(a.id, a.agent_id, -a.load - 0.001 * a.generality,
+        concat('{"load": ', a.load, ', "generality": ', a.generality, '}'))::card_1
+      FROM unnest(near) a);
   END CASE;
+  RETURN ARRAY(SELECT c FROM unnest(scored) c ORDER BY c.score DESC, random());
 END $$

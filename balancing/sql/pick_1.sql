@@ -12,7 +12,8 @@ DECLARE
   strategy text := coalesce(nullif(r.strategy, ''), p.strategy);
   bound uuid;
   place int;
-  c record;
+  cards card_1[];
+  c card_1;
 BEGIN
   IF r.preferred_agent <> '' THEN
     SELECT * INTO chosen FROM agent a
@@ -73,13 +74,13 @@ BEGIN
     chosen := NULL;
   END IF;
 
-  c := candidates_1(r, strategy, warm, warmth, mine, held);
-  IF c.ids IS NULL THEN RETURN; END IF;
-  FOR n IN 1..cardinality(c.ids) LOOP
-    place := array_position(held, c.ids[n]);
+  cards := candidates_1(r, strategy, warm, warmth, mine, held);
+  IF cards = '{}' THEN RETURN; END IF;
+  FOREACH c IN ARRAY cards LOOP
+    place := array_position(held, c.id);
     IF place IS NULL THEN
       SELECT * INTO chosen FROM agent a
-        WHERE a.id = c.ids[n] AND a.status IN ('busy', 'idle')
+        WHERE a.id = c.id AND a.status IN ('busy', 'idle')
           AND a.health IN ('good', 'probation', 'unknown')
           AND a.load < a.max_concurrent AND fits_1(a, r)
         FOR NO KEY UPDATE SKIP LOCKED;
@@ -88,14 +89,15 @@ BEGIN
     END IF;
     IF chosen.id IS NOT NULL THEN
       decision := concat('{"strategy": ', to_json(strategy), ', "tier": "strategy", "score": ',
-        c.scores[n], ', "parts": ', c.parts[n], ', "candidates": ',
-        cards_1(c.names, c.scores, c.parts, 3), '}');
+        c.score, ', "parts": ', c.parts, ', "candidates": ', cards_1(cards, 3), '}');
       RETURN;
     END IF;
   END LOOP;
   -- All of the best were just locked by others: take whoever is not, first of those that come next.
   IF strategy NOT IN ('best_of_k', 'bin_pack') THEN
-    FOREACH chosen IN ARRAY fitting_1(r, '{}', held || c.ids, 40) LOOP
+    FOREACH chosen IN ARRAY fitting_1(r, '{}',
+      held || ARRAY(SELECT u.id FROM unnest(cards) u), 40)
+    LOOP
       SELECT * INTO chosen FROM agent a
         WHERE a.id = chosen.id AND a.status IN ('busy', 'idle')
           AND a.health IN ('good', 'probation', 'unknown')
@@ -123,6 +125,6 @@ BEGIN
     decision := jsonb_build_object('strategy', strategy, 'tier', 'contended',
       'score', -chosen.load - 0.001 * chosen.generality,
       'parts', jsonb_build_object('load', chosen.load, 'generality', chosen.generality),
-      'candidates', cards_1(c.names, c.scores, c.parts, 3)::jsonb);
+      'candidates', cards_1(cards, 3)::jsonb);
   END IF;
 END $$

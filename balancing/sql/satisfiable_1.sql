@@ -3,10 +3,12 @@
 -- the request asks; what it can otherwise do is what the template says.
 CREATE FUNCTION satisfiable_1(r request, p policy_1) RETURNS boolean LANGUAGE sql STABLE AS $$
   SELECT within_1(r, p) AND (
-    able_in_1(r) AND (r.avoid_agents = '{}' OR EXISTS (
-      SELECT FROM capability_class c JOIN agent a ON a.capability_class = c.id
+    CASE WHEN r.avoid_agents = '{}' THEN able_in_1(r) ELSE EXISTS (
+      SELECT FROM capability_class c
         WHERE c.agent_type = r.agent_type AND c.agents > 0 AND able_1(c, r)
-          AND a.status NOT IN ('lost', 'retired') AND a.agent_id <> ALL (r.avoid_agents)))
+          AND EXISTS (SELECT FROM agent a
+            WHERE a.capability_class = c.id AND a.status NOT IN ('lost', 'retired')
+              AND a.agent_id <> ALL (r.avoid_agents))) END
     OR EXISTS (SELECT FROM pool t
       WHERE t.agent_type = r.agent_type AND t.driver <> ''
         AND t.security_level >= r.security_level
