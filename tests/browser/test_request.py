@@ -87,3 +87,17 @@ def test_a_request_that_does_not_exist_is_not_found(open_page, pools):
     answer = page.goto("/requests/00000000-0000-4000-8000-000000000000/")
 
     assert answer.status == 404
+
+
+def test_on_a_telephone_no_filter_is_broken_within_its_word(open_page, make_agent, submit):
+    make_agent(agent_id="coder")
+    submit()
+
+    page = open_page(f"/requests/{submit().id}/", viewport={"width": 390, "height": 844})
+
+    heights = {
+        name: page.locator(".funnel th", has_text=name).bounding_box()["height"]
+        for name in ("memory", "capabilities")
+    }
+    assert heights["capabilities"] == heights["memory"]
+    picture(page, "waiting-phone")
