@@ -9,10 +9,9 @@ CREATE FUNCTION grants_1(
   OUT codes text[], OUT ids uuid[], OUT ls lease[], OUT names text[], OUT endpoints text[]
 ) LANGUAGE plpgsql AS $$
 DECLARE
-  usual request := jsonb_populate_record(NULL::request, p_usual);
-  rs request[] := ARRAY(SELECT jsonb_populate_record(usual, x.r)
-    FROM jsonb_array_elements(p_requests) WITH ORDINALITY x (r, n) ORDER BY x.n);
-  held uuid[] := ARRAY(SELECT m.id FROM unnest(mine) m);
+  usual request;
+  rs request[];
+  held uuid[] := '{}';
   r request;
   a agent;
   l lease;
@@ -56,9 +55,15 @@ BEGIN
   PERFORM FROM resource_limit LIMIT 1;  -- the table's lock first, see policy_of_1
   SELECT count(*) > 0, coalesce(bool_or(x.level = 'project'), false) INTO limited, by_project
     FROM resource_limit x;
+  IF cardinality(mine) > 0 THEN held := ARRAY(SELECT m.id FROM unnest(mine) m); END IF;
   codes := '{}';
-  FOR i IN 1..cardinality(rs) LOOP
-    r := rs[i];
+  -- The usual row and the others by one expression: it looks up once what a column is made by.
+  FOR i IN 0..jsonb_array_length(p_requests) LOOP
+    r := jsonb_populate_record(usual, CASE i WHEN 0 THEN p_usual ELSE p_requests -> (i - 1) END);
+    IF i = 0 THEN
+      usual := r;
+      CONTINUE;
+    END IF;
     ids[i] := r.id;
     -- A policy is its pool's; with limits on projects it is the project's, too.
     key := CASE WHEN by_project THEN r.agent_type || '/' || r.project ELSE r.agent_type END;
