@@ -25,7 +25,7 @@ FUNCTIONS = [
     "least_cpu_1",
     "able_needs_1",
     "able_1",
-    "able_in_1",
+    "able_among_1",
     "fits_needs_1",
     "fits_1",
     "shape_1",
@@ -105,7 +105,7 @@ FUNCTIONS = [
     "agent_triggers_1",
 ]
 # Names that earlier versions had, and this one has not.
-FORMER = ["track_records_1", "predicted_parts_1", "lessons_1", "elsewhere_1"]
+FORMER = ["track_records_1", "predicted_parts_1", "lessons_1", "elsewhere_1", "able_in_1"]
 TYPES = ("amounts_1", "timing_1", "policy_1", "ending_1", "warmth_1", "average_1", "card_1")
 
 

@@ -1,9 +1,10 @@
 -- grants_1: what acquire_1 does, its results as lists in the order of the requests, for callers that
 -- have leases to end in the same transaction. mine: agents that the caller has locked, changed and not
 -- written yet; they are written here.
--- What a statement costs is mostly its beginning and end. So the agents that come into question are
--- looked up for all requests at once; then each is decided by itself, in order, since what is granted
--- to one is taken for those after it; and what was granted is written by four statements for all.
+-- What a statement costs is mostly its beginning and end. So which requests can be served at all, and
+-- the agents that come into question, is looked up for all of them at once; then each is decided by
+-- itself, in order, since what is granted to one is taken for those after it; and what was granted is
+-- written by four statements for all.
 CREATE FUNCTION grants_1(
   p_usual jsonb, p_requests jsonb, p_queue boolean, p_exact boolean, t timing_1, mine agent[],
   OUT codes text[], OUT ids uuid[], OUT ls lease[], OUT names text[], OUT endpoints text[]
@@ -30,10 +31,16 @@ DECLARE
   known text[] := '{}';
   policy_of int[] := '{}';
   place int;
-  -- Requests that go by least_loaded alone are looked up together, once for each shape in each pool:
-  -- the first request of each look, its key, the pool of each such request, and the look of each.
-  looks request[] := '{}';
-  look_keys text[] := '{}';
+  -- Requests of one shape in one pool are of a kind: the first of each kind, its key, the kind of each
+  -- request, and the kinds that some capability class could ever serve.
+  kinds request[] := '{}';
+  keys text[] := '{}';
+  kind_of int[] := '{}';
+  kind int;
+  able int[];
+  -- For those that go by least_loaded alone agents are looked up together, once for each kind: the
+  -- kinds, the pool of each such request, and its kind.
+  looks int[] := '{}';
   asked text[] := '{}';
   look_of int[] := '{}';
   look int;
@@ -84,22 +91,28 @@ BEGIN
     r.created_at := clock_timestamp();
     r.queued_at := r.created_at;
     r.expires_at := r.created_at + make_interval(secs => r.ttl_s);
+    key := concat(r.agent_type, '/', r.shape);
+    kind := array_position(keys, key);
+    IF kind IS NULL THEN
+      kind := cardinality(keys) + 1;
+      keys[kind] := key;
+      kinds[kind] := r;
+    END IF;
+    kind_of[i] := kind;
     IF r.affinity = 'none' AND r.preferred_agent = ''
         AND coalesce(nullif(r.strategy, ''), p.strategy) = 'least_loaded' THEN
-      key := concat(r.agent_type, '/', r.shape);
-      place := array_position(look_keys, key);
-      IF place IS NULL THEN
-        place := cardinality(look_keys) + 1;
-        look_keys[place] := key;
-        looks[place] := r;
-      END IF;
-      look_of[i] := place;
+      IF kind <> ALL (looks) THEN looks := looks || kind; END IF;
+      look_of[i] := kind;
       asked := asked || r.agent_type::text;
     END IF;
     has_warm := has_warm OR r.affinity = 'soft';
     rs[i] := r;
   END LOOP;
-  IF looks <> '{}' THEN near := near_1(looks, asked, mine, held); END IF;
+  able := able_among_1(kinds);
+  IF cardinality(able) < cardinality(kinds) THEN
+    looks := ARRAY(SELECT n FROM unnest(looks) n WHERE n = ANY (able));
+  END IF;
+  IF looks <> '{}' THEN near := near_1(kinds, looks, asked, mine, held); END IF;
   IF has_warm AND cardinality(rs) > 1 THEN
     warms := warm_many_1(rs);
     warm_of := ARRAY(SELECT w.request FROM unnest(warms) w);
@@ -133,7 +146,8 @@ BEGIN
     a := NULL;
     IF p_exact AND p.limits IS NOT NULL THEN PERFORM limits_lock_1(p.limits); END IF;
     code := CASE WHEN p_queue THEN 'waiting' ELSE 'exhausted' END;
-    IF within_1(r, p) AND (r.lock_keys = '{}' OR keys_free_1(r.lock_keys)) THEN
+    kind := kind_of[i];
+    IF kind = ANY (able) AND within_1(r, p) AND (r.lock_keys = '{}' OR keys_free_1(r.lock_keys)) THEN
       passed := given;
       look := look_of[i];
       WHILE look IS NOT NULL AND a.id IS NULL LOOP
@@ -209,7 +223,7 @@ BEGIN
         p.limits, r.memory_mb, r.cpu_cores, r.token_budget, r.disk_space_mb, 10);
     END IF;
     IF code <> 'granted' AND code <> 'again' THEN
-      code := store_waiting_1(r, p, p_queue, a.id IS NULL);
+      code := store_waiting_1(r, p, p_queue, a.id IS NULL, kind = ANY (able));
     END IF;
     codes[i] := code;
     ls[i] := l;

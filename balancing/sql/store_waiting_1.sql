@@ -1,12 +1,14 @@
 -- store_waiting_1: nobody is free for a request: store it as waiting, or say why it is refused, with
 -- an event in either case: demand is counted at arrival, also what was refused. p_nobody: not even
--- an agent that only a limit kept from it. Returns the code, as acquire_1 does.
-CREATE FUNCTION store_waiting_1(r request, p policy_1, p_queue boolean, p_nobody boolean)
-RETURNS text LANGUAGE plpgsql AS $$
+-- an agent that only a limit kept from it. p_able: as of satisfiable_1. Returns the code, as acquire_1
+-- does.
+CREATE FUNCTION store_waiting_1(
+  r request, p policy_1, p_queue boolean, p_nobody boolean, p_able boolean
+) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
   code text := CASE WHEN p_queue THEN 'waiting' ELSE 'exhausted' END;
 BEGIN
-  IF p_nobody AND NOT satisfiable_1(r, p) THEN
+  IF p_nobody AND NOT satisfiable_1(r, p, p_able) THEN
     IF r.allow_future AND p_queue THEN
       r.unsatisfiable := true;
     ELSE

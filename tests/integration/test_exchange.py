@@ -175,6 +175,38 @@ def test_a_list_finds_the_agent_that_its_own_end_left_warm(make_agent, submit, w
     assert json.loads(granted)["decision"]["tier"] == "affinity"
 
 
+@pytest.mark.parametrize("strategy", ["least_loaded", "workload_aware"])
+def test_what_can_never_be_is_refused_beside_what_is_granted_and_what_waits(
+    make_agent, make_request, strategy
+):
+    make_agent(tools=["git"])
+    make_agent(tools=["git", "docker"])
+    of = {"strategy": strategy}
+    wishes = [
+        make_request(special_tools=["what-nobody-has"], **of),
+        make_request(special_tools=["docker"], **of),
+        make_request(special_tools=["docker"], **of),
+        make_request(special_tools=["what-nobody-has"], allow_future=True, **of),
+        make_request(special_tools=["git"], **of),
+    ]
+
+    got = claim.acquire(wishes, queue=True)
+
+    assert [one.code for one in got] == [
+        "unsatisfiable",
+        "granted",
+        "waiting",
+        "waiting",
+        "granted",
+    ]
+    assert set(Request.objects.values_list("status", "unsatisfiable")) == {
+        ("granted", False),
+        ("waiting", False),
+        ("waiting", True),
+    }
+    assert not queries.broken_invariants()
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_whatever_is_asked_for_together_the_books_are_right(make_agent, wish, seed):
     chance = random.Random(seed)

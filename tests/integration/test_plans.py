@@ -7,7 +7,7 @@ import pytest
 from django.db import connection, transaction
 
 from agentpool.registry.models import Lease
-from agentpool.registry.states import LeaseStatus, Outcome
+from agentpool.registry.states import LeaseStatus, Outcome, Strategy
 from balancing import claim, terms
 from balancing.services import leases
 
@@ -115,6 +115,33 @@ def test_who_waits_for_what_nobody_has_costs_no_look_at_all_agents(plan, make_ag
     assert read["agent"] < 20, read
     assert read["request"] < 100, read
     assert read["lease"] < 20, read
+
+
+@pytest.mark.parametrize(
+    ("strategy", "affinity"),
+    [*((one, "none") for one in Strategy), (Strategy.LEARNT, "soft"), (Strategy.LEARNT, "hard")],
+)
+def test_what_nobody_has_is_refused_without_a_look_at_agents(
+    plan, make_agent, make_request, strategy, affinity
+):
+    make_agent(max_concurrent=4)
+    of = {"strategy": strategy, "affinity": affinity, "cycle_id": "c"}
+
+    @plan
+    def _():
+        release(claim.acquire([make_request(**of)], queue=True)[0].lease)
+
+    with connection.cursor() as cursor:
+        cursor.execute(_FLEET)
+    vain = make_request(special_tools=["what-nobody-has"], **of)
+
+    with transaction.atomic(), connection.cursor() as cursor:
+        before = _read(cursor)
+        got = claim.acquire([vain], queue=True)[0]
+        read = _read(cursor) - before
+
+    assert got.code == "unsatisfiable"
+    assert read["agent"] == 0, read
 
 
 def test_whoever_is_served_from_the_queue_costs_no_look_at_all_rows(plan, make_agent, make_request):
