@@ -58,7 +58,7 @@ def position_of(request: Request) -> int:
 
 @dataclass(frozen=True)
 class Turn:
-    """A waiting request's place in its pool's queue, from 1; None: no wait can be told yet."""
+    """A waiting request's place in its pool's queue, from 1; None: no wait can be told."""
 
     position: int
     expected_wait_s: float | None
@@ -90,10 +90,11 @@ def turns_of(requests: Sequence[Request]) -> Mapping[UUID, Turn]:
         groups.setdefault((agent_type, priority), []).append(Waiting(project, count, use, charge))
     service = {row[:2]: row[2:] for row in rows_of(_SERVICE, {"ids": ids})}
     found = {}
-    for id, agent_type, priority, project, shape, earlier in rows_of(_PLACES, {"ids": ids}):
+    for id, agent_type, priority, project, shape, earlier, is_locked in rows_of(_PLACES, {"ids": ids}):
         position = _position(groups, agent_type, priority, project, int(earlier))
         mean_s, slots = service.get((agent_type, shape), (None, None))
-        wait_s = round(position * mean_s / slots, 3) if mean_s is not None and slots else None
+        is_known = mean_s is not None and slots and not is_locked
+        wait_s = round(position * mean_s / slots, 3) if is_known else None
         found[id] = Turn(position, wait_s)
     return found
 
@@ -163,7 +164,8 @@ _GROUPS = f"""
         LEFT JOIN resource_limit l ON l.level = 'project' AND l.name = x.project
     """  # noqa: S608
 _PLACES = f"""
-    SELECT r.id, r.agent_type, r.priority, r.project, r.shape, n.earlier
+    SELECT r.id, r.agent_type, r.priority, r.project, r.shape, n.earlier,
+        EXISTS (SELECT FROM lock_key k WHERE k.key = ANY (r.lock_keys))
       FROM request r CROSS JOIN LATERAL (
         SELECT count(*) AS earlier FROM request q
           WHERE q.agent_type = r.agent_type AND q.priority = r.priority AND q.project = r.project

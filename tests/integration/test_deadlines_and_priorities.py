@@ -169,16 +169,17 @@ def test_turns_of_many_are_those_of_each(make_agent, submit):
 def test_expected_waits_of_many_are_those_of_each(make_agent, submit):
     make_agent()
     release(submit())
-    submit()
+    submit(lock_keys=["main"])
     learn()
-    waiting = [submit(), submit()]
+    waiting = [submit(), submit(), submit(lock_keys=["main"])]
 
     turns = explain.turns_of(waiting)
 
     assert [turns[row.id].expected_wait_s for row in waiting] == [
         explain.explain(row).expected_wait_s for row in waiting
     ]
-    assert turns[waiting[0].id].expected_wait_s is not None
+    assert turns[waiting[1].id].expected_wait_s is not None
+    assert turns[waiting[2].id].expected_wait_s is None
 
 
 # -- versions and notes ----------------------------------------------------------------------------

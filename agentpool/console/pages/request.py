@@ -27,6 +27,7 @@ def picture(params: Params) -> Picture:
         "doable": [action.name for action in actions.offered(actions.work.REQUEST, [row])],
         "is_waiting": is_waiting,
         "lease": queries.newest_lease_of(row.id),
+        "code": found.code,
         "reason": found.reason,
         "position": found.position,
         "expected_wait_s": found.expected_wait_s,
