@@ -5,7 +5,8 @@ from typing import Any
 from urllib.parse import urlencode
 
 from django.http import Http404, HttpRequest, HttpResponse
-from django.shortcuts import render
+from django.shortcuts import redirect, render
+from django.urls import is_valid_path
 
 from agentpool.console.draw import draw
 from agentpool.console.page import Page
@@ -43,8 +44,16 @@ def page_view(page: Page) -> Callable[..., HttpResponse]:
 
 
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
-    """Return the answer for a path that leads nowhere: a page for browsers, else as REST has it."""
+    """
+    Return the answer for a path that leads nowhere: a page for browsers, else as REST has it.
+
+    A page whose address came with a slash too many or too few is shown the way.
+    """
     if request.path.startswith("/api/") or "text/html" not in request.headers.get("Accept", ""):
         return rest.not_found(request, exception)
+    meant = request.path[:-1] if request.path.endswith("/") else f"{request.path}/"
+    if request.method == "GET" and is_valid_path(meant):
+        query = request.META["QUERY_STRING"]
+        return redirect(f"{meant}?{query}" if query else meant)
     menu = [each for each in PAGES.values() if each.menu]
     return render(request, "console/not_found.html", {"menu": menu}, status=404)

@@ -1,7 +1,7 @@
 """Whatever is typed into a form of the console, or into its address, gets an answer."""
 
 import html
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from django.contrib.auth import get_user_model
@@ -169,6 +169,21 @@ def test_a_path_that_leads_nowhere_is_a_page_for_people_and_json_for_programs(br
     assert (page.status_code, told.status_code) == (404, 404)
     assert "There is nothing here" in page.content.decode()
     assert told.json()["code"] == "not_found"
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("/agents/", "/agents"),
+        ("/queue/?project=p&search=a%2Fb", "/queue?project=p&search=a%2Fb"),
+        (f"/requests/{UUID(int=1)}", f"/requests/{UUID(int=1)}/"),
+        ("/admin", "/admin/"),
+    ],
+)
+def test_a_slash_too_many_or_too_few_leads_to_the_page_that_was_meant(browser, typed, meant):
+    answer = browser.get(typed, headers={"Accept": "text/html"})
+
+    assert (answer.status_code, answer.headers.get("Location")) == (302, meant)
 
 
 def test_who_may_look_only_is_told_so_on_a_page(pools):
