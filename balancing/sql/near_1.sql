@@ -1,9 +1,9 @@
 -- near_1: for requests that go by least_loaded alone, the agents that fit, the least loaded first, of
--- those the plainest. rs, these: one of each shape in each pool, and the places in rs of those that are
--- meant, all of which able_among_1 has found able; asked: the pool of each request that it is for: of so
--- many agents, and four, these take from each other. Of equal places in the other lists: the place in
--- rs, the agent, its name, load and generality. Plain reads, locks nothing. mine, held: as of
--- candidates_1.
+-- those the plainest, of equals by chance: else all that look at once would try the same one.
+-- rs, these: one of each shape in each pool, and the places in rs of those that are meant, all of which
+-- able_among_1 has found able; asked: the pool of each request that it is for: of so many agents, and
+-- four, these take from each other. Of equal places in the other lists: the place in rs, the agent, its
+-- name, load and generality. Plain reads, locks nothing. mine, held: as of candidates_1.
 -- One statement does for all to whom the front of the index has enough to offer, which is nearly
 -- always; for the others it is able_agents_1 that looks further.
 CREATE FUNCTION near_1(
@@ -45,7 +45,7 @@ BEGIN
             AND fits_needs_1(m, n.id, n.memory, n.cpu, n.token_budget, n.disk_space_mb,
               n.security_level, n.isolation_level, n.special_tools, n.capabilities, n.labels,
               n.avoid_agents, n.rules)) y
-      ORDER BY y.load, y.generality, y.is_mine DESC, y.id) c;
+      ORDER BY y.load, y.generality, y.is_mine DESC, random()) c;
 
   -- Was the front all there is?
   FOREACH place IN ARRAY these LOOP
@@ -70,5 +70,5 @@ BEGIN
         SELECT n, c.id, c.agent_id, c.load::int, c.generality::int
           FROM unnest(scanty) n CROSS JOIN LATERAL unnest(able_agents_1(rs[n], held,
             4 + cardinality(array_positions(asked, (rs[n]).agent_type)))) c) x
-      ORDER BY x.look, x.load, x.generality, x.id) y;
+      ORDER BY x.look, x.load, x.generality, random()) y;
 END $$

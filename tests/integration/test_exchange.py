@@ -6,7 +6,7 @@ import time
 
 import psycopg
 import pytest
-from django.db import DatabaseError
+from django.db import DatabaseError, transaction
 from django.db.models import F
 
 from agentpool.registry import queries
@@ -173,6 +173,20 @@ def test_a_list_finds_the_agent_that_its_own_end_left_warm(make_agent, submit, w
 
     assert json.loads(granted)["agent"]["agent_id"] == lease.agent.agent_id
     assert json.loads(granted)["decision"]["tier"] == "affinity"
+
+
+def test_of_equal_agents_one_is_taken_by_chance(make_agent, make_request):
+    for _ in range(5):
+        make_agent()
+    taken = set()
+
+    for _ in range(20):
+        with transaction.atomic():
+            got = claim.acquire([make_request(strategy="least_loaded")], queue=True)[0]
+            taken.add(got.lease.agent.agent_id)
+            transaction.set_rollback(True)
+
+    assert len(taken) > 1
 
 
 @pytest.mark.parametrize("strategy", ["least_loaded", "workload_aware"])
