@@ -90,7 +90,9 @@ def turns_of(requests: Sequence[Request]) -> Mapping[UUID, Turn]:
         groups.setdefault((agent_type, priority), []).append(Waiting(project, count, use, charge))
     service = {row[:2]: row[2:] for row in rows_of(_SERVICE, {"ids": ids})}
     found = {}
-    for id, agent_type, priority, project, shape, earlier, is_locked in rows_of(_PLACES, {"ids": ids}):
+    for id, agent_type, priority, project, shape, earlier, is_locked in rows_of(
+        _PLACES, {"ids": ids}
+    ):
         position = _position(groups, agent_type, priority, project, int(earlier))
         mean_s, slots = service.get((agent_type, shape), (None, None))
         is_known = mean_s is not None and slots and not is_locked
