@@ -140,9 +140,9 @@ _CANDIDATES = """
 
 def _expected_wait_s(request: Request, facts: Facts, position: int) -> float | None:
     """
-    Return how long a request will wait, seconds; None: nothing was measured, nobody could, or it
-    waits for a lock, which no slot that comes free gives it.
+    Return how long a request will wait, seconds, None: it cannot be told.
 
+    That is when nothing was measured, nobody could, or it waits for a lock, which no free slot is.
     Each of the slots that could serve it comes free once a mean service time: so the next one after
     mean / slots, and the one for whoever is at this position after as many of those.
     """
