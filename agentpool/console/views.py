@@ -52,7 +52,7 @@ def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
     if request.path.startswith("/api/") or "text/html" not in request.headers.get("Accept", ""):
         return rest.not_found(request, exception)
     meant = request.path[:-1] if request.path.endswith("/") else f"{request.path}/"
-    if request.method == "GET" and is_valid_path(meant):
+    if request.method == "GET" and request.resolver_match is None and is_valid_path(meant):
         query = request.META["QUERY_STRING"]
         return redirect(f"{meant}?{query}" if query else meant)
     menu = [each for each in PAGES.values() if each.menu]

@@ -186,6 +186,16 @@ def test_a_slash_too_many_or_too_few_leads_to_the_page_that_was_meant(browser, t
     assert (answer.status_code, answer.headers.get("Location")) == (302, meant)
 
 
+@pytest.mark.parametrize("path", ["/admin/nothing", "/admin/nothing/", "/admin/people", "/nope/"])
+def test_nobody_is_led_in_a_circle(pools, path):
+    client = Client()
+    client.force_login(get_user_model().objects.create_user("vera", is_staff=True))
+
+    answer = client.get(path, headers={"Accept": "text/html"}, follow=True)
+
+    assert answer.status_code == 404
+
+
 def test_who_may_look_only_is_told_so_on_a_page(pools):
     client = Client()
     client.force_login(get_user_model().objects.create_user("vera"))
