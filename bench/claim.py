@@ -3,8 +3,8 @@ Acquire and release through every door, held against the least that Postgres can
 
     .venv/bin/python bench/claim.py [--agents 1000,10000,100000] [--rounds 5] [--json FILE]
 
-All paths run one after the other in each round, on one server, with the same 32 clients; numbers
-are medians over the rounds, `of_pgbench` the median of the rounds' own ratios.
+All paths run one after the other in each round, forwards and backwards by turns, on one server, with
+the same 32 clients; numbers are medians over the rounds, `of_pgbench` the median of the rounds' own ratios.
 """
 
 import argparse
@@ -103,7 +103,8 @@ def _size(
         for name, strategy in cells:
             paths.run(PATHS[name], strategy=strategy, seconds=WARM_S)
         for number in range(options.rounds):
-            for name, strategy in cells:
+            # Every other round backwards: what a server is asked first after a rest is slower.
+            for name, strategy in cells if number % 2 else reversed(cells):
                 ran = paths.run(PATHS[name], strategy=strategy, seconds=options.seconds)
                 ran.errors |= stage.left_over(there, start)
                 seen[agents, name, strategy].append(ran)
