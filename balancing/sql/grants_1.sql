@@ -11,7 +11,7 @@ CREATE FUNCTION grants_1(
 ) LANGUAGE plpgsql AS $$
 DECLARE
   usual request;
-  rs request[];
+  rs request[] := '{}';
   held uuid[] := '{}';
   r request;
   a agent;

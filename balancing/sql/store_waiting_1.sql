@@ -16,7 +16,7 @@ BEGIN
     END IF;
   END IF;
   -- Who cannot wait is not refused beside an agent that somebody else only has locked just now.
-  IF code = 'exhausted' AND p_nobody AND fitted_1(r)
+  IF code = 'exhausted' AND p_nobody AND p_able AND fitted_1(r)
       AND NOT EXISTS (SELECT FROM lock_key k WHERE k.key = ANY (r.lock_keys))
       AND (r.affinity <> 'hard' OR bound_to_1(r) IS NULL) THEN
     RETURN 'locked';

@@ -175,6 +175,10 @@ def test_a_list_finds_the_agent_that_its_own_end_left_warm(make_agent, submit, w
     assert json.loads(granted)["decision"]["tier"] == "affinity"
 
 
+def test_an_empty_list_is_granted_nothing(pools):
+    assert claim.acquire([], queue=True) == []
+
+
 def test_of_equal_agents_one_is_taken_by_chance(make_agent, make_request):
     for _ in range(5):
         make_agent()

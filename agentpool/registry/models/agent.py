@@ -52,7 +52,10 @@ class CapabilityClass(models.Model):
     class Meta:
         db_table = "capability_class"
         verbose_name_plural = "capability classes"
-        indexes = [models.Index(fields=["agent_type"], name="capability_class_of_pool")]
+        # In the order in which a claim asks them: those of many agents can do what most want.
+        indexes = [
+            models.Index("agent_type", models.F("agents").desc(), name="capability_class_order")
+        ]
         constraints = [
             models.UniqueConstraint(fields=["digest"], name="capability_class_one_each"),
         ]
