@@ -3,8 +3,9 @@ Acquire and release through every door, held against the least that Postgres can
 
     .venv/bin/python bench/claim.py [--agents 1000,10000,100000] [--rounds 5] [--json FILE]
 
-All paths run one after the other in each round, forwards and backwards by turns, on one server, with
-the same 32 clients; numbers are medians over the rounds, `of_pgbench` the median of the rounds' own ratios.
+All paths run one after the other in each round, forwards and backwards by turns, on one server,
+with the same 32 clients; numbers are medians over the rounds, `of_pgbench` the median of the
+rounds' own ratios.
 """
 
 import argparse
