@@ -1,8 +1,9 @@
 -- able_among_1: the places of those requests for which there is a capability class in which some agent
 -- could ever serve them. Their needs are taken out of their rows once, not for each class. Classes are
 -- asked in the order of their index, the largest first, up to the first that is able: not all, and none
--- whose agents are gone.
-CREATE FUNCTION able_among_1(rs request[]) RETURNS int[] LANGUAGE plpgsql STABLE AS $$
+-- whose agents are gone. (By a bitmap all of them would be read, and sorted.)
+CREATE FUNCTION able_among_1(rs request[]) RETURNS int[] LANGUAGE plpgsql STABLE
+SET enable_bitmapscan = off AS $$
 BEGIN
   RETURN ARRAY(
     SELECT n.place FROM (SELECT i AS place, (rs[i]).agent_type, least_memory_1(rs[i]) AS memory,

@@ -144,6 +144,27 @@ def test_what_nobody_has_is_refused_without_a_look_at_agents(
     assert read["agent"] == 0, read
 
 
+def test_a_claim_asks_the_classes_only_up_to_the_first_that_is_able(plan, make_agent, make_request):
+    make_agent(max_concurrent=4)
+
+    @plan
+    def _():
+        release(claim.acquire([make_request()], queue=True)[0].lease)
+
+    with connection.cursor() as cursor:
+        cursor.execute(_FLEET)
+        cursor.execute("ANALYZE capability_class")
+    connection.close()
+    release(claim.acquire([make_request()], queue=True)[0].lease)
+    with transaction.atomic(), connection.cursor() as cursor:
+        before = _read(cursor)
+        got = claim.acquire([make_request()], queue=True)[0]
+        read = _read(cursor) - before
+
+    assert got.code == "granted"
+    assert read["capability_class"] < 5, read
+
+
 def test_whoever_is_served_from_the_queue_costs_no_look_at_all_rows(plan, make_agent, make_request):
     only = make_agent(max_concurrent=1)
 
@@ -217,7 +238,7 @@ def _read(cursor):
     """Return how many rows of each table were read lately: a transaction tells them all at once."""
     cursor.execute(
         "SELECT relname, seq_tup_read + idx_tup_fetch FROM pg_stat_xact_user_tables"
-        " WHERE relname IN ('agent', 'request', 'lease')"
+        " WHERE relname IN ('agent', 'request', 'lease', 'capability_class')"
     )
     return Counter(dict(cursor.fetchall()))
 
