@@ -146,8 +146,10 @@ def _expected_wait_s(request: Request, facts: Facts, position: int) -> float | N
     Each of the slots that could serve it comes free once a mean service time: so the next one after
     mean / slots, and the one for whoever is at this position after as many of those.
     """
+    if facts.key is not None:
+        return None
     mean_s, slots = rows_of(_SLOTS, [misses.record_of(request)])[0]
-    if mean_s is None or not slots or facts.key is not None:
+    if mean_s is None or not slots:
         return None
     back_off = (facts.not_before - facts.at).total_seconds() if facts.not_before else 0.0
     return float(round(max(0.0, back_off) + position * mean_s / slots, 3))
