@@ -1,5 +1,6 @@
 """Calls the claim protocol's SQL functions; each call here is one round trip (balancing/sql)."""
 
+import functools
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
@@ -53,58 +54,62 @@ def exchange(
     """
     Do `close`, then `acquire`, in one transaction; then look who may be served, in another.
 
-    All of it is one round trip. Must run outside of a transaction. Locks as `close`, then as
-    `acquire`. Raises: DatabaseError, and nothing was done; when the connection was lost nobody
-    knows what was committed.
+    It is one round trip, and a second one if somebody who asked must wait. Must run outside of a
+    transaction. Locks as `close`, then as `acquire`. Raises: DatabaseError, and nothing was done;
+    when the connection was lost nobody knows what was committed.
     """
-    params = [
-        json.dumps([_close(close) for close in closes]),
-        usual_json(),
-        f"[{','.join(wish.columns for wish in wishes)}]",
-        _ids(credentials),
-        _timing(),
-    ]
-    changed = [_ids(close.lease_id for close in closes), _ids(wish.id for wish in wishes)]
-    raw = prepared.raw()
-    done, waiting = psycopg.Cursor(raw), psycopg.Cursor(raw)
+    ask = (
+        _EXCHANGE,
+        [
+            json.dumps([_close(close) for close in closes]),
+            usual_json(),
+            f"[{','.join(wish.columns for wish in wishes)}]",
+            _ids(credentials),
+            _timing(),
+        ],
+    )
+    look = (
+        _SERVEABLE,
+        [_ids(close.lease_id for close in closes), _ids(wish.id for wish in wishes)],
+    )
     with connection.wrap_database_errors:
-        try:
-            with raw.pipeline() as pipeline:
-                done.execute(_EXCHANGE, params, prepare=True)
-                # The end of its transaction; `sync` would wait for it: one more round trip.
-                pipeline._enqueue_sync()
-                waiting.execute(_SERVEABLE, changed, prepare=True)
-        except psycopg.Error:
-            # Of the look only? Then what was done stands, and must not be done again.
-            if not _is_committed(done):
-                raise
-            pools = None
-        else:
-            pools = frozenset(row[0] for row in waiting.fetchall())
-        rows = done.fetchall()
-    if rows and rows[0][0] == "unauthenticated":
-        return Exchange([], [], frozenset(map(UUID, rows[0][2])), frozenset())
-    found = [Exchanged(code, shown, tuple(words or ())) for code, shown, words, _ in rows]
-    return Exchange(found[: len(closes)], found[len(closes) :], frozenset(), pools)
+        # Who only asks frees nothing: then it is looked for those alone who must wait.
+        done, *looked = prepared.round_trip(*([ask, look] if closes else [ask]))
+        if isinstance(done, psycopg.Error):
+            raise done
+        if any(code == "waiting" for code, _, _ in done) and not looked:
+            looked = prepared.round_trip(look)
+    if done and done[0][0] == "unauthenticated":
+        return Exchange([], [], frozenset(map(UUID, _words(done[0][2]))), frozenset())
+    found = [Exchanged(str(code), shown, _words(words)) for code, shown, words in done]
+    return Exchange(found[: len(closes)], found[len(closes) :], frozenset(), _pools(looked))
 
 
-def _is_committed(done: psycopg.Cursor[Any]) -> bool:
-    """Whether the transaction of an exchange was committed, as far as the server still answers."""
-    if done.pgresult is None or done.connection.closed:
-        return False
-    row = done.fetchone()
-    done.scroll(0, mode="absolute")
-    if row is None or row[3] is None:
-        return True  # it wrote nothing
-    asked = done.connection.execute("SELECT pg_xact_status(%s::xid8)", [row[3]])
-    return asked.fetchone() == ("committed",)
+def _pools(looked: Sequence[prepared.Rows | psycopg.Error]) -> frozenset[str] | None:
+    """Return the pools that a look has found, None: it failed; what was done stands in any case."""
+    pools: set[str] = set()
+    for rows in looked:
+        if isinstance(rows, psycopg.Error):
+            return None
+        pools.update(str(agent_type) for (agent_type,) in rows)
+    return frozenset(pools)
 
 
-_EXCHANGE = (
-    b"SELECT code, shown, words, pg_current_xact_id_if_assigned()::text"
-    b" FROM exchange_1(%s::jsonb, %s::jsonb, %s::jsonb, %s::uuid[], %s::text::timing_1)"
+@functools.lru_cache(maxsize=1000)
+def _words(text: str | None) -> tuple[str, ...]:
+    """Read a list that many rows have alike."""
+    return tuple(json.loads(text or "[]"))
+
+
+_EXCHANGE = prepared.Statement(
+    "exchange",
+    "SELECT code, shown, nullif(to_json(words)::text, '[]') FROM exchange_1($1::jsonb, $2::jsonb,"
+    " $3::jsonb, $4::uuid[], $5::text::timing_1)",
 )
-_SERVEABLE = b"SELECT agent_type FROM serveable_after_1(%s::uuid[], %s::uuid[]) agent_type"
+_SERVEABLE = prepared.Statement(
+    "serveable_after",
+    "SELECT agent_type FROM serveable_after_1($1::uuid[], $2::uuid[]) agent_type",
+)
 
 
 def shown(lease_id: UUID) -> str:

@@ -3,20 +3,25 @@
 import json
 import random
 import time
+from concurrent.futures import ThreadPoolExecutor
 
-import psycopg
 import pytest
-from django.db import DatabaseError, transaction
+from django.db import DatabaseError, connection, transaction
 from django.db.models import F
 
 from agentpool.registry import queries
 from agentpool.registry.errors import LeaseLost
 from agentpool.registry.models import Agent, Event, Lease, Request
 from agentpool.registry.states import Outcome
-from balancing import claim, terms
+from balancing import claim, prepared, terms
 from balancing.services import agents, exchange, leases
 from balancing.services.exchange import Call
 from balancing.terms import Wish
+
+BROKEN = prepared.Statement("broken", "SELECT 1 / 0 WHERE $1 || $2 <> ''")
+ENDING = prepared.Statement(
+    "ending", "SELECT pg_terminate_backend(pg_backend_pid())::text WHERE $1 || $2 <> ''"
+)
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("whole")]
 
@@ -82,7 +87,7 @@ def test_nobody_that_asks_is_answered_nothing(pools):
 def test_a_look_that_fails_takes_nothing_back(make_agent, submit, wish, monkeypatch):
     make_agent(max_concurrent=2)
     lease = submit().held
-    monkeypatch.setattr(claim, "_SERVEABLE", b"SELECT 1 / 0")
+    monkeypatch.setattr(claim, "_SERVEABLE", BROKEN)
 
     ended, granted = exchange.answers([close_of(lease), wish()])
 
@@ -90,34 +95,65 @@ def test_a_look_that_fails_takes_nothing_back(make_agent, submit, wish, monkeypa
     assert json.loads(granted)["id"] == str(Lease.objects.get(status="active").id)
 
 
-def test_the_look_is_on_its_way_before_the_answer_is(make_agent, wish, monkeypatch):
+def test_the_look_is_on_its_way_before_the_answer_is(make_agent, submit, monkeypatch):
     make_agent()
-    slow = b"SELECT e.* FROM (SELECT pg_sleep(0.5) OFFSET 0) s, LATERAL (%b) e" % claim._EXCHANGE
-    monkeypatch.setattr(claim, "_EXCHANGE", slow)
+    lease = submit().held
+    slow = claim._EXCHANGE.sql + ", LATERAL (SELECT pg_sleep(0.5) OFFSET 0) s"
+    monkeypatch.setattr(claim, "_EXCHANGE", prepared.Statement("slow", slow))
     sent = []
 
-    class Noted(psycopg.Cursor):
-        def execute(self, query, *args, **more):
-            found = super().execute(query, *args, **more)
-            sent.append((query, time.monotonic()))
-            return found
+    def noted(pg, known, asked):
+        send(pg, known, asked)
+        sent.extend((statement, time.monotonic()) for statement, _ in asked)
 
-    monkeypatch.setattr(psycopg, "Cursor", Noted)
+    send = prepared._send
+    monkeypatch.setattr(prepared, "_send", noted)
     began = time.monotonic()
 
-    (granted,) = exchange.answers([wish()])
+    (ended,) = exchange.answers([close_of(lease)])
 
-    assert json.loads(granted)["status"] == "active"
+    assert json.loads(ended)["status"] == "released"
     assert time.monotonic() - began >= 0.5
-    (looked_at,) = [at for query, at in sent if query == claim._SERVEABLE]
+    (looked_at,) = [at for statement, at in sent if statement == claim._SERVEABLE]
     assert looked_at - began < 0.4
+
+
+def test_what_was_done_stands_when_the_look_loses_the_connection(
+    make_agent, submit, wish, monkeypatch
+):
+    make_agent(max_concurrent=2)
+    lease = submit().held
+    with monkeypatch.context() as during:
+        during.setattr(claim, "_SERVEABLE", ENDING)
+        ended, granted = exchange.answers([close_of(lease), wish()])
+
+    assert json.loads(ended)["status"] == "released"
+    assert json.loads(granted)["id"] == str(Lease.objects.get(status="active").id)
+    assert json.loads(exchange.answers([wish()])[0])["status"] == "active"
+
+
+def test_who_asks_and_must_wait_is_looked_for_once_that_is_to_be_seen(make_agent, wish):
+    agent = make_agent()
+    with ThreadPoolExecutor(1) as other, transaction.atomic():
+        Agent.objects.select_for_update().get(id=agent.id)  # passed over as long as that holds
+        done = other.submit(_exchanged, wish().wish).result()
+
+    assert done.granted[0].code == "waiting"
+    assert done.serveable == {"code"}
+
+
+def _exchanged(wish):
+    try:
+        return claim.exchange([], [wish], credentials=[])
+    finally:
+        connection.close()
 
 
 def test_after_a_look_that_failed_everybody_concerned_is_looked_at(make_agent, submit, monkeypatch):
     held_on, free = make_agent(), make_agent()
     lease = submit(preferred_agent=held_on.agent_id, lock_keys=["main"]).held
     waiting = submit(avoid_agents=[held_on.agent_id], lock_keys=["main"])
-    monkeypatch.setattr(claim, "_SERVEABLE", b"SELECT 1 / 0")
+    monkeypatch.setattr(claim, "_SERVEABLE", BROKEN)
 
     exchange.answers([close_of(lease)])
 
@@ -128,7 +164,7 @@ def test_after_a_look_that_failed_everybody_concerned_is_looked_at(make_agent, s
 def test_what_fails_with_its_look_is_done_for_nobody(make_agent, submit, wish, monkeypatch):
     make_agent()
     lease = submit().held
-    monkeypatch.setattr(claim, "_SERVEABLE", b"SELECT 1 / 0")
+    monkeypatch.setattr(claim, "_SERVEABLE", BROKEN)
 
     ended, refused = exchange.answers([close_of(lease), wish(project="a\x00b")])
 
