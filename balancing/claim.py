@@ -304,22 +304,24 @@ def _converted(values: Sequence[Any]) -> list[Any]:
 
 
 def _close(close: Close) -> dict[str, Any]:
+    """Return an end as ends_1 reads it: what is not said of it is left out."""
     ending = close.ending
-    return {
+    told = {
         "lease": str(close.lease_id),
         "token": close.token,
         "to": ending.to.value,
         "outcome": ending.outcome.value,
-        "error": ending.error,
-        "result": ending.result,
-        "usage": ending.usage or {},
-        "retry": ending.retry,
         "request_to": ending.request_to.value,
-        "overdue_s": ending.overdue_s,
         "actor": close.actor,
+        "error": ending.error or None,
+        "result": ending.result,
+        "usage": ending.usage or None,
+        "retry": ending.retry or None,
+        "overdue_s": ending.overdue_s,
         "asker": close.asker,
         "agent": str(close.agent) if close.agent else None,
     }
+    return {name: value for name, value in told.items() if value is not None}
 
 
 def _ids(ids: Iterable[UUID]) -> str:

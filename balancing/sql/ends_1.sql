@@ -46,15 +46,15 @@ BEGIN
     judged AS (
       SELECT w.n, w.lease, x.row, x.request_id, x.agent_type, x.is_parked,
         q.lock_keys <> '{}' AS has_keys,
-        w.retry AND q.attempts < t.max_attempts AS waits,
+        coalesce(w.retry AND q.attempts < t.max_attempts, false) AS waits,
         CASE
           WHEN x.id IS NULL OR x.fencing_token <> w.token
             OR x.expires_at >= at - make_interval(secs => w.overdue_s) THEN 'lease_lost'
           WHEN x.agent_id <> w.agent OR q.requested_by <> w.asker THEN 'not_found'
           ELSE 'ok' END AS code,
-        ROW(w.n, x.id, w."to", w.outcome, w.error, nullif(w.result, 'null'), w.usage, w.retry,
-          w.request_to, w.actor, x.is_parked, w.retry AND q.attempts < t.max_attempts,
-          q.attempts, q.story_type, q.tags, q.paths)::ending_1 AS ending
+        ROW(w.n, x.id, w."to", w.outcome, coalesce(w.error, ''), nullif(w.result, 'null'), w.usage,
+          w.retry, w.request_to, w.actor, x.is_parked,
+          coalesce(w.retry AND q.attempts < t.max_attempts, false), q.attempts, q.story_type, q.tags, q.paths)::ending_1 AS ending
         FROM wish w LEFT JOIN live x ON x.id = w.lease
           LEFT JOIN request q ON q.id = x.request_id),
     -- Of several that may end a lease the first one does; who may not is no rival.

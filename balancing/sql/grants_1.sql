@@ -44,7 +44,12 @@ DECLARE
   asked text[] := '{}';
   look_of int[] := '{}';
   look int;
-  near record;
+  -- What near_1 has found. Lists of their own: out of a record, each call would copy them.
+  near_looks int[];
+  near_ids uuid[];
+  near_names text[];
+  near_loads int[];
+  near_generalities int[];
   nobody boolean;
   has_warm boolean := false;
   warm warmth_1;
@@ -112,7 +117,11 @@ BEGIN
   IF cardinality(able) < cardinality(kinds) THEN
     looks := ARRAY(SELECT n FROM unnest(looks) n WHERE n = ANY (able));
   END IF;
-  IF looks <> '{}' THEN near := near_1(kinds, looks, asked, mine, held); END IF;
+  IF looks <> '{}' THEN
+    SELECT n.looks, n.ids, n.names, n.loads, n.generalities
+      INTO near_looks, near_ids, near_names, near_loads, near_generalities
+      FROM near_1(kinds, looks, asked, mine, held) n;
+  END IF;
   IF has_warm AND cardinality(rs) > 1 THEN
     warms := warm_many_1(rs);
     warm_of := ARRAY(SELECT w.request FROM unnest(warms) w);
@@ -151,7 +160,7 @@ BEGIN
       passed := given;
       look := look_of[i];
       WHILE look IS NOT NULL AND a.id IS NULL LOOP
-        c := nearest_1(look, near.looks, near.ids, near.names, near.loads, near.generalities,
+        c := nearest_1(look, near_looks, near_ids, near_names, near_loads, near_generalities,
           passed, given_load);
         EXIT WHEN c.id IS NULL;
         place := array_position(held, c.id);
@@ -168,7 +177,7 @@ BEGIN
       END LOOP;
       -- Who found nobody then finds nobody now: since the look agents were only given something.
       nobody := look IS NOT NULL;
-      IF nobody THEN nobody := near.looks IS NULL OR look <> ALL (near.looks); END IF;
+      IF nobody THEN nobody := near_looks IS NULL OR look <> ALL (near_looks); END IF;
       IF a.id IS NULL AND NOT nobody THEN
         warm := NULL;
         IF r.affinity <> 'none' THEN
