@@ -31,7 +31,7 @@ BEGIN
       OR share_cpu > r.cpu_cores OR least_cpu < r.cpu_cores THEN
     used_memory := coalesce(a.used_memory_mb::float8 / nullif(a.memory_mb, 0), 1);
     used_cpu := coalesce((a.used_cpu_cores / nullif(a.cpu_cores, 0))::float8, 1);
-    IF p.limits IS NOT NULL THEN
+    IF p.is_capacity_limited THEN
       SELECT greatest(used_memory, max(x.memory)), greatest(used_cpu, max(x.cpu))
         INTO used_memory, used_cpu FROM (
           SELECT 1 - (sum(s.memory_mb) + coalesce(ahead.memory_mb, 0))::float8

@@ -19,7 +19,8 @@ BEGIN
       max(x.min_memory_mb) AS least_memory_mb, max(x.min_cpu_cores) AS least_cpu_cores,
       array_agg(x ORDER BY x.id) FILTER (WHERE
         coalesce(x.memory_mb, x.cpu_cores, x.token_budget, x.disk_space_mb,
-          x.network_bandwidth_mbps) IS NOT NULL) AS limits
+          x.network_bandwidth_mbps) IS NOT NULL) AS limits,
+      coalesce(bool_or(x.memory_mb IS NOT NULL OR x.cpu_cores IS NOT NULL), false) AS is_capacity
     INTO l
     FROM resource_limit x
     WHERE (x.level = 'installation' AND x.name = '') OR (x.level = 'pool' AND x.name = p_type)
@@ -31,5 +32,6 @@ BEGIN
   found_policy.least_memory_mb := l.least_memory_mb;
   found_policy.least_cpu_cores := l.least_cpu_cores;
   found_policy.limits := l.limits;
+  found_policy.is_capacity_limited := l.is_capacity;
   RETURN found_policy;
 END $$

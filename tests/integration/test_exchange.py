@@ -132,6 +132,20 @@ def test_what_was_done_stands_when_the_look_loses_the_connection(
     assert json.loads(exchange.answers([wish()])[0])["status"] == "active"
 
 
+def test_a_look_that_lost_the_connection_costs_the_next_call_nothing(
+    make_agent, submit, wish, monkeypatch
+):
+    make_agent()
+    lease = submit().held
+    with monkeypatch.context() as during:
+        during.setattr(claim, "_SERVEABLE", ENDING)
+        # Nothing ends, so that no queue is looked at.
+        (refused,) = exchange.answers([close_of(lease, token=lease.fencing_token + 7)])
+
+    assert isinstance(refused, LeaseLost)
+    assert claim.exchange([close_of(lease).wish], [], credentials=[]).ended[0].code == "ok"
+
+
 def test_who_asks_and_must_wait_is_looked_for_once_that_is_to_be_seen(make_agent, wish):
     agent = make_agent()
     with ThreadPoolExecutor(1) as other, transaction.atomic():
