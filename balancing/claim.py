@@ -1,7 +1,8 @@
-"""Calls the claim protocol's SQL functions; each call here is one round trip (balancing/sql)."""
+"""Calls the claim protocol's SQL functions (balancing/sql), each in one round trip, if not said."""
 
 import functools
 import json
+import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
@@ -23,6 +24,8 @@ from balancing.terms import (
     columns_of,
     usual_json,
 )
+
+log = logging.getLogger(__name__)
 
 # Requests granted in one transaction of serve; more are granted by repeating it.
 SERVE_BATCH = 50
@@ -90,6 +93,7 @@ def _pools(looked: Sequence[prepared.Rows | psycopg.Error]) -> frozenset[str] | 
     pools: set[str] = set()
     for rows in looked:
         if isinstance(rows, psycopg.Error):
+            log.warning("could not look who may be served error=%s", rows)
             return None
         pools.update(str(agent_type) for (agent_type,) in rows)
     return frozenset(pools)

@@ -8,6 +8,7 @@ from weakref import WeakKeyDictionary
 
 import psycopg
 from django.db import DEFAULT_DB_ALIAS, connections
+from django.db.transaction import TransactionManagementError
 from psycopg import pq
 
 Connection = psycopg.Connection[Any]
@@ -38,12 +39,17 @@ def round_trip(*asked: tuple[Statement, Sequence[str]]) -> list[Rows | psycopg.E
     Send statements together, each a transaction of its own; return what each answers, or its error.
 
     A statement whose rows are returned is committed; after the loss of the connection nobody knows
-    of the others. Values are text, without NUL. Must run outside of a transaction.
+    of the others, and Django connects anew. Only the first may write: where the server has
+    forgotten a statement, what follows it is run again. Values are text, without NUL. Raises:
+    TransactionManagementError, inside of a transaction.
 
     By the driver's own layer over libpq: its pipelines and cursors took longer than the batch that
     they carried, and cannot tell whether a transaction was committed that another one follows.
     """
-    raw = _raw(connections[DEFAULT_DB_ALIAS])
+    django = connections[DEFAULT_DB_ALIAS]
+    if django.in_atomic_block:
+        raise TransactionManagementError("Each of these statements is a transaction of its own.")
+    raw = _raw(django)
     known = _prepared.setdefault(raw, set())
     answers: list[Rows | psycopg.Error] = []
     try:
@@ -53,16 +59,20 @@ def round_trip(*asked: tuple[Statement, Sequence[str]]) -> list[Rows | psycopg.E
         raw.pgconn.exit_pipeline_mode()
     except BaseException as error:
         raw.close()  # halfway through, and of no use to anybody else
+        django.close()
         if not isinstance(error, psycopg.Error):
             raise
         return answers + [error] * (len(asked) - len(answers))
-    for i, answer in enumerate(answers):
-        if isinstance(answer, psycopg.errors.InvalidSqlStatementName):
-            # The driver drops all that is prepared now and then. It was not done, and what follows
-            # may rely on it.
-            known.clear()
-            return answers[:i] + round_trip(*asked[i:])
-    return answers
+    gone = [
+        i
+        for i, answer in enumerate(answers)
+        if isinstance(answer, psycopg.errors.InvalidSqlStatementName)
+    ]
+    if not gone:
+        return answers
+    # The driver drops all that is prepared now and then; what was prepared since is still there.
+    known.difference_update(asked[i][0].name.encode() for i in gone)
+    return answers[: gone[0]] + round_trip(*asked[gone[0] :])
 
 
 # The names of the statements that the server knows from us, of each connection.

@@ -73,8 +73,6 @@ def answers(calls: Sequence[Call]) -> list[Answer]:
     if done.refused:
         good = iter(answers([call for call in calls if call.credential not in done.refused]))
         return [_revoked() if call.credential in done.refused else next(good) for call in calls]
-    if done.serveable is None:
-        _recover()
     concerned = _concerned(done, wishes)
     _tell(concerned if done.serveable is None else concerned & done.serveable)
     ended = zip(done.ended, closes, strict=True)

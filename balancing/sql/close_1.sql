@@ -4,10 +4,10 @@
 -- has changed nothing.
 -- p_closes: a list of {lease, token, to, outcome, error, result, usage, retry, request_to, overdue_s,
 -- actor, asker, agent}. token null: the server itself ends it. overdue_s: only if it expired that
--- long ago (time only permits the reaper; the row decides). What is null may be left out. retry: the request waits again, with
+-- long ago (time only permits the reaper; the row decides). retry: the request waits again, with
 -- back-off, until its attempts are used up; request_to: its status when it does not. asker, agent:
--- only a lease that this principal asked for, or of this agent ('not_found'). One row each, in order;
--- pools: the types whose queue must be looked at after the commit.
+-- only a lease that this principal asked for, or of this agent ('not_found'). What is null may be left
+-- out. One row each, in order; pools: the types whose queue must be looked at after the commit.
 -- Locks in this order: leases by id, agents by id, requests (the caller must hold none of the later).
 CREATE FUNCTION close_1(p_closes jsonb, t timing_1)
 RETURNS TABLE (

@@ -54,7 +54,8 @@ BEGIN
           ELSE 'ok' END AS code,
         ROW(w.n, x.id, w."to", w.outcome, coalesce(w.error, ''), nullif(w.result, 'null'), w.usage,
           w.retry, w.request_to, w.actor, x.is_parked,
-          coalesce(w.retry AND q.attempts < t.max_attempts, false), q.attempts, q.story_type, q.tags, q.paths)::ending_1 AS ending
+          coalesce(w.retry AND q.attempts < t.max_attempts, false), q.attempts, q.story_type,
+          q.tags, q.paths)::ending_1 AS ending
         FROM wish w LEFT JOIN live x ON x.id = w.lease
           LEFT JOIN request q ON q.id = x.request_id),
     -- Of several that may end a lease the first one does; who may not is no rival.

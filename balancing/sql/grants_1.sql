@@ -55,7 +55,7 @@ DECLARE
   warm warmth_1;
   warms warmth_1[];
   warm_of uuid[] := '{}';
-  -- Who was given something since `near` was looked up, and the least load that they have now.
+  -- Who was given something since near_1 has looked, and the least load that they have now.
   given uuid[] := '{}';
   given_load int := 32767;
   passed uuid[];

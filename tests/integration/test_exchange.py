@@ -139,7 +139,7 @@ def test_a_look_that_lost_the_connection_costs_the_next_call_nothing(
     lease = submit().held
     with monkeypatch.context() as during:
         during.setattr(claim, "_SERVEABLE", ENDING)
-        # Nothing ends, so that no queue is looked at.
+        # Nothing ends, so that no queue is looked at, either.
         (refused,) = exchange.answers([close_of(lease, token=lease.fencing_token + 7)])
 
     assert isinstance(refused, LeaseLost)
@@ -154,6 +154,15 @@ def test_who_asks_and_must_wait_is_looked_for_once_that_is_to_be_seen(make_agent
 
     assert done.granted[0].code == "waiting"
     assert done.serveable == {"code"}
+
+
+def test_who_asks_and_is_granted_something_pays_no_look(make_agent, wish, monkeypatch):
+    make_agent()
+    monkeypatch.setattr(claim, "_SERVEABLE", BROKEN)
+
+    done = claim.exchange([], [wish().wish], credentials=[])
+
+    assert (done.granted[0].code, done.serveable) == ("granted", frozenset())
 
 
 def _exchanged(wish):

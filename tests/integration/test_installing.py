@@ -5,8 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from django.db import connection
 
-from agentpool.registry.states import Outcome
-from balancing import claim, installing
+from agentpool.registry.states import LeaseStatus, Outcome
+from balancing import claim, installing, terms
 from balancing.services import leases
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -66,9 +66,11 @@ def test_who_was_connected_when_the_functions_were_made_anew_goes_on(make_agent,
         held = submit().held
         parked = leases.park(held.id, token=held.fencing_token, reason="", actor="test")
         token = leases.resume(parked.id, token=parked.fencing_token, actor="test").fencing_token
-        leases.release(held.id, token=token, outcome=Outcome.SUCCESS, actor="test")
+        ending = terms.Ending(LeaseStatus.RELEASED, Outcome.SUCCESS)
+        close = terms.Close(held.id, token, ending, "test")
         claim.serve(agent.agent_type)
-        assert claim.exchange([], [], credentials=[]).serveable == frozenset()
+        done = claim.exchange([close], [], credentials=[])
+        assert (done.ended[0].code, done.serveable) == ("ok", frozenset())
         return held
 
     round_trip()

@@ -244,8 +244,8 @@ def _read(cursor):
 
 
 def test_the_calls_of_the_claim_are_planned_once(pools, make_agent, make_request):
-    make_agent()
-    for _ in range(3):
+    make_agent(max_concurrent=1)
+    for _ in range(3):  # one is granted, two wait: who waits is looked for
         request = make_request()
         wish = terms.Wish(request.id, "code", json.dumps(terms.columns_of(request)))
         claim.exchange([], [wish], credentials=[])

@@ -2,7 +2,8 @@
 
 import psycopg
 import pytest
-from django.db import connection
+from django.db import connection, transaction
+from django.db.transaction import TransactionManagementError
 
 from balancing import prepared
 from balancing.prepared import Statement
@@ -68,6 +69,23 @@ def test_what_the_driver_has_dropped_is_prepared_anew_in_its_order(noted):
     assert (put, count) == ([["c"], ["d"]], [["4"]])
 
 
+@pytest.mark.parametrize("known", [SAID, COUNT])
+def test_what_is_prepared_beside_what_was_dropped_stays_so(noted, known):
+    prepared.round_trip((known, ["x", "1"] if known == SAID else []))
+    connection.connection.execute("DEALLOCATE ALL")
+
+    for _ in range(2):
+        said, count = prepared.round_trip((SAID, ["x", "1"]), (COUNT, []))
+        assert (said, count) == ([["x", None, "1"]], [["0"]])
+
+
+def test_inside_of_a_transaction_nothing_is_sent(noted):
+    with transaction.atomic(), pytest.raises(TransactionManagementError):
+        prepared.round_trip((PUT, ["a", "b"]))
+
+    assert prepared.round_trip((COUNT, [])) == [[["0"]]]
+
+
 def test_more_than_the_buffers_hold_goes_both_ways(db):
     text = "x" * 5_000_000
 
@@ -83,6 +101,4 @@ def test_of_a_connection_that_is_lost_what_was_answered_counts(noted):
 
     assert put == [["a"], ["b"]]
     assert [isinstance(error, psycopg.OperationalError) for error in lost] == [True, True]
-    assert connection.connection.closed
-    connection.close()
     assert prepared.round_trip((COUNT, [])) == [[["2"]]]
