@@ -120,7 +120,7 @@ class Plane:
     def command(self, **command: Any) -> None:
         self.push({"push": "command", "agent_id": "a", "command": command})
 
-    def wait(self, claim: Callable[[], object], *, within_s: float = 10.0) -> None:
+    def wait(self, claim: Callable[[], object], *, within_s: float = 30.0) -> None:
         end = time.monotonic() + within_s
         with self.changed:
             while not claim():
@@ -128,7 +128,7 @@ class Plane:
                 assert left > 0, "it did not happen in time"
                 self.changed.wait(min(left, 0.05))
 
-    def release_of(self, lease_id: str, *, within_s: float = 10.0) -> Json:
+    def release_of(self, lease_id: str, *, within_s: float = 30.0) -> Json:
         found: list[Json] = []
 
         def is_there() -> bool:
@@ -396,7 +396,7 @@ class Agent:
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
-    def exit_code(self, *, within_s: float = 10.0) -> int:
+    def exit_code(self, *, within_s: float = 40.0) -> int:
         return self.process.wait(timeout=within_s)
 
     def said(self) -> str:
