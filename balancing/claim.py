@@ -1,4 +1,4 @@
-"""Calls the claim protocol's SQL functions (balancing/sql), each in one round trip, if not said."""
+"""Calls the claim protocol's SQL functions (balancing/sql): a call is a round trip, or says so."""
 
 import functools
 import json

@@ -28,7 +28,11 @@ def rows(sql: str, params: Sequence[Any], *, binary: bool = False) -> list[Any]:
 
 @dataclass(frozen=True)
 class Statement:
-    """A statement that is sent with others; sql: its parameters are $1, $2 and so on."""
+    """
+    A statement that is sent with others.
+
+    name: its own among all of these, for the server; sql: its parameters are $1, $2 and so on.
+    """
 
     name: str
     sql: str
@@ -115,6 +119,7 @@ def _rows_of(result: pq.abc.PGresult) -> Iterator[list[str | None]]:
 
 
 def _next_result(pg: pq.abc.PGconn) -> pq.abc.PGresult:
+    """Send what is left to send, and wait for a result; raises OperationalError, it is lost."""
     while True:
         unsent = pg.flush()
         if pg.is_busy():
